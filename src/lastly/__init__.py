@@ -1,0 +1,1 @@
+"""Cleanup that runs, however your Python program ends."""
