@@ -1,0 +1,62 @@
+"""Fixtures for all tests: a private home, child programs, interpreters. The tools are in process/harness.py."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Programs, end_all_of, pythons
+
+# A test run started in the background or under nohup hands SIG_IGN on to every child; the tests are about programs
+# that somebody can interrupt. (Ignored on purpose is a case of its own, with tests of its own.)
+for _signum, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(_signum) is signal.SIG_IGN:
+        signal.signal(_signum, _usual)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _never_the_real_home() -> Iterator[None]:
+    """A test that forgets the fixture ``home`` still does not write into the home of who runs the tests."""
+    folder = tempfile.mkdtemp(prefix="lt-")
+    before = os.environ.get("LASTLY_HOME")
+    os.environ["LASTLY_HOME"] = folder
+    yield
+    end_all_of(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    if before is None:
+        del os.environ["LASTLY_HOME"]
+    else:
+        os.environ["LASTLY_HOME"] = before
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A LASTLY_HOME of this test's own; afterwards its reaper, and whatever else runs under it, is ended."""
+    folder = Path(tempfile.mkdtemp(prefix="lt-", dir="/tmp"))  # a short path: a socket's name has 107 bytes
+    monkeypatch.setenv("LASTLY_HOME", str(folder))
+    yield folder
+    end_all_of(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def programs(home: Path, tmp_path: Path) -> Iterator[Programs]:
+    """Starts child programs under the test's home: ``programs.run(code)``, ``programs.start(code)``."""
+    started = Programs(home, tmp_path)
+    yield started
+    started.end()
+
+
+@pytest.fixture(params=pythons(), ids=lambda path: f"{Path(path).parent.parent.name}-{Path(path).name}")
+def python(request: pytest.FixtureRequest) -> str:
+    """Each interpreter to test with; see LASTLY_TEST_PYTHONS."""
+    return str(request.param)
