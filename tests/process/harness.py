@@ -7,8 +7,7 @@ The child gets an environment of its own: a private LASTLY_HOME, a private TMPDI
 of the PYTHON* or LASTLY_* variables of the test run. It writes block-buffered, as real programs do on a pipe: what a
 test waits for must be printed with ``flush=True``.
 
-Other interpreters: LASTLY_TEST_PYTHONS names them, separated by ":". Tests that use the fixture ``python`` run once
-for each.
+LASTLY_TEST_PYTHONS names other interpreters (separated by ":"): tests with the fixture ``python`` run once for each.
 """
 
 from __future__ import annotations
@@ -84,8 +83,7 @@ class Program:
         self.pid = self.popen.pid
         self.pidfd = os.pidfd_open(self.pid)
         self.died_at: float | None = None
-        assert self.popen.stdout is not None
-        assert self.popen.stderr is not None
+        assert self.popen.stdout and self.popen.stderr
         self._open = {self.popen.stdout.fileno(): bytearray(), self.popen.stderr.fileno(): bytearray()}
         self._out, self._err = self._open.values()
         self._seen = 0  # how much of stdout line() has handed out
@@ -255,7 +253,6 @@ class Programs:
         return self.start_command(argv, **options).wait(within=within)
 
     def end(self) -> None:
-        """End what was started and still lives."""
         while self.started:
             self.started.pop().end()
 
@@ -323,7 +320,6 @@ def wait_process_gone(pid: int, *, within: float = PATIENCE) -> None:
 
 
 def command_of(pid: int) -> str:
-    """Its command line, for messages."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
