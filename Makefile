@@ -2,36 +2,61 @@
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
-STAMP  := $(VENV)/.installed-dev
+DEMO   := $(VENV)/.installed-demo
+DEV    := $(VENV)/.installed-dev
+# For `make test-all`: those of these that are on PATH and start; or name them: make test-all PYTHONS="python3.12 /opt/py/bin/python3"
+PYTHONS ?= python3.11 python3.12 python3.13
+PYTEST_ARGS ?=
 
-.PHONY: demo test check bench test-all clean
-.DEFAULT_GOAL := test
+.PHONY: demo test check bench test-all clean help
+.DEFAULT_GOAL := help
 
-# uv where it is, pip where it is not: the same environment, sooner or later.
-$(STAMP): pyproject.toml
-	@if command -v uv >/dev/null 2>&1; then \
-	  uv venv --quiet --allow-existing --seed --python $(PYTHON) $(VENV) && \
-	  uv pip install --quiet --python $(PY) -e '.[dev]'; \
-	else \
-	  $(PYTHON) -m venv $(VENV) && \
-	  $(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
-	fi
+help:
+	@echo 'make demo      a staged build, ended in every way: what plain Python and lastly leave behind'
+	@echo 'make test      all tests'
+	@echo 'make check     ruff, mypy, and the tests that hold the architecture'
+	@echo 'make bench     benchmarks, as ratios to their peers in the same run'
+	@echo 'make test-all  all tests with every Python on PATH, 3.11 to 3.13'
+	@echo 'make clean     remove the environments that these commands have made'
+
+$(DEMO): pyproject.toml scripts/venv
+	@scripts/venv $(VENV) "$(PYTHON)" demo
 	@touch $@
 
-demo: $(STAMP)
+$(DEV): pyproject.toml scripts/venv
+	@scripts/venv $(VENV) "$(PYTHON)" dev
+	@touch $@ $(DEMO)
+
+demo: $(DEMO)
 	@$(PY) examples/demo.py
 
-test: $(STAMP)
-	$(PY) -m pytest -q -n 2 --dist loadgroup
+test: $(DEV)
+	@$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
-check: $(STAMP)
-	$(VENV)/bin/ruff check src tests benchmarks examples scripts
-	$(VENV)/bin/ruff format --check src
-	$(VENV)/bin/mypy
-	$(PY) -m pytest -q tests/unit/test_architecture.py
+check: $(DEV)
+	@$(VENV)/bin/ruff check --quiet src tests benchmarks examples scripts
+	@$(VENV)/bin/ruff format --quiet --check src
+	@$(VENV)/bin/mypy
+	@$(PY) -m pytest -q tests/unit/test_architecture.py
 
-bench: $(STAMP)
+bench: $(DEV)
 	@$(PY) -m benchmarks
 
+# One environment per version, kept: the second time only the tests run.
+test-all:
+	@found=; failed=; \
+	for python in $(PYTHONS); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	  found="$$found $$version"; venv=.venvs/$$version; mkdir -p .venvs; \
+	  if [ ! -e $$venv/.installed-dev ] || [ pyproject.toml -nt $$venv/.installed-dev ]; then \
+	    scripts/venv $$venv "$$python" dev && touch $$venv/.installed-dev || exit 1; \
+	  fi; \
+	  echo "== Python $$version"; \
+	  $$venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS) || failed="$$failed $$version"; \
+	done; \
+	if [ -z "$$found" ]; then echo "make: none of '$(PYTHONS)' is here; name some: make test-all PYTHONS=…" >&2; exit 1; fi; \
+	if [ -n "$$failed" ]; then echo "make: tests failed with Python$$failed (of$$found)" >&2; exit 1; fi; \
+	echo "All tests pass with Python$$found"
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venvs
