@@ -1,0 +1,159 @@
+"""Actions: named functions with JSON arguments, which another process can run.
+
+A plain cleanup is a function object; it dies with the process. An action is a *name* (``module:qualname``):
+the journal holds that name and its arguments as JSON, and the reaper, in another process, imports the
+function by name and calls it. Everything that is special about an action follows from this: it must be
+importable, and its arguments must be JSON.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from typing import Any, TypeAlias, overload
+
+    Args: TypeAlias = "tuple[Any, ...] | list[Any]"
+    Prepare: TypeAlias = "Callable[[tuple[Any, ...], dict[str, Any]], tuple[Args, dict[str, Any]]]"
+
+RETRIES, TIMEOUT, BACKOFF = 5, 60.0, 1.0
+
+# What an action may ask to be told; see Action.call().
+_OFFERED = ("attempt", "confirmed", "token")
+
+
+class Action:
+    """A function that can be run by name, in this process or in another one.
+
+    Made by `lastly.action`. Calling it calls the function, and nothing more. Deferring it is *durable*: the
+    cleanup is in the journal before ``defer()`` returns, and is run even after ``kill -9``.
+
+    Attributes:
+        fn: the function.
+        name: ``module:qualname``, as the journal knows it.
+        remote: what it undoes outlives this machine (a rented server, an object in a bucket).
+        retries, timeout, backoff: see `lastly.action`.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = (
+        "__dict__", "__weakref__", "__wrapped__", "backoff", "fn", "name", "prepare", "recorded", "remote",
+        "retries", "timeout", "wants",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        fn: "Callable[..., Any]",
+        *,
+        name: str | None = None,
+        remote: bool = False,
+        retries: int = RETRIES,
+        timeout: "float | timedelta" = TIMEOUT,
+        backoff: "float | timedelta" = BACKOFF,
+        prepare: "Prepare | None" = None,
+    ) -> None:
+        if not callable(fn):
+            raise TypeError(f"action() takes a function, not {fn!r}")
+        if retries < 0:
+            raise ValueError(f"retries={retries!r}: a number of further attempts, 0 or more")
+        self.fn = self.__wrapped__ = fn
+        for key in ("__module__", "__name__", "__qualname__", "__doc__"):
+            # Into the instance's own dict: pickle, inspect and help() then see the function they expect.
+            self.__dict__[key] = getattr(fn, key, None)
+        self.name = name or f"{self.__dict__['__module__']}:{self.__dict__['__qualname__']}"
+        self.remote = remote
+        self.retries = retries
+        self.timeout = _seconds("timeout", timeout)
+        self.backoff = _seconds("backoff", backoff)
+        # Turns the arguments of a built-in action into JSON when it is deferred (absolute path, identity of a
+        # pid).
+        self.prepare = prepare
+        # The name that another process can import; found out at the first defer, see _durable.
+        self.recorded: str | None = None
+        # Keyword-only parameters alone: a positional `token` is the user's own, whatever its name.
+        code = getattr(fn, "__code__", None)
+        names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount] if code else ()
+        self.wants = tuple(name for name in _OFFERED if name in names)
+
+    def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
+        return self.fn(*args, **kwargs)
+
+    def call(self, args: "Args", kwargs: "dict[str, Any]", /, **offered: "Any") -> "Any":
+        """Call the function, telling it what it asks for.
+
+        A function asks by having a *keyword-only* parameter of that name, which the caller left out:
+        ``attempt`` (int, 1 is the first), ``token`` (str, the same for every attempt and for
+        `Scope.planned`), ``confirmed`` (dict, what was confirmed after the creation; empty when nothing was).
+        """
+        if self.wants:
+            asked = {name: offered[name] for name in self.wants if name in offered and name not in kwargs}
+            return self.fn(*args, **kwargs, **asked)
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<action {self.name}{' remote' if self.remote else ''}>"
+
+    def __reduce__(self) -> str:
+        # By name, like a function: the other process has its own.
+        return str(self.__dict__["__qualname__"])
+
+
+def _seconds(what: str, value: "float | timedelta") -> float:
+    total = getattr(value, "total_seconds", None)
+    seconds = float(value if total is None else total())  # type: ignore[arg-type]  # a timedelta has it
+    if not seconds >= 0:
+        raise ValueError(f"{what}={value!r}: seconds, 0 or more")
+    return seconds
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def action(fn: "Callable[..., Any]", /) -> Action: ...
+
+    @overload
+    def action(
+        *,
+        remote: bool = False,
+        retries: int = RETRIES,
+        timeout: "float | timedelta" = TIMEOUT,
+        backoff: "float | timedelta" = BACKOFF,
+    ) -> "Callable[[Callable[..., Any]], Action]": ...
+
+
+def action(
+    fn: "Callable[..., Any] | None" = None,
+    /,
+    *,
+    remote: bool = False,
+    retries: int = RETRIES,
+    timeout: "float | timedelta" = TIMEOUT,
+    backoff: "float | timedelta" = BACKOFF,
+) -> "Action | Callable[[Callable[..., Any]], Action]":
+    """Make a function an action, whose cleanups survive the process.
+
+    Used as ``@action`` or ``@action(remote=True)``, on a function at the top level of a module or script,
+    sync or async. Making an action of an action gives a second, independent one with its own settings.
+
+    Args:
+        fn: the function. It must accept that what it undoes is not there, and may be run more than once.
+        remote: what it undoes outlives this machine. Its plan is then on the disk (``fdatasync``) before
+            ``defer()`` returns, and is still owed after a power cut or a reboot.
+        retries: further attempts after a failed one, made by the reaper. Default 5.
+        timeout: seconds (or a timedelta) that one attempt may take in the reaper. Default 60.
+        backoff: seconds (or a timedelta) before the second attempt; doubled, with jitter, each time. Default
+            1.
+
+    Raises:
+        TypeError: `fn` is not callable.
+        ValueError: a negative number.
+
+    .. versionadded:: 0.1
+    """
+
+    def make(function: "Callable[..., Any]") -> Action:
+        if isinstance(function, Action):
+            function = function.fn
+        return Action(function, remote=remote, retries=retries, timeout=timeout, backoff=backoff)
+
+    return make if fn is None else make(fn)

@@ -1,0 +1,173 @@
+"""Where journals live, and whether it is safe to put one there.
+
+The state directory survives reboots and holds the journals; the runtime directory holds the reaper's socket
+and locks. Both belong to one user: what stands in a journal will be *executed*, so a directory that somebody
+else can write to is refused, not repaired.
+"""
+
+import os
+import stat
+
+from lastly.errors import NotRecorded
+
+# Network file systems: the lock and the append of one host mean nothing to the next one, and a reaper would
+# judge owners that it cannot see.
+NETWORK = frozenset({
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "9p", "ceph", "glusterfs", "lustre", "gpfs",
+    "beegfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse", "ocfs2", "gfs2",
+    "orangefs",
+})  # fmt: skip
+
+
+def configured() -> bool:
+    """Whether the user named the home (``LASTLY_HOME``), so that nothing else will do."""
+    return bool(os.environ.get("LASTLY_HOME"))
+
+
+def state_path() -> str:
+    """Where the state directory is, made or not: $LASTLY_HOME, else $XDG_STATE_HOME/lastly, else
+    ~/.local/state/lastly.
+
+    Raises:
+        NotRecorded: no home can be found.
+    """
+    return _chosen("XDG_STATE_HOME") or os.path.join(_user_home(), ".local", "state", "lastly")
+
+
+def runtime_path() -> str:
+    """Where the runtime directory is: $LASTLY_HOME, $XDG_RUNTIME_DIR/lastly, or the state directory."""
+    return _chosen("XDG_RUNTIME_DIR") or state_path()
+
+
+def _chosen(variable: str) -> str | None:
+    home = os.environ.get("LASTLY_HOME")
+    if home:
+        return os.path.abspath(home)
+    base = os.environ.get(variable)
+    # The XDG specification: a relative path is invalid, and ignored.
+    return os.path.join(base, "lastly") if base and os.path.isabs(base) else None
+
+
+def _user_home() -> str:
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):
+        raise NotRecorded(
+            "cannot record a cleanup: this user has no home directory; "
+            "set LASTLY_HOME to a directory of its own"
+        )
+    return home
+
+
+def state_dir(*, create: bool = True) -> str:
+    """The state directory, made when it is missing and checked in any case.
+
+    Raises:
+        NotRecorded: it cannot be made, belongs to somebody else, or others may write to it.
+    """
+    return _checked(state_path(), create=create)
+
+
+def runtime_dir(*, create: bool = True) -> str:
+    """The runtime directory, made when it is missing and checked in any case. Raises as `state_dir`."""
+    return _checked(runtime_path(), create=create)
+
+
+def owners_dir(host: str, boot: str, *, create: bool = True) -> str:
+    """The directory of the journals of one host and boot."""
+    owners = os.path.join(state_dir(create=create), "owners")
+    path = os.path.join(owners, f"{host.replace('/', '_')}-{boot}")
+    if create:
+        _checked(owners, create=True)
+    return _checked(path, create=create)
+
+
+def journals() -> list[str]:
+    """The path of every journal of this user, of all hosts and boots, oldest directory first."""
+    found: list[str] = []
+    owners = os.path.join(state_path(), "owners")
+    for directory in _listed(owners):
+        path = os.path.join(owners, directory)
+        found += [os.path.join(path, name) for name in _listed(path) if name.endswith(".j")]
+    return found
+
+
+def _listed(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _checked(path: str, *, create: bool) -> str:
+    try:
+        if create:
+            make(path)
+        found = os.stat(path)
+    except OSError as error:
+        raise unusable(path, error) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotRecorded(
+            f"cannot record a cleanup: {path!r} is not a directory; remove it or set LASTLY_HOME"
+        )
+    if found.st_uid != os.geteuid():
+        raise NotRecorded(
+            f"cannot record a cleanup: {path!r} belongs to user {found.st_uid}, "
+            f"and this is user {os.geteuid()}; set LASTLY_HOME to a directory of your own"
+        )
+    if found.st_mode & 0o022:
+        raise NotRecorded(
+            f"cannot record a cleanup: others may write to {path!r} "
+            f"(mode {found.st_mode & 0o7777:04o}), and what stands there is executed; "
+            f"check what is in it, then: chmod 700 {path!r}"
+        )
+    return path
+
+
+def make(path: str) -> None:
+    """Make a directory, for this user alone, and those above it that are missing."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        if parent == path:
+            raise
+        make(parent)
+        make(path)
+
+
+def unusable(path: str, error: OSError) -> NotRecorded:
+    """One line for what the system said: what failed, where, and what to do."""
+    import errno
+
+    advice = {
+        errno.ENOSPC: "free some space on that file system",
+        errno.EDQUOT: "free some space: the quota is used up",
+        errno.EROFS: "set LASTLY_HOME to a directory on a writable file system",
+        errno.EACCES: "make it writable or set LASTLY_HOME",
+        errno.EPERM: "make it writable or set LASTLY_HOME",
+        errno.EMFILE: "this process has no file descriptors left: close some, or raise its limit (ulimit -n)",
+        errno.ENFILE: "the system has no file descriptors left",
+        errno.EFBIG: "raise the limit of the file size (ulimit -f)",
+        errno.ENOENT: "set LASTLY_HOME to a directory that can be made",
+        errno.ENOTDIR: "a file stands where a directory is needed: set LASTLY_HOME",
+    }.get(error.errno or 0, "set LASTLY_HOME to a directory that can be written")
+    made = NotRecorded(f"cannot record a cleanup in {path!r}: {error.strerror}; {advice}")
+    made.errno = error.errno
+    return made
+
+
+def file_system(path: str) -> str:
+    """The type of the file system that holds `path` (as mount prints it); empty when it cannot be told."""
+    try:
+        device = os.stat(path).st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}".encode()
+        with open("/proc/self/mountinfo", "rb") as file:
+            for line in file:
+                fields = line.split(b" ")
+                if fields[2] == wanted:
+                    return line.partition(b" - ")[2].split(b" ")[0].decode()
+    except OSError:
+        pass
+    return ""

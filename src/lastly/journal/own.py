@@ -1,0 +1,89 @@
+"""The process's own journal: made at the first durable cleanup, left behind or removed at the end.
+
+A forked child shares nothing: not the lock (POSIX), not the file. It gets a journal of its own when it first
+owes something. A program that replaces itself by exec leaves its journal where it is: the process lives on,
+and goes on owing until the new program ends; if that one uses lastly too, the process simply has two.
+"""
+
+import os
+from _thread import RLock
+
+from lastly.journal.file import Journal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lastly.owner import Identity
+
+_journal: Journal | None = None
+_lock = RLock()
+_leaving = False
+_registered = False
+
+# Set by `lastly run` in the workers of a program: whose the cleanups are. Default: this process's.
+owner_of: "Callable[[], Identity | None]" = lambda: None  # noqa: E731  # a slot, to be replaced
+
+
+def get() -> Journal:
+    """The journal of this process, made when there is none yet.
+
+    Raises:
+        NotRecorded: it cannot be made.
+    """
+    global _journal, _registered
+    journal = _journal
+    if journal is not None and journal.pid == os.getpid():
+        return journal
+    with _lock:
+        journal = _journal
+        if journal is None or journal.pid != os.getpid():
+            # After a fork that Python did not see the parent's is open here too: left alone.
+            journal = _journal = Journal.create(owner_of())
+            if not _registered:
+                import atexit
+
+                os.register_at_fork(after_in_child=_after_fork)
+                atexit.register(leave)
+                _registered = True
+        return journal
+
+
+def peek() -> Journal | None:
+    """The journal of this process, if it has one."""
+    journal = _journal
+    return journal if journal is not None and journal.pid == os.getpid() else None
+
+
+def leave() -> None:
+    """Remove the journal as soon as nothing is owed: the process is about to end.
+
+    Run by atexit, perhaps before the cleanups are: so it also sets a flag, and `settled` removes the file
+    after the last one. What is still owed then stays, for the reaper.
+    """
+    global _leaving
+    _leaving = True
+    settled()
+
+
+def settled() -> None:
+    """To be called after a cleanup's last word."""
+    global _journal
+    if not _leaving:
+        return
+    with _lock:
+        journal = peek()
+        if journal is not None and not journal.live:
+            _journal = None
+            journal.close(unlink=True)
+
+
+def _after_fork() -> None:
+    global _journal, _leaving, _lock
+    journal, _journal = _journal, None
+    _leaving = False
+    _lock = RLock()  # another thread of the parent may have held it
+    if journal is not None and journal.fd >= 0:
+        # In this child only: the parent's lock is the parent's.
+        os.close(journal.fd)
+        journal.fd = -1

@@ -1,0 +1,76 @@
+r"""One line of a journal: ``crc32hex SP json LF``.
+
+The JSON is ASCII: no byte of it can be a newline, whatever a file name holds, and a text tool may cut the
+file anywhere. A name that is not valid UTF-8 is a ``str`` with lone surrogates (`os.fsdecode`), which JSON
+writes as ``\udcff`` and gives back byte-exact through `os.fsencode`.
+
+The newline rule: whoever appends after a write that may be torn starts with LF. The torn line then stands
+alone, its CRC is wrong, and it harms no other one. An empty line means nothing.
+"""
+
+from zlib import crc32
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = 1
+LIMIT = 1 << 20  # bytes in one record; what is larger belongs into a file whose path is the argument
+
+KINDS = frozenset({
+    "owner", "context", "plan", "confirm", "run", "done", "fail", "release", "void", "abandon", "adopt"
+})  # fmt: skip
+
+
+def _refuse(value: "Any") -> "Any":
+    raise TypeError(f"{value.__class__.__name__} is not JSON")
+
+
+try:
+    # What the json module itself encodes with: its Python half costs 8 ms to import, in every program that
+    # defers an action, and a program under `lastly run` may have a json.py of its own beside its script.
+    from _json import encode_basestring_ascii, make_encoder
+
+    _chunks = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, False)
+
+    def _dumps(record: "dict[str, Any]") -> str:
+        return "".join(_chunks(record, 0))
+
+except (ImportError, TypeError):  # pragma: no cover  # another implementation of Python
+    import json
+
+    def _dumps(record: "dict[str, Any]") -> str:
+        return json.dumps(record, allow_nan=False, check_circular=False, separators=(",", ":"))
+
+
+def encode(record: "dict[str, Any]") -> bytes:
+    """Make the line of a record.
+
+    Raises:
+        ValueError, TypeError, RecursionError: it is not JSON.
+    """
+    raw = _dumps(record).encode("ascii")
+    return b"%08x %b\n" % (crc32(raw), raw)
+
+
+def decode(line: bytes) -> "dict[str, Any]":
+    """Read one line, without its LF.
+
+    Raises:
+        ValueError: it is damaged, or not an object with a ``kind``.
+    """
+    if len(line) < 11 or line[8] != 0x20:
+        raise ValueError("not a record")
+    import json
+
+    raw = line[9:]
+    # Compared as text: int(…, 16) would take "+1234567" or "0x123456" for a checksum.
+    if line[:8] != b"%08x" % crc32(raw):
+        raise ValueError("wrong checksum")
+    try:
+        record = json.loads(raw)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if record.__class__ is not dict or record.get("kind").__class__ is not str:
+        raise ValueError("not an object with a kind")
+    return record

@@ -1,0 +1,233 @@
+"""Who owns a cleanup, and is that process dead?
+
+A pid alone answers neither question: pids are used again (all 4 million of them in 20 seconds, on a bad day),
+differ between pid namespaces, and start over at boot. A process is therefore named by four things together:
+
+    boot id        /proc/sys/kernel/random/boot_id: one running kernel
+    pid namespace  the inode of /proc/self/ns/pid: where the pid counts
+    pid
+    start time     field 22 of /proc/PID/stat, in clock ticks since boot
+
+These four survive ``exec``: a program that replaces itself is the same process, and goes on owing.
+
+**Everything here fails closed.** A process is dead only on proof: its pid is free or taken by a younger
+process, *and* we looked in the right kernel and the right namespace; or its boot is over, on the same host.
+What we cannot see is unknown (None), and unknown counts as alive: to clean up late is a nuisance, to remove
+what a living program uses is damage.
+"""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+class Identity:
+    """One process, for as long as this machine runs and after that.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ("boot", "host", "machine", "pid", "pidns", "start", "uid")
+
+    def __init__(
+        self, *, boot: str, pidns: str, pid: int, start: int, host: str, uid: int = -1, machine: str = ""
+    ) -> None:
+        self.boot = boot
+        self.pidns = pidns
+        self.pid = pid
+        self.start = start
+        self.host = host
+        self.uid = uid
+        self.machine = machine
+
+    @classmethod
+    def current(cls) -> "Identity":
+        """The process that asks. Read anew in a forked child, else remembered."""
+        global _current
+        if _current is None or _current.pid != os.getpid():
+            _current = cls.of(os.getpid())
+        return _current
+
+    @classmethod
+    def of(cls, pid: int) -> "Identity":
+        """The process that has this pid here and now.
+
+        Raises:
+            ProcessLookupError: there is none.
+        """
+        start = start_time(pid)
+        if start is None:
+            raise ProcessLookupError(f"no process has the pid {pid}")
+        return cls(
+            boot=boot_id(), pidns=pid_namespace(), pid=pid, start=start, host=os.uname().nodename,
+            uid=os.geteuid(), machine=machine(),
+        )  # fmt: skip
+
+    @classmethod
+    def from_mapping(cls, record: "Mapping[str, Any]") -> "Identity | None":
+        """The identity in a journal's header; None when it does not hold one."""
+        try:
+            return cls(
+                boot=_a(str, record["boot"]), pidns=_a(str, record["pidns"]), pid=_a(int, record["pid"]),
+                start=_a(int, record["start"]), host=_a(str, record["host"]), uid=_a(int, record.get("uid",
+                -1)), machine=_a(str, record.get("machine", "")),
+            )  # fmt: skip
+        except (KeyError, TypeError):
+            return None
+
+    def to_mapping(self) -> "dict[str, Any]":
+        """The same as JSON."""
+        return {
+            name: getattr(self, name) for name in ("boot", "pidns", "pid", "start", "host", "uid", "machine")
+        }
+
+    def same_boot(self) -> bool | None:
+        """Whether the kernel it ran on is the one that runs now; None for another machine's."""
+        if self.boot == boot_id():
+            return True
+        if self.host == os.uname().nodename and self.machine == machine():
+            return False
+        return None
+
+    def alive(self) -> bool | None:
+        """Tell whether the process lives: False only on proof, None when it cannot be told from here."""
+        same = self.same_boot()
+        if not same:
+            return same
+        if self.pidns != pid_namespace():
+            return None
+        found = _stat(self.pid)
+        if found is None:
+            return None if _exists(self.pid) else False
+        start, dead = found
+        return start == self.start and not dead
+
+    def key(self) -> tuple[str, str, int, int]:
+        """What tells two processes apart."""
+        return (self.boot, self.pidns, self.pid, self.start)
+
+    def __eq__(self, other: object) -> bool:
+        return self.key() == other.key() if isinstance(other, Identity) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.key())
+
+    def __repr__(self) -> str:
+        return f"<process {self.pid} on {self.host}, started {self.start}>"
+
+
+_current: Identity | None = None
+_constant: dict[str, str] = {}
+
+
+def _a(kind: "type[Any]", value: "Any") -> "Any":
+    if value.__class__ is not kind:
+        raise TypeError(f"{value!r} is not {kind.__name__}")
+    return value
+
+
+def _constant_file(path: str) -> str:
+    """Read a file that does not change while the machine runs."""
+    value = _constant.get(path)
+    if value is None:
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                value = file.read().strip()
+        except OSError:
+            value = ""
+        _constant[path] = value
+    return value
+
+
+def boot_id() -> str:
+    """The id of the running kernel's boot, without its dashes."""
+    return _constant_file("/proc/sys/kernel/random/boot_id").replace("-", "")
+
+
+def machine() -> str:
+    """A hash of the machine's id (which is not ours to publish), or the empty string where there is none."""
+    raw = _constant_file("/etc/machine-id")
+    if not raw:
+        return ""
+    from zlib import crc32
+
+    return f"{crc32(raw.encode()):08x}"
+
+
+def pid_namespace() -> str:
+    """The pid namespace of this process, as the number of its inode; empty when /proc does not tell."""
+    try:
+        # Not remembered: it differs after a fork into a new namespace, and costs two microseconds.
+        return os.readlink("/proc/self/ns/pid")[5:-1]
+    except OSError:
+        return ""
+
+
+def _stat(pid: int) -> tuple[int, bool] | None:
+    """Start time, and whether the process is dead but not yet waited for; None when /proc shows nothing."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    try:
+        raw = os.read(fd, 4096)
+    except ProcessLookupError:  # it ended between open and read
+        return None
+    finally:
+        os.close(fd)
+    # The second field is the program's name, in parentheses, and may hold spaces and parentheses of its own.
+    fields = raw[raw.rindex(b")") + 2 :].split()
+    # A leader whose main thread has ended is a zombie too, while its other threads run on: count the threads.
+    dead = fields[0] in (b"Z", b"X", b"x") and int(fields[17]) <= 1
+    return int(fields[19]), dead
+
+
+def _exists(pid: int) -> bool:
+    """Whether the kernel knows the pid, for a /proc that is missing or hides other people's processes."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OverflowError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def start_time(pid: int) -> int | None:
+    """The start time of a process (zombies too) in clock ticks since boot; None when there is none."""
+    found = _stat(pid)
+    return None if found is None else found[0]
+
+
+def open_pidfd(identity: Identity) -> int | None:
+    """Open a pidfd of exactly this process.
+
+    The start time is compared *after* the descriptor is open: from then on it can only mean the process we
+    looked at.
+
+    Returns:
+        the descriptor (close-on-exec), or None when that process has gone.
+
+    Raises:
+        OSError: the kernel does not give one (no descriptors left, seccomp), or does not show whose it is.
+    """
+    try:
+        fd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return None
+    try:
+        start = start_time(identity.pid)
+        if start is None and _exists(identity.pid):
+            raise PermissionError(f"/proc does not show process {identity.pid}")  # noqa: TRY301  # closed below
+    except BaseException:
+        os.close(fd)
+        raise
+    if start == identity.start:
+        return fd
+    os.close(fd)
+    return None
