@@ -1,0 +1,113 @@
+"""What can go wrong, as a tree; each error keeps the base class that the standard library would use.
+
+::
+
+    LastlyError (Exception)
+    ├── NotRecorded    (OSError)       it could not be written down: do not create the resource
+    ├── ScopeClosed    (RuntimeError)  deferred to a scope that has run its cleanups
+    ├── CleanupTimeout (TimeoutError)  a cleanup did not end in time, or was not begun
+    ├── CorruptJournal (ValueError)    a journal that cannot be understood
+    ├── UnknownAction  (LookupError)   an action that cannot be imported
+    ├── NotOurs                        what is there is not what was planned
+    └── FrameworkError                 an App was given something that it cannot use
+    CleanupFailed (ExceptionGroup)     the body was fine, these cleanups were not
+    CaughtSignal  (SystemExit)         a signal, unwinding the program; code is 128 + its number
+"""
+
+import _signal
+
+
+class LastlyError(Exception):
+    """The base of the library's own errors."""
+
+
+class NotRecorded(LastlyError, OSError):
+    """A durable cleanup could not be written down, so what it would undo must not be created."""
+
+
+class ScopeClosed(LastlyError, RuntimeError):
+    """A cleanup was deferred to a scope that is closed: nobody would run it."""
+
+
+class CleanupTimeout(LastlyError, TimeoutError):
+    """A cleanup was given up: it did not end within its time, or no time was left to begin it."""
+
+
+class CorruptJournal(LastlyError, ValueError):
+    """A journal, or a part of one, cannot be understood."""
+
+
+class UnknownAction(LastlyError, LookupError):
+    """An action's name leads to no function."""
+
+
+class NotOurs(LastlyError):
+    """What is there is not what was planned: it was not touched, and trying again will not help."""
+
+
+class FrameworkError(LastlyError):
+    """An application, or its label, configuration, extension or plugin, is not as it has to be."""
+
+
+class CleanupFailed(ExceptionGroup[Exception]):
+    """Cleanups failed after a body that did not; every other cleanup has been run.
+
+    ``exceptions`` holds the errors in the order in which the cleanups ran; each has a note that names its cleanup.
+
+    .. versionadded:: 0.1
+    """
+
+    def derive(self, excs: "list[Exception]", /) -> "CleanupFailed":  # type: ignore[override]  # narrower: `except*` hands over what was in the group
+        return CleanupFailed(self.message, excs)
+
+
+def signal_name(signum: int) -> str:
+    """``SIGTERM`` for 15; without `signal`, whose enum costs more than the rest of this package."""
+    for name in (
+        "SIGINT",
+        "SIGTERM",
+        "SIGHUP",
+        "SIGQUIT",
+        "SIGUSR1",
+        "SIGUSR2",
+        "SIGALRM",
+        "SIGPIPE",
+        "SIGXCPU",
+    ):
+        if getattr(_signal, name, None) == signum:
+            return name
+    for name in dir(_signal):
+        if name.startswith("SIG") and name[3] != "_" and getattr(_signal, name) == signum:
+            return name
+    return f"signal {signum}"
+
+
+class CaughtSignal(SystemExit):
+    """A signal, on its way out through ``finally``, ``with`` and the scopes.
+
+    A `SystemExit`, so that ``except Exception`` does not stop it, with the code that shells give: 128 + number.
+
+    Attributes:
+        signum: the signal's number.
+        frame: where the program was, or None.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self, signum: int, frame: object = None) -> None:
+        super().__init__(128 + signum)
+        self.signum = int(signum)
+        self.frame = frame
+
+    def __str__(self) -> str:
+        return f"caught {signal_name(self.signum)}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.signum})"
+
+    def __reduce__(self) -> "tuple[object, ...]":
+        return type(self), (self.signum,)  # a frame cannot be pickled
+
+
+class _CaughtInterrupt(CaughtSignal, KeyboardInterrupt):
+    """SIGINT: still what ``except KeyboardInterrupt`` expects."""
