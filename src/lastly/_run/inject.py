@@ -1,0 +1,119 @@
+"""In the program, before its first line: who am I in this run, and what is to be watched.
+
+The *main* program of a run is the process that `lastly run` became, or, where that is no Python (a shell,
+make), each topmost Python below it. It gets its exit functions on TERM, HUP and QUIT, and is the owner of
+all temp files and children. A Python below it is watched for temp files only: handlers for signals in
+workers have hung multiprocessing pools of others.
+"""
+
+import atexit
+import os
+
+from lastly._run import handover, ledger, watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lastly._run.handover import Handover
+    from lastly.owner import Identity
+
+SIGNALS = ("TERM", "HUP", "QUIT")  # INT has Python's own handler already, and asyncio looks for exactly that
+
+
+class Program:
+    """The place of this process in the run."""
+
+    __slots__ = ("again", "grace", "label", "main", "mode", "pid", "pidns", "start", "token")
+
+    def __init__(self, settings: "Handover", main: str | None) -> None:
+        self.grace = settings.grace
+        self.mode = settings.mode
+        self.token = settings.token
+        self.label: tuple[str, str] | None = None  # LASTLY_TOKEN as the kernel shows it, and as it should be
+        self.pidns = _pidns()
+        me = (os.getpid(), handover.start_time(os.getpid()) or 0, self.pidns)
+        told = tuple(map(int, main.split("."))) if main else ()
+        self.again = told == me  # the main program has replaced itself by exec
+        self.main = self.again or not told or not _alive(told, self.pidns)
+        self.pid, self.start = me[:2] if self.main else told[:2]
+        if self.main:
+            if (settings.pid, settings.start) != me[:2]:
+                self._take_a_token()
+            handover.tell_children(handover.MAIN, ".".join(map(str, me)))
+
+    def _take_a_token(self) -> None:
+        """Below a shell or make: their other children carry the run's token, so it is not ours to kill by."""
+        chain = os.environ.get(handover.TOKEN, "")
+        if self.again and not chain.endswith(handover.ROOM):
+            self.token = chain.rpartition(":")[2]
+            return
+        self.token = handover.new_token()
+        if chain.endswith(handover.ROOM):
+            longer = chain.removesuffix(handover.ROOM) + self.token
+            self.label = (chain, longer)
+        else:
+            longer = f"{chain}:{self.token}" if chain else self.token
+        os.environ[handover.TOKEN] = longer
+
+    def is_me(self) -> bool:
+        """Whether this process is the main one (a forked child of it is not)."""
+        return self.main and self.pid == os.getpid()
+
+    def main_alive(self) -> bool:
+        """Whether the main program, be it this process or not, still runs."""
+        return self.is_me() or handover.start_time(self.pid) == self.start
+
+    def owner_identity(self, kind: "type[Identity]") -> "Identity":
+        """The owner of what this process makes: the main program, or itself when that has ended."""
+        if not self.main_alive():
+            self.main, self.pid = True, os.getpid()
+            self.start = handover.start_time(self.pid) or 0
+        return kind.of(self.pid)
+
+    def mark_forks(self) -> None:
+        """Let children that are forked and never exec'ed carry the token of a main program that got it late.
+
+        They are found by /proc/PID/environ, which shows the block of memory the process started with.
+        """
+        label, self.label = self.label, None
+        if label:
+            from lastly._run import relabel
+
+            relabel.overwrite(handover.TOKEN, *label)
+
+
+def _pidns() -> int:
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def _alive(told: tuple[int, ...], pidns: int) -> bool:
+    return told[2] == pidns and handover.start_time(told[0]) == told[1]
+
+
+def start(site_dir: str) -> None:
+    """Hide ourselves from the program, and watch it. Called once, by the injected sitecustomize."""
+    settings, main = handover.take(site_dir)
+    if settings is None:
+        return
+    ledger.program = program = Program(settings, main)
+    ledger.remember_path()
+    from lastly._run import settle
+
+    atexit.register(settle.at_exit)  # the first to register is the last to run
+    os.register_at_fork(after_in_child=_forked)
+    if program.main:
+        settle.note_hard_exits()
+        try:
+            from lastly import _signals
+        except ImportError:
+            pass
+        else:
+            _signals.install(SIGNALS)
+    watch.start(temp=program.mode != "keep", children=program.main)
+
+
+def _forked() -> None:
+    watch.forked()
+    ledger.forked()

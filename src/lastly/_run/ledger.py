@@ -1,0 +1,182 @@
+"""The journal of a program under `lastly run`: opened at the first thing that has to be written.
+
+Owner of all of it is the run's *main* program, also of what a child of it makes: a pool worker that has
+been terminated has long handed the folder it made to its parent. Each process writes a file of its own
+all the same, and holds its lock as long as it lives.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from lastly._run.inject import Program
+    from lastly.journal.file import Journal
+
+REMOVE = "lastly.actions:remove"
+KILL = "lastly.actions:kill"
+
+program: "Program" = None  # type: ignore[assignment]  # set by inject.start, before anything else
+opened: "Journal | None" = None
+children_id: int | None = None
+_complained = False
+_home_path: "list[str]" = []  # sys.path as it was before the program's own folder came first
+
+
+def plan(action: str, args: "list[Any]", kwargs: "dict[str, Any] | None" = None) -> int:
+    """Write a plan. Raises NotRecorded, or whatever else is wrong with our files."""
+    journal = opened or _open()
+    number = journal.plan(action, args, kwargs or {}, run=True)
+    _ensure(journal)
+    return number
+
+
+def done(number: int) -> None:
+    if opened is not None:
+        opened.done(number)
+
+
+def fail(number: int, error: str) -> None:
+    if opened is not None:
+        opened.fail(number, error, attempt=1)
+
+
+def plan_children() -> None:
+    """Plan the killing of everything that will carry the main program's token."""
+    global children_id
+    program.mark_forks()
+    children_id = plan(KILL, [None], {"token": program.token, "grace": program.grace})
+
+
+def _open() -> "Journal":
+    global opened
+    journal_class, identity = _aside(_load)
+    opened = journal_class.create(identity=identity)
+    return opened
+
+
+def _load() -> "tuple[type[Journal], Any]":
+    from lastly.journal.file import Journal
+    from lastly.owner import Identity
+
+    return Journal, program.owner_identity(Identity)
+
+
+def _ensure(journal: "Journal") -> None:
+    from lastly.reaper import client
+
+    client.ensure(journal.path)
+
+
+def removal() -> "Callable[[str], object]":
+    """What `actions.remove` does, for use in this process."""
+
+    def load() -> "Callable[[str], object]":
+        from lastly import _remove
+
+        return lambda path: _remove.remove(_remove.canonical(path))
+
+    made: Callable[[str], object] = _aside(load)
+    return made
+
+
+class Left:
+    """The journal of a worker that has ended, taken over."""
+
+    def __init__(self, journal: "Journal") -> None:
+        self._journal = journal
+        self._items = journal.read().pending()
+        self._ours = [item for item in self._items if item.extra.get("run")]
+
+    def owed(self) -> "list[tuple[int, str]]":
+        """What the run has planned; what the program itself has deferred is its own, exec or not."""
+        return [(item.id, item.action) for item in self._ours]
+
+    def release(self, number: int) -> None:
+        self._journal.release(number, reason="normal end of the run")
+        self._items = [item for item in self._items if item.id != number]
+
+    def close(self) -> None:
+        self._journal.close(unlink=not self._items)
+
+
+def left_behind(pid: int, start: int) -> "list[Left]":
+    """Take the journals that this process or its workers have left under the name of this process."""
+
+    def load() -> "Any":
+        from lastly.journal import home, locks
+        from lastly.journal.file import Journal
+        from lastly.owner import Identity
+
+        return home, locks, Journal, Identity
+
+    home, locks, journal_class, identity = _aside(load)
+    me = identity.current()
+    folder = home.owners_dir(me.host, me.boot)
+    found = []
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if name.startswith(f"{pid}.{start}.") and name.endswith(".j") and locks.held(path) is None:
+            taken = journal_class.take(path)
+            if taken is not None:
+                found.append(Left(taken))
+    return found
+
+
+def complain(error: Exception) -> None:
+    """Say once what is lost, in one line, and let the program run on."""
+    global _complained
+    if _complained:
+        return
+    _complained = True
+    from lastly._run.launch import say
+
+    what = "temp files and children of this program are not cleaned up should it die"
+    say(f"{what}: {str(error) or type(error).__name__}")
+
+
+def remember_path() -> None:
+    """Keep sys.path as it is before the program's own folder is put in front."""
+    _home_path[:] = sys.path
+
+
+def _aside(load: "Any") -> "Any":
+    """Import what we need late, past the program's own modules.
+
+    A program with a `json.py` of its own beside it must neither have it imported by us, nor get the
+    standard library's when it asks for its own: what is hidden that way is forgotten after the import.
+    """
+    hidden = _hidden()
+    if not hidden:
+        return load()
+    before = set(sys.modules)
+    own, sys.path = sys.path, list(_home_path)
+    try:
+        return load()
+    finally:
+        sys.path = own
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] in hidden:
+                del sys.modules[name]
+
+
+def _hidden() -> set[str]:
+    """Names of standard modules, not imported yet, that a folder of the program's hides."""
+    found: set[str] = set()
+    for folder in sys.path:
+        if folder not in _home_path:
+            try:
+                names = os.listdir(folder or ".")
+            except OSError:
+                continue
+            found.update(name.partition(".")[0] for name in names)
+    return {name for name in found & sys.stdlib_module_names if name not in sys.modules}
+
+
+def forked() -> None:
+    """In a forked child: a file of its own, when it comes to that."""
+    global opened, children_id
+    opened = children_id = None

@@ -1,0 +1,301 @@
+"""`lastly run --supervise`: stay as the parent of the program, and let nothing outlive it.
+
+What exec cannot give: orphans come to us and to nobody else (subreaper; PID 1 has it from the kernel),
+zombies are reaped, and the end of the program is seen whatever it is, so it works for programs that are not
+Python.
+
+The program gets a process group of its own and, where there is a terminal, its foreground: Ctrl-C, Ctrl-Z
+and a resize reach it from the terminal exactly once, and not us. What is sent to *us* is passed on. When
+it stops we stop, so the shell sees a stopped job; when the shell continues us, we continue it.
+
+All signals are blocked from the first line on and taken one by one with sigtimedwait: no handler, no race
+between the last look and the next wait.
+"""
+
+import os
+import sys
+from time import monotonic
+
+from lastly._run import handover, launch
+from lastly._run.cgroup import Group
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import NoReturn
+
+    from lastly.journal.file import Journal
+else:
+    import _signal  # `signal` makes enums of all the numbers
+
+_PR_SET_CHILD_SUBREAPER = 36
+# Faults are answered where they happen; KILL and STOP cannot be waited for.
+_NEVER = {_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGABRT, _signal.SIGTRAP,
+          _signal.SIGSYS, _signal.SIGKILL, _signal.SIGSTOP}  # fmt: skip
+_STOPS = {_signal.SIGTSTP, _signal.SIGSTOP, _signal.SIGTTIN, _signal.SIGTTOU}
+_TO_GROUP = {_signal.SIGTSTP, _signal.SIGCONT, _signal.SIGWINCH}
+_IMPATIENT = {_signal.SIGTERM, _signal.SIGINT, _signal.SIGQUIT}
+_RESCAN = 0.05
+
+
+def run(path: str, command: list[str], options: launch.Options) -> int:
+    """Run the program to its end and end what it leaves. Returns its exit status, or dies of its signal."""
+    supervisor = Supervisor(options)
+    status = supervisor.run(path, command)
+    if not os.WIFSIGNALED(status):
+        return os.WEXITSTATUS(status)
+    signum = os.WTERMSIG(status)
+    if os.getpid() != 1:
+        _die_of(signum)
+    return 128 + signum  # the kernel keeps signals from PID 1
+
+
+class Supervisor:
+    """One program and everything below it."""
+
+    def __init__(self, options: launch.Options) -> None:
+        self.grace = options.grace
+        self.options = options
+        self.token = handover.new_token()
+        self.child = 0
+        self.status: int | None = None
+        self.waited = set(_signal.valid_signals()) - _NEVER
+        self.terminal: int | None = None
+        self.group = Group.make()
+        self.journal: Journal | None = None
+        self.impatient = False
+
+    def run(self, path: str, command: list[str]) -> int:
+        become_subreaper()
+        self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, self.waited)
+        self._plan()
+        self.terminal = foreground_terminal()
+        self.child = self._start(path, command)
+        self._give_terminal(self.child)
+        while self.status is None:
+            self._answer(_signal.sigwaitinfo(self.waited))
+        self._end_the_rest()
+        if self.terminal is not None and os.getpid() != 1:
+            self._give_terminal(os.getpgrp())
+        self.group.remove()
+        if self.journal is not None:
+            for number in list(self.journal.live):
+                self.journal.done(number)
+            self.journal.close(unlink=True)
+        return self.status
+
+    def _plan(self) -> None:
+        """Should somebody kill us, the reaper ends the program. (PID 1 takes all with it, the reaper too.)"""
+        if os.getpid() == 1:
+            return
+        try:
+            from lastly.journal.file import Journal
+            from lastly.reaper import client
+
+            self.journal = Journal.create()
+            self.journal.plan("lastly.actions:kill", [None], {"token": self.token, "grace": self.grace})
+            if self.group.path:
+                rmdir = ["rmdir", self.group.path]
+                # A group that has gone is what is wanted; `rmdir` alone would call it a failure.
+                argv = ["sh", "-c", '! [ -d "$2" ] || "$1" "$2"', "sh", *rmdir]
+                self.journal.plan("lastly.actions:run", [argv], {"cwd": "/"}, phase=1)
+            client.ensure(self.journal.path)
+        except Exception as error:
+            launch.say(f"should this supervisor be killed, its children live on: {error}")
+
+    def _start(self, path: str, command: list[str]) -> int:
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            self._become(path, command, write)
+        os.close(write)
+        with open(read, "rb") as pipe:
+            failed = pipe.read()
+        if failed:
+            os.waitpid(pid, 0)
+            self.group.remove()
+            if self.journal is not None:
+                self.journal.close(unlink=True)
+            number = int(failed)
+            raise OSError(number, os.strerror(number))
+        return pid
+
+    def _become(self, path: str, command: list[str], write: int) -> "NoReturn":
+        number = 1
+        try:
+            if os.getpgrp() != os.getpid():
+                os.setpgid(0, 0)
+            self._give_terminal(os.getpid())
+            self.group.enter()
+            env = launch.environment(self.options, self.token)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
+            launch.execute(path, command, env)
+        except OSError as error:
+            number = error.errno or 1
+        finally:
+            os.write(write, str(number).encode())
+            os._exit(127)
+
+    def _give_terminal(self, group: int) -> None:
+        """Make a process group the terminal's foreground; SIGTTOU is blocked, or this would stop us."""
+        if self.terminal is not None:
+            try:
+                os.tcsetpgrp(self.terminal, group)
+            except OSError:
+                self.terminal = None  # the terminal has hung up
+
+    def _answer(self, info: "_signal.struct_siginfo | None") -> None:
+        if info is None:
+            return
+        signum = info.si_signo
+        if signum == _signal.SIGCHLD:
+            self._reap()
+        elif signum in (_signal.SIGTTIN, _signal.SIGTTOU):
+            pass
+        elif self.status is not None:
+            self.impatient = self.impatient or signum in _IMPATIENT
+        else:
+            if signum == _signal.SIGCONT and self.terminal is not None:
+                self._give_terminal(self.child)
+            self._pass_on(signum)
+
+    def _pass_on(self, signum: int) -> None:
+        try:
+            if signum in _TO_GROUP:
+                os.killpg(self.child, signum)
+            else:
+                os.kill(self.child, signum)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def _reap(self) -> None:
+        """Take every zombie; the program's own end is what we wait for, its stop is ours."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid != self.child:
+                continue
+            if os.WIFSTOPPED(status):
+                self._stop(os.WSTOPSIG(status))
+            else:
+                self.status = status
+
+    def _stop(self, signum: int) -> None:
+        if signum in _STOPS and os.getpid() != 1:
+            if self.terminal is not None:
+                self._give_terminal(os.getpgrp())
+            os.kill(os.getpid(), _signal.SIGSTOP)
+
+    # ---- after the program
+
+    def _end_the_rest(self) -> None:
+        """TERM, grace, KILL for whatever is still below us. A second TERM or Ctrl-C ends the grace."""
+        asked: set[tuple[int, int]] = set()
+        until = monotonic() + self.grace
+        while left := below(os.getpid()):
+            if monotonic() >= until or self.impatient:
+                break
+            for pid, start in left:
+                if (pid, start) not in asked:
+                    asked.add((pid, start))
+                    send(pid, start, _signal.SIGTERM)
+                    send(pid, start, _signal.SIGCONT)
+            self._answer(_signal.sigtimedwait(self.waited, min(_RESCAN, max(0.0, until - monotonic()))))
+        self.group.kill()
+        while left := below(os.getpid()):
+            for pid, start in left:
+                send(pid, start, _signal.SIGKILL)
+            self._answer(_signal.sigtimedwait(self.waited, _RESCAN))
+        self._reap()
+
+
+def below(root: int) -> list[tuple[int, int]]:
+    """Return (pid, start time) of everything below a process that lives; not lastly's own reaper."""
+    from lastly import _kill
+
+    table = _kill.processes()
+    children: dict[int, list[int]] = {}
+    for process in table.values():
+        children.setdefault(process.ppid, []).append(process.pid)
+    found, queue = [], [root]
+    while queue:
+        for pid in children.get(queue.pop(), ()):
+            if not _is_reaper(pid):
+                queue.append(pid)
+                if not table[pid].dead:
+                    found.append((pid, table[pid].start))
+    return found
+
+
+def _is_reaper(pid: int) -> bool:
+    """The reaper serves all programs of this user: started from below us, it is still no child of ours."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return False
+    return any(word.endswith(b"/lastly/reaper/__main__.py") for word in words)
+
+
+def send(pid: int, start: int, signum: int) -> None:
+    """Signal exactly this process."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if handover.start_time(pid) == start:
+            _signal.pidfd_send_signal(fd, signum)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def become_subreaper() -> None:
+    """Have orphans below us come to us. PID 1 needs no asking."""
+    if os.getpid() == 1:
+        return
+    try:
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))  # noqa: TRY301
+    except (ImportError, OSError, AttributeError) as error:
+        launch.say(f"cannot become the parent of orphans ({error}): children that fork twice may escape")
+
+
+def foreground_terminal() -> int | None:
+    """Return a descriptor of our controlling terminal if we are its foreground."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if os.tcgetpgrp(fd) == os.getpgrp():
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return None
+
+
+def _die_of(signum: int) -> "NoReturn":
+    """End as the program did; its core has been written, ours would bury it."""
+    import resource
+
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    except (OSError, ValueError):
+        pass
+    sys.stdout.flush()
+    if signum not in (_signal.SIGKILL, _signal.SIGSTOP):
+        _signal.signal(signum, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {signum})
+    os.kill(os.getpid(), signum)
+    os._exit(128 + signum)

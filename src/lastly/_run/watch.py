@@ -1,0 +1,129 @@
+"""What a program under `lastly run` makes, seen before it exists.
+
+CPython raises an audit event before tempfile creates a path and before a child starts: exactly where a
+plan has to be written. No function of the program's is replaced, no frame of ours appears in its
+tracebacks, and an event that is not ours costs one look into a dictionary.
+
+What the events do not tell, and what follows from it:
+* whether the creation then succeeded, and as which inode: the plan stays unconfirmed. A name that
+  exists before the event is somebody else's, so it is not planned; tempfile then takes another name.
+* whether a removal or a rename then succeeded: the path becomes a doubt, looked at when the next event comes.
+* children of multiprocessing's spawn and forkserver: only the import of the module that starts them.
+"""
+
+import _thread
+import os
+import sys
+
+from lastly._run import ledger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+temps: "dict[str, int]" = {}  # path → id of its plan, for what this process made and has not seen go
+doubts: "list[str]" = []  # paths that the program is about to remove or rename
+_busy: "set[int]" = set()  # threads inside one of our own handlers: what they do is no event
+
+_STARTERS = {
+    "multiprocessing.popen_forkserver",
+    "multiprocessing.popen_spawn_posix",
+    "multiprocessing.resource_tracker",
+}
+
+
+def _made(args: "tuple[Any, ...]") -> None:
+    """The module tempfile is about to create args[0]."""
+    if doubts:
+        look_at_doubts()
+    path = os.path.abspath(os.fsdecode(args[0]))
+    if not os.path.lexists(path):
+        folder, name = os.path.split(path)
+        real = os.path.join(os.path.realpath(folder), name)
+        temps[path] = ledger.plan(ledger.REMOVE, [real], {"expect": {}})
+
+
+def _going(args: "tuple[Any, ...]") -> None:
+    """os.remove, os.rmdir or os.rename is about to be called on args[0]."""
+    if not temps or args[0].__class__ is int:
+        return
+    if doubts:
+        look_at_doubts()
+    path = os.fsdecode(args[0])
+    if path in temps or (path := os.path.abspath(path)) in temps:
+        doubts.append(path)
+
+
+def look_at_doubts() -> None:
+    """Strike out what has gone in the meantime."""
+    while doubts:
+        path = doubts.pop()
+        if path in temps and not os.path.lexists(path):
+            ledger.done(temps.pop(path))
+
+
+def _child(_args: "tuple[Any, ...]") -> None:
+    """A child is about to start: the plan to kill what a crash leaves is written once, before the first."""
+    for event in CHILD_EVENTS:
+        TABLE.pop(event, None)
+    ledger.plan_children()
+
+
+def _import(args: "tuple[Any, ...]") -> None:
+    if args[0] in _STARTERS:
+        _child(args)
+
+
+CHILD_EVENTS: "dict[str, Callable[[tuple[Any, ...]], None]]" = {
+    "os.fork": _child,
+    "os.forkpty": _child,
+    "os.posix_spawn": _child,
+    "os.system": _child,
+    "subprocess.Popen": _child,
+    "import": _import,
+}
+TEMP_EVENTS: "dict[str, Callable[[tuple[Any, ...]], None]]" = {
+    "tempfile.mkstemp": _made,
+    "tempfile.mkdtemp": _made,
+    "os.remove": _going,
+    "os.rmdir": _going,
+    "os.rename": _going,
+}
+TABLE: "dict[str, Callable[[tuple[Any, ...]], None]]" = {}
+
+
+def hook(event: str, args: "tuple[Any, ...]", get: "Any" = TABLE.get) -> None:
+    """The audit hook. It never raises, whatever is wrong: the exception would be the program's."""
+    handler = get(event)
+    if handler is None:
+        return
+    thread = _thread.get_ident()
+    if thread in _busy:
+        return
+    _busy.add(thread)
+    try:
+        handler(args)
+    except Exception as error:
+        ledger.complain(error)
+    finally:
+        _busy.discard(thread)
+
+
+def start(*, temp: bool, children: bool) -> None:
+    """Listen from now on."""
+    if temp:
+        TABLE.update(TEMP_EVENTS)
+    if children:
+        TABLE.update(CHILD_EVENTS)
+    if TABLE:
+        sys.addaudithook(hook)
+
+
+def forked() -> None:
+    """In a forked child: what the parent has made is the parent's, and its children are found by its plan."""
+    temps.clear()
+    doubts.clear()
+    _busy.clear()
+    for event in CHILD_EVENTS:
+        TABLE.pop(event, None)
