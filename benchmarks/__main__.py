@@ -1,0 +1,44 @@
+"""All benchmarks, each in a process of its own: ``python -m benchmarks [part of a name]…``.
+
+They print what they measure beside the target; they never fail for being slow, because a busy machine is no bug.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def names(wanted: list[str]) -> list[str]:
+    """Modules bench_*.py in this folder that contain one of the words; all of them without words."""
+    found = sorted(
+        name[:-3] for name in os.listdir(HERE) if name.startswith("bench_") and name.endswith(".py")
+    )
+    return [name for name in found if not wanted or any(word in name for word in wanted)]
+
+
+def main() -> int:
+    """Run them one after the other; 1 when one crashed."""
+    print(
+        f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.release()}, "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}"
+    )
+    crashed = []
+    for name in names(sys.argv[1:]):
+        sys.stdout.flush()
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}"], cwd=os.path.dirname(HERE), check=False
+        )
+        if done.returncode:
+            crashed.append(name)
+            print(f"{name} ended with {done.returncode}", file=sys.stderr)
+    return bool(crashed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
