@@ -145,7 +145,7 @@ def clone(repository: str, commit: str, folder: str, cleanup: Cleanup) -> None:
     name = ("git", "-C", repository, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
     commit = subprocess.run(name, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     source = os.path.join(folder, "source")
-    subprocess.run(("git", "init", "--quiet", source), check=True)
+    subprocess.run(("git", "init", "--quiet", "--template=", source), check=True)
     git = ("git", "-C", source, "-c", "protocol.version=2", "-c", "advice.detachedHead=false")
     fetch = (*git, "fetch", "--quiet", "--depth=1", "--no-tags", os.path.abspath(repository), commit)
     fetching = cleanup.Popen(fetch, stdin=subprocess.DEVNULL)

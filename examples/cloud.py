@@ -1,6 +1,6 @@
 """A small cloud on this computer: machines for rent, over HTTP. It stands in for a provider's API.
 
-    python cloud.py serve FOLDER [--boot SECONDS] [--failures N]      prints its address, serves until it is ended
+    python cloud.py serve FOLDER [--boot SECONDS] [--failures N]      prints its address, serves until SIGTERM
 
     PUT    /machines/<token>    rent one; the same token again answers with the same machine
     DELETE /machines/<token>    give it back; one that is not there, or not there yet, is given back too

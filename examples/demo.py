@@ -10,11 +10,15 @@ as it was told to, and the site was whole at the end of every run.
 from __future__ import annotations
 
 import argparse
+import fcntl
+import glob
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
@@ -64,7 +68,9 @@ class Deployment:
     def __init__(self, stage: Stage, way: Way, strategy: str, number: int) -> None:
         self.stage, self.way, self.strategy = stage, way, strategy
         self.name = f"{os.getpid()}-{number}"
-        self.commits = [stage.commits[(number + later) % len(stage.commits)] for later in range(2)]
+        self.commits = [
+            stage.commits[(number // len(STRATEGIES) + later) % len(stage.commits)] for later in range(2)
+        ]
         self.folder = os.path.join(stage.folder, f"run-{number}")
         self.site = os.path.join(self.folder, "site")
         os.makedirs(os.path.join(self.folder, "tmp"))
@@ -96,9 +102,9 @@ class Deployment:
         """Run, end, wait, count; then end what was left behind."""
         output, faults = os.path.join(self.folder, "output"), []
         if self.way.name == "newer build":
-            program = self.start(self.commits[0], output, "upload=pause")
+            program = self.start(self.commits[1], output, "upload=pause")
             wait_for_line(output, "paused", program)
-            newer = self.start(self.commits[1], os.path.join(self.folder, "output of the newer"))
+            newer = self.start(self.commits[0], os.path.join(self.folder, "output of the newer"))
             program.wait(timeout=30)
             if newer.wait(timeout=30) != 0:
                 faults.append("the newer build did not come to its turn")
@@ -135,6 +141,7 @@ class Stage:
         with open(os.path.join(folder, "gitconfig"), "w") as file:
             file.write("[safe]\n\tdirectory = *\n[user]\n\tname = demo\n\temail = demo@example.org\n")
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        self.environment |= {"LASTLY_HOME": os.path.join(folder, "lastly"), "LASTLY_REAPER_IDLE": "1"}
         self.environment |= {
             "GIT_CONFIG_GLOBAL": os.path.join(folder, "gitconfig"),
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -161,8 +168,33 @@ class Stage:
 
     def start_cloud(self) -> None:
         argv = [sys.executable, os.path.join(HERE, "cloud.py"), "serve", os.path.join(self.folder, "cloud")]
-        process = lastly.Popen(argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        lastly.defer(process.wait)
+        lastly.defer(process.terminate)
         self.cloud = process.stdout.readline().decode().strip()
+
+    def leftovers(self) -> list[str]:
+        """What lastly itself has left, once its reaper had the time to see that nobody needs it any more."""
+        home = self.environment["LASTLY_HOME"]
+        deadline = time.monotonic() + 10
+        while not reaper_gone(home) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        found = ["lastly's reaper is still there"] * (not reaper_gone(home))
+        return found + glob.glob(os.path.join(home, "owners", "*", "*.j"))
+
+
+def reaper_gone(home: str) -> bool:
+    """Whether nobody holds the lock that a reaper holds as long as it lives."""
+    try:
+        with open(os.path.join(home, "reaper.run"), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True
 
 
 def wait_for_line(path: str, start: str, program: subprocess.Popen[bytes]) -> None:
@@ -184,16 +216,20 @@ def perform(stage: Stage, ways: list[Way]) -> list[Result]:
     """Run everything, a few at a time, and say what is happening."""
     runs = [(way, strategy) for way in ways for strategy in STRATEGIES]
     results: dict[tuple[Way, str], Result] = {}
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
         pending = [pool.submit(Deployment(stage, *run, number).run) for number, run in enumerate(runs)]
         for done in as_completed(pending):
             result = done.result()
             results[result.way, result.strategy] = result
             where = f" in {result.way.place}" * bool(result.way.place)
+            clean = f", clean after {result.seconds:.2f} s" * (not any(result.left))
             say(
                 f"[{len(results):>2}/{len(runs)}] {result.way.name + where:<24} {STRATEGIES[result.strategy]:<18}"
-                f" left {result.left}{f', clean after {result.seconds:.2f} s' * (not any(result.left))}"
+                f" left {result.left}{clean}"
             )
+    finally:  # interrupted, too: those that run come to their end, and end what they left
+        pool.shutdown(cancel_futures=True)
     return [results[run] for run in runs]
 
 
@@ -269,7 +305,9 @@ def main() -> None:
 
     begin = time.monotonic()
     lastly.install()
-    stage = Stage(str(lastly.temp_dir(prefix="lastly-demo-")))
+    folder = tempfile.mkdtemp(prefix="lastly-demo-")
+    lastly.defer(shutil.rmtree, folder)
+    stage = Stage(folder)
     stage.start_cloud()
     say(
         f"deploying {len(stage.commits)} commits of {stage.repository}, {len(ways)} ways to end, {len(STRATEGIES)} ways to clean up"
@@ -279,7 +317,7 @@ def main() -> None:
     if options.into:
         insert(options.into, markdown(results))
     slowest = max((result.seconds for result in results if result.strategy == "lastly"), default=0)
-    wrong = judge(results)
+    wrong = judge(results) + stage.leftovers()
     for line in wrong:
         print(f"NOT AS PROMISED: {line}")
     say(
