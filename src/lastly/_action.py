@@ -37,8 +37,8 @@ class Action:
     """
 
     __slots__ = (
-        "__dict__", "__weakref__", "__wrapped__", "backoff", "fn", "name", "prepare", "recorded", "remote",
-        "retries", "timeout", "wants",
+        "__dict__", "__weakref__", "__wrapped__", "backoff", "file", "fn", "name", "prepare", "recorded",
+        "remote", "retries", "timeout", "wants",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,7 @@ class Action:
         self.prepare = prepare
         # The name that another process can import; found out at the first defer, see _durable.
         self.recorded: str | None = None
+        self.file: str | None = None
         # Keyword-only parameters alone: a positional `token` is the user's own, whatever its name.
         code = getattr(fn, "__code__", None)
         names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount] if code else ()

@@ -24,7 +24,7 @@ LAYERS = """
     names      __init__
     app        app
     ready      resources _async
-    seam       _durable
+    seam       _durable _portable
     process    _root _signals _finish _scope _report _live
     reaper     reaper
     actions    actions _remove _kill _statx

@@ -5,6 +5,7 @@ and locks. Both belong to one user: what stands in a journal will be *executed*,
 else can write to is refused, not repaired.
 """
 
+import errno
 import os
 import stat
 
@@ -74,7 +75,15 @@ def runtime_dir(*, create: bool = True) -> str:
 
 def owners_dir(host: str, boot: str, *, create: bool = True) -> str:
     """The directory of the journals of one host and boot."""
-    owners = os.path.join(state_dir(create=create), "owners")
+    state = state_dir(create=create)
+    if create and (kind := file_system(state)) in NETWORK:
+        refused = NotRecorded(
+            f"cannot record a cleanup in {state!r}: it is on a network file system ({kind}), where neither "
+            "locks nor owners can be judged; set LASTLY_HOME to a directory on a local disk"
+        )
+        refused.errno = errno.EREMOTE
+        raise refused
+    owners = os.path.join(state, "owners")
     path = os.path.join(owners, f"{host.replace('/', '_')}-{boot}")
     if create:
         _checked(owners, create=True)
@@ -96,6 +105,14 @@ def _listed(path: str) -> list[str]:
         return sorted(os.listdir(path))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def degrades(error: NotRecorded) -> bool:
+    """Whether a program may go on without a journal, after a warning: a read-only or a network home.
+
+    Not when somebody named the home (``LASTLY_HOME``) and it cannot be written: then the name is wrong.
+    """
+    return error.errno == errno.EREMOTE or (error.errno == errno.EROFS and not configured())
 
 
 def _checked(path: str, *, create: bool) -> str:
@@ -139,8 +156,6 @@ def make(path: str) -> None:
 
 def unusable(path: str, error: OSError) -> NotRecorded:
     """One line for what the system said: what failed, where, and what to do."""
-    import errno
-
     advice = {
         errno.ENOSPC: "free some space on that file system",
         errno.EDQUOT: "free some space: the quota is used up",

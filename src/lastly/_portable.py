@@ -1,0 +1,167 @@
+"""What another process needs to run an action: its name, JSON arguments, and where to import it."""
+
+import os
+import sys
+
+from lastly._action import Action
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lastly.journal.file import Journal
+
+# What a child of the reaper gets of the owner's environment: enough to find programs and files, no secrets.
+# LASTLY_ENV names more, separated by commas.
+ENVIRONMENT = (
+    "HOME", "LANG", "LANGUAGE", "LASTLY_ENV", "LASTLY_HOME", "LD_LIBRARY_PATH", "LOGNAME", "PATH",
+    "PYTHONHOME", "PYTHONPATH", "PYTHONUTF8", "SHELL", "TEMP", "TMP", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV",
+    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME",
+)  # fmt: skip
+
+# Actions of ours that need nothing of that.
+CONTAINED = frozenset({"lastly.actions:remove", "lastly.actions:kill", "lastly.actions:kill_token"})
+
+_MAIN = frozenset({"__main__", "__mp_main__"})
+
+
+_contexts: "dict[str, tuple[list[Any], str | None, int]]" = {}
+
+
+def context(journal: "Journal") -> int:
+    """The number of the record of interpreter, sys.path, directory and environment; a new one on change."""
+    try:
+        cwd = os.getcwd()
+    except OSError:  # the directory has been removed
+        cwd = None
+    last = _contexts.get(journal.path)
+    if last is not None and last[0] == sys.path and last[1] == cwd:
+        return last[2]
+    wanted = {*ENVIRONMENT, *filter(None, os.environ.get("LASTLY_ENV", "").split(","))}
+    record = {
+        "exe": sys.executable or "",
+        "prefix": sys.prefix,
+        "path": [entry or cwd or "" for entry in sys.path if entry.__class__ is str],
+        "cwd": cwd,
+        "env": {k: v for k, v in os.environ.items() if k in wanted or k.startswith("LC_")},
+        "main": _main_path(),
+    }
+    number = journal.context(record)
+    _contexts.clear()
+    _contexts[journal.path] = (list(sys.path), cwd, number)
+    return number
+
+
+def _main_path() -> str | None:
+    """The file, folder or archive that the interpreter runs; None at a prompt, for -c, for stdin."""
+    main = sys.modules.get("__mp_main__") or sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if not path:
+        return None
+    path = os.path.abspath(path)
+    if not os.path.exists(path):  # app.zip/__main__.py
+        path = os.path.dirname(path)
+    return path if os.path.exists(path) else None
+
+
+def name(action: Action) -> str:
+    """The name by which another process finds the action; found out once."""
+    if action.prepare is not None:
+        action.recorded = action.name
+        return action.name
+    module_name, qualname = str(action.__dict__["__module__"]), str(action.__dict__["__qualname__"])
+    why = _unreachable(action, module_name, qualname)
+    if why:
+        raise TypeError(
+            f"cannot defer {qualname}() durably: {why}. Move it to the top level of a module or script; "
+            "or defer the plain function (its .fn), which runs in this process only"
+        )
+    module = sys.modules[module_name]
+    if module_name in _MAIN:
+        spec = getattr(module, "__spec__", None)
+        # python -m package.module: importable under that name, which needs no loading by path.
+        module_name = spec.name if spec is not None and spec.name not in _MAIN else "__main__"
+    else:
+        file = getattr(module, "__file__", None)
+        action.file = os.path.abspath(file) if file else None
+    action.recorded = f"{module_name}:{qualname}"
+    return action.recorded
+
+
+def _unreachable(action: Action, module_name: str, qualname: str) -> str:
+    if "<lambda>" in qualname:
+        return "a lambda has no name that another process could import it by"
+    if "<locals>" in qualname:
+        return "it is defined inside another function, where another process cannot import it from"
+    module = sys.modules.get(module_name)
+    if module is None:
+        return f"its module {module_name!r} is not an imported one"
+    if module_name in _MAIN and getattr(module, "__spec__", None) is None and _main_path() is None:
+        return (
+            "it was typed at a prompt, or comes from -c or standard input: there is no file to load it from"
+        )
+    found: Any = module
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if found is not action and found is not action.fn:
+        return f"{module_name}.{qualname} is not this function but {found!r}"
+    return ""
+
+
+# ---- arguments
+
+_SIMPLE = (str, int, float, bool, type(None))
+
+
+def arguments(
+    action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+) -> "tuple[list[Any], dict[str, Any]]":
+    called = f"{action.__dict__['__qualname__']}()"
+    plain = [
+        value if value.__class__ is str else _plain(value, f"argument {i} of {called}")
+        for i, value in enumerate(args, 1)
+    ]
+    return plain, {key: _plain(value, f"argument {key} of {called}") for key, value in kwargs.items()}
+
+
+def plain_dict(value: "dict[Any, Any]", where: str) -> "dict[str, Any]":
+    for key in value:
+        if not isinstance(key, str):
+            raise _not_json(key, f"a key of {where}")
+    return {str.__str__(key): _plain(item, where) for key, item in value.items()}
+
+
+def _plain(value: "Any", where: str) -> "Any":
+    """Make JSON of an argument: what the action is given here is what another process will be given.
+
+    Paths and bytes become str by `os.fsdecode`, which keeps bytes that are not UTF-8.
+    """
+    kind = value.__class__
+    if kind in _SIMPLE:
+        if kind is float and not -1e400 < value < 1e400:
+            raise _not_json(value, where)
+        return value
+    try:
+        if kind is list or kind is tuple:
+            return [_plain(item, where) for item in value]
+        if kind is dict:
+            return plain_dict(value, where)
+    except RecursionError:
+        raise TypeError(f"{where} is nested too deeply, or holds itself: pass something simpler") from None
+    if isinstance(value, bytes | os.PathLike):
+        return os.fsdecode(value)
+    # An enumeration of strings or numbers and the like: their plain value.
+    for base in (str, int, float):
+        if isinstance(value, base):
+            return base(value) if base is not str else str.__str__(value)
+    raise _not_json(value, where)
+
+
+def _not_json(value: "Any", where: str) -> TypeError:
+    kind = type(value)
+    return TypeError(
+        f"{where} is {value!r:.80} ({kind.__module__}.{kind.__qualname__}): an action is run by another "
+        "process, which can only be given JSON: strings, numbers, True, False, None, paths, lists and dicts "
+        "(with str keys) of them. Pass a name or an id to find it by; or defer the plain function (its .fn), "
+        "which runs in this process only"
+    )
