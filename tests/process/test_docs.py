@@ -1,0 +1,197 @@
+"""Every example in the README and in docs/ is run, and says what it does.
+
+The conventions, for who writes a page:
+
+* A ```python block is a program: it runs in a process of its own. All blocks of one page share a folder (their working
+  directory) and a LASTLY_HOME; no two pages share anything.
+* In a ```console block each line that begins with "$ " is run by sh; the lines after it are what it prints.
+* A ```text block right after a ```python block is what that prints, stdout and stderr together. In expected output a
+  "..." stands for anything.
+* An HTML comment on the line before a block changes this:
+  ``<!-- status: -15 -->``      it ends so (minus the number of a signal); without the comment: 0
+  ``<!-- send: TERM at ready -->``   when it prints a line with "ready", it gets this signal
+  ``<!-- file: deploy.py -->``  the block is not run but written to this file, for the blocks after it; any language
+  ``<!-- run: deploy.py -->``   written to this file and run
+  ``<!-- needs: flask -->``     only where this module is installed
+  ``<!-- fragment -->``         not a program; Python must still compile
+  Several comments may stand above each other.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib.util
+import os
+import re
+import signal
+import sys
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from harness import ROOT, Program, Programs, clean_environment
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RUN = ("python", "console")
+
+FENCE = re.compile(
+    r"(?P<notes>(?:^[ ]*<!--[^\n]*-->[ ]*\n)*)^(?P<indent>[ ]*)```(?P<lang>\w+)[^\n]*\n(?P<body>.*?)^[ ]*```[ ]*$",
+    re.MULTILINE | re.DOTALL,
+)
+NOTE = re.compile(r"<!--\s*(\w+)(?::\s*(.*?))?\s*-->")
+
+
+class Example(NamedTuple):
+    line: int
+    language: str
+    code: str
+    notes: dict[str, str]
+    expected: str | None
+
+
+def examples(text: str) -> list[Example]:
+    found: list[Example] = []
+    end = 0
+    for match in FENCE.finditer(text):
+        code = textwrap.dedent(match["body"])
+        between = text[end : match.start()]
+        end = match.end()
+        if match["lang"] == "text":
+            if found and found[-1].language == "python" and not between.strip():
+                found[-1] = found[-1]._replace(expected=code)
+            continue
+        line = text.count("\n", 0, match.start("body")) + 1
+        found.append(Example(line, match["lang"], code, dict(NOTE.findall(match["notes"])), None))
+    return found
+
+
+class Page:
+    """Runs the examples of one page in their order, in one folder."""
+
+    def __init__(self, path: Path, programs: Programs, folder: Path) -> None:
+        self.path = path
+        self.programs = programs
+        self.folder = folder
+        (folder / "tmp").mkdir(parents=True)
+        tools = Path(sys.executable).parent
+        self.env = clean_environment(
+            programs.home,
+            TMPDIR=str(folder / "tmp"),
+            HOME=str(folder),
+            PATH=f"{tools}{os.pathsep}{os.environ['PATH']}",
+            COLUMNS="120",
+            NO_COLOR="1",
+        )
+
+    def run(self, example: Example) -> None:
+        notes = example.notes
+        where = f"{self.path.relative_to(ROOT)}:{example.line}"
+        if name := notes.get("file") or notes.get("run"):
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_text(example.code)
+        if example.language == "python":
+            compile(example.code, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if "file" in notes or "fragment" in notes or example.language not in RUN:
+            return
+        if "needs" in notes and not all(map(importlib.util.find_spec, notes["needs"].split())):
+            return
+        if example.language == "console":
+            self._console(example, where)
+        else:
+            self._python(example, where)
+
+    def _python(self, example: Example, where: str) -> None:
+        name = example.notes.get("run") or f"example{example.line}.py"
+        (self.folder / name).write_text(example.code)
+        program = self._start([sys.executable, name])
+        if sent := example.notes.get("send"):
+            signum, _, mark = sent.partition(" at ")
+            program.line(mark)
+            program.send(signal.Signals[f"SIG{signum}"])
+        result = program.wait()
+        assert result.status == int(example.notes.get("status", 0)), f"{where}: {result.status}\n{result.out}"
+        if example.expected is not None:
+            same(example.expected, result.out, where)
+
+    def _console(self, example: Example, where: str) -> None:
+        for chunk in re.split(r"^\$ ", example.code, flags=re.MULTILINE)[1:]:
+            command, _, expected = chunk.partition("\n")
+            while command.endswith("\\"):
+                more, _, expected = expected.partition("\n")
+                command = f"{command}\n{more}"
+            same(expected, self._start(["sh", "-c", command]).wait().out, f"{where}: $ {command}")
+
+    def _start(self, argv: list[str]) -> Program:
+        program = Program(["sh", "-c", 'exec "$@" 2>&1', "sh", *argv], env=self.env, cwd=self.folder)
+        self.programs.started.append(program)
+        return program
+
+
+def same(expected: str, got: str, where: str) -> None:
+    check = doctest.OutputChecker()
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    if not check.check_output(expected.strip(), got.strip(), flags):
+        raise AssertionError(f"{where}\n--- expected\n{expected}\n--- got\n{got}")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_examples_of_a_page_do_what_it_says(path: Path, programs: Programs, tmp_path: Path) -> None:
+    page = Page(path, programs, tmp_path / "page")
+    for example in examples(path.read_text(encoding="utf-8")):
+        page.run(example)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """As a heading of its own, so that a link can point at it."""
+    import lastly
+
+    headings = "\n".join(
+        line
+        for path in (ROOT / "docs" / "reference").glob("*.md")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    )
+    words = set(re.findall(r"[\w.]+", headings))
+    missing = [n for n in lastly.__all__ if n not in words and f"lastly.{n}" not in words]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        if re.match(r"\w+:", target):
+            continue
+        other = (path.parent / file).resolve() if file else path
+        if not other.exists():
+            broken.append(target)
+        elif anchor and anchor not in anchors(other):
+            broken.append(target)
+    assert broken == []
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found = set()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            title = re.sub(r"[^\w\- ]", "", line.lstrip("#").strip().lower())
+            found.add(title.replace(" ", "-"))
+    return found
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    docs = ROOT / "docs"
+    seen, todo = set(), [docs / "index.md"]
+    while todo:
+        page = todo.pop()
+        if page in seen or page.suffix != ".md" or not page.exists():
+            continue
+        seen.add(page)
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            todo.append((page.parent / target).resolve())
+    assert sorted(str(p.relative_to(docs)) for p in set(docs.rglob("*.md")) - seen) == []
