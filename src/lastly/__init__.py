@@ -1,1 +1,89 @@
-"""Cleanup that runs, however your Python program ends."""
+"""Cleanup that runs, however your Python program ends.
+
+Names only. What `defer` needs is imported at once; the rest when it is first asked for, by the table below.
+"""
+
+from lastly._cleanup import Cleanup as Cleanup
+from lastly._root import defer as defer
+from lastly._root import defer_early as defer_early
+from lastly._root import exit_reason as exit_reason
+from lastly._root import register as register
+from lastly._root import report as report
+from lastly._root import unregister as unregister
+from lastly._scope import Scope as Scope
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lastly import actions as actions
+    from lastly._action import Action as Action
+    from lastly._action import action as action
+    from lastly._async import AsyncScope as AsyncScope
+    from lastly._reason import ExitReason as ExitReason
+    from lastly._signals import install as install
+    from lastly._signals import uninstall as uninstall
+    from lastly.app import App as App
+    from lastly.app import TestApp as TestApp
+    from lastly.app import init_defaults as init_defaults
+    from lastly.errors import CaughtSignal as CaughtSignal
+    from lastly.errors import CleanupFailed as CleanupFailed
+    from lastly.errors import CleanupTimeout as CleanupTimeout
+    from lastly.errors import CorruptJournal as CorruptJournal
+    from lastly.errors import FrameworkError as FrameworkError
+    from lastly.errors import LastlyError as LastlyError
+    from lastly.errors import NotOurs as NotOurs
+    from lastly.errors import NotRecorded as NotRecorded
+    from lastly.errors import ScopeClosed as ScopeClosed
+    from lastly.errors import UnknownAction as UnknownAction
+    from lastly.resources import Popen as Popen
+    from lastly.resources import pid_file as pid_file
+    from lastly.resources import temp_dir as temp_dir
+    from lastly.resources import temp_file as temp_file
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "App", "AsyncScope", "Popen", "Scope", "action", "actions", "defer", "defer_early", "exit_reason", "install",
+    "pid_file", "register", "temp_dir", "temp_file", "unregister",
+]  # fmt: skip
+
+# PEP 562: where each of the other names is. A module of the same name is the name itself.
+_WHERE = {
+    "Action": "_action",
+    "App": "app",
+    "AsyncScope": "_async",
+    "CaughtSignal": "errors",
+    "CleanupFailed": "errors",
+    "CleanupTimeout": "errors",
+    "CorruptJournal": "errors",
+    "ExitReason": "_reason",
+    "FrameworkError": "errors",
+    "LastlyError": "errors",
+    "NotOurs": "errors",
+    "NotRecorded": "errors",
+    "Popen": "resources",
+    "ScopeClosed": "errors",
+    "TestApp": "app",
+    "UnknownAction": "errors",
+    "action": "_action",
+    "actions": "actions",
+    "init_defaults": "app",
+    "install": "_signals",
+    "pid_file": "resources",
+    "temp_dir": "resources",
+    "temp_file": "resources",
+    "uninstall": "_signals",
+}
+
+
+def __getattr__(name: str) -> object:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module 'lastly' has no attribute {name!r}")
+    module = __import__(f"lastly.{where}", fromlist=["*"])
+    value: object = module if where == name else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

@@ -12,36 +12,38 @@
     └── FrameworkError                 an App was given something that it cannot use
     CleanupFailed (ExceptionGroup)     the body was fine, these cleanups were not
     CaughtSignal  (SystemExit)         a signal, unwinding the program; code is 128 + its number
+
+The names say what happened; hence no suffix "Error" (N818), as in trio and concurrent.futures.
 """
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 
 
 class LastlyError(Exception):
     """The base of the library's own errors."""
 
 
-class NotRecorded(LastlyError, OSError):
+class NotRecorded(LastlyError, OSError):  # noqa: N818
     """A durable cleanup could not be written down, so what it would undo must not be created."""
 
 
-class ScopeClosed(LastlyError, RuntimeError):
+class ScopeClosed(LastlyError, RuntimeError):  # noqa: N818
     """A cleanup was deferred to a scope that is closed: nobody would run it."""
 
 
-class CleanupTimeout(LastlyError, TimeoutError):
+class CleanupTimeout(LastlyError, TimeoutError):  # noqa: N818
     """A cleanup was given up: it did not end within its time, or no time was left to begin it."""
 
 
-class CorruptJournal(LastlyError, ValueError):
+class CorruptJournal(LastlyError, ValueError):  # noqa: N818
     """A journal, or a part of one, cannot be understood."""
 
 
-class UnknownAction(LastlyError, LookupError):
+class UnknownAction(LastlyError, LookupError):  # noqa: N818
     """An action's name leads to no function."""
 
 
-class NotOurs(LastlyError):
+class NotOurs(LastlyError):  # noqa: N818
     """What is there is not what was planned: it was not touched, and trying again will not help."""
 
 
@@ -52,12 +54,13 @@ class FrameworkError(LastlyError):
 class CleanupFailed(ExceptionGroup[Exception]):
     """Cleanups failed after a body that did not; every other cleanup has been run.
 
-    ``exceptions`` holds the errors in the order in which the cleanups ran; each has a note that names its cleanup.
+    ``exceptions`` holds the errors in the order in which the cleanups ran; each has a note with the name.
 
     .. versionadded:: 0.1
     """
 
-    def derive(self, excs: "list[Exception]", /) -> "CleanupFailed":  # type: ignore[override]  # narrower: `except*` hands over what was in the group
+    def derive(self, excs: "list[Exception]", /) -> "CleanupFailed":  # type: ignore[override]  # same kind
+        """Keep the kind when ``except*`` or `split` take a part."""
         return CleanupFailed(self.message, excs)
 
 
@@ -85,7 +88,7 @@ def signal_name(signum: int) -> str:
 class CaughtSignal(SystemExit):
     """A signal, on its way out through ``finally``, ``with`` and the scopes.
 
-    A `SystemExit`, so that ``except Exception`` does not stop it, with the code that shells give: 128 + number.
+    A `SystemExit`, so that ``except Exception`` does not stop it, with the shells' code: 128 + number.
 
     Attributes:
         signum: the signal's number.

@@ -25,7 +25,7 @@ LAYERS = """
     app        app
     ready      resources _async
     seam       _durable _portable
-    process    _root _signals _finish _scope _report _live
+    process    _root _signals _finish _scope _report _live _cleanup _closing _parallel _workers _reason _early
     reaper     reaper
     actions    actions _remove _kill _statx
     journal    journal

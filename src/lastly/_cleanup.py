@@ -1,0 +1,161 @@
+"""Cleanup: the handle of one deferred call, which is the deferred call itself.
+
+What we want: a handle per cleanup, at a cost near that of atexit, which stores three pointers in C and
+returns no handle at all. A Python object with four attributes costs three times as much. `functools.partial`
+is a function with its arguments, allocated in C; a subclass with one slot is still allocated in C, and
+callable. So the handle is the partial, and the slot is the dict in which it waits. Whatever most cleanups do
+not have (a name of their own) is a class-level default, and costs an instance nothing until it is set.
+
+Two things to know about it. partial flattens: partial(partial(f, 1), 2) becomes (f, 1, 2), and `unregister`
+would look for an object that is not there; Scope.defer puts it right. And the *value* beside the handle in
+the dict is its time limit, so that a loop over plain cleanups sees with one comparison that there is none.
+"""
+
+import _functools  # type: ignore[import-not-found]  # no stub; functools costs an import of collections
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from functools import partial
+    from typing import Any
+
+    from lastly._scope import Scope
+
+    Stack = dict["Cleanup", float | None]
+else:
+    partial = _functools.partial
+
+# The limit of a cleanup that is to run in the closing thread, however long it takes.
+HERE = float("inf")
+
+
+def seconds(value: "float | timedelta", what: str) -> float:
+    """Return a length of time as a float; it must be a number and not negative."""
+    total: Any = getattr(value, "total_seconds", None)
+    number: Any = value
+    try:
+        result = float(total() if total is not None else number)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what}={value!r}: seconds as a number, or a timedelta") from None
+    if not result >= 0:
+        raise ValueError(f"{what}={value!r}: must be 0 or more")
+    return result
+
+
+def name_of(fn: object) -> str:
+    """What people call a callable: ``Popen.terminate``; the type's name when it has none of its own."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
+    return name if isinstance(name, str) else type(fn).__qualname__
+
+
+class Cleanup(partial):  # type: ignore[type-arg]  # partial is generic for mypy alone
+    """One callable that will run later, with its arguments: what `defer` returns.
+
+    Calling the handle calls the function and changes nothing else, so a decorated function stays usable.
+
+    Attributes:
+        durable: it runs even after ``kill -9``, because it is an action and stands in the journal.
+        name: what reports and messages call it; the function's own name unless set by `named`.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ("_stack",)
+
+    _stack: "Stack"
+    _name: "str | None" = None
+    durable: bool = False
+    # A scope or pool that closes as one cleanup of another: it is given the time, not a thread.
+    nested: "Scope | None" = None
+
+    @property
+    def name(self) -> str:
+        return self._name or name_of(self.func)
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is still to run."""
+        return self in getattr(self, "_stack", ())
+
+    def detach(self) -> bool:
+        """Forget it without running it, in constant time.
+
+        Returns True the first time, False when it has been detached, has run, or is running.
+        """
+        try:
+            del self._stack[self]
+        except (KeyError, AttributeError):
+            return False
+        return True
+
+    def run(self) -> "Any":
+        """Run it now, in this thread, and forget it; return what the function returns, raise what it raises.
+
+        A second call, or one after the scope ran it, does nothing and returns None. `within` is not heeded.
+        """
+        try:
+            del self._stack[self]
+        except (KeyError, AttributeError):
+            return None
+        return self()
+
+    def named(self, name: str) -> "Cleanup":
+        """Give it a name for reports and messages; the last one counts. Returns the handle."""
+        self._name = name
+        return self
+
+    def within(self, limit: "float | timedelta | None") -> "Cleanup":
+        """Stop waiting for it after `limit` seconds, say so, and go on; the last call counts.
+
+        It then runs in a thread of its own, for no other way of no longer waiting exists; the thread is left
+        behind when the time is over (in an `AsyncScope` a coroutine is cancelled instead). None: it runs in
+        the closing thread and is waited for, even where the scope has a `grace`: for what only that thread
+        may do, like resetting a context variable. Returns the handle.
+
+        Raises:
+            TypeError, ValueError: not a length of time.
+        """
+        value = HERE if limit is None else seconds(limit, "within")
+        stack = self._stack
+        # Nothing between these two lines calls anything: no other thread can take it in between.
+        if self in stack:
+            stack[self] = value
+        return self
+
+    def __repr__(self) -> str:
+        state = "pending" if self.pending else "gone"
+        return f"<{type(self).__name__} {self.name} {state}>"
+
+
+def unflattened(cleanup: Cleanup, fn: "Callable[..., Any]", args: "Any", kwargs: "Any") -> None:
+    """Make `cleanup` call `fn` itself, where partial has taken a partial apart."""
+    cleanup.__setstate__((fn, args, kwargs, None))  # type: ignore[attr-defined]  # C's own, for pickle
+
+
+def _probe() -> type:
+    async def nothing() -> None: ...
+
+    coroutine = nothing()
+    coroutine.close()
+    return type(coroutine)
+
+
+COROUTINE = _probe()
+
+
+def finish(result: object) -> None:
+    """Await what an ``async def`` cleanup returned to a scope that is not asynchronous."""
+    if not isinstance(result, COROUTINE):
+        return
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(result)  # type: ignore[arg-type]  # a coroutine: COROUTINE is its type
+    else:
+        result.close()  # type: ignore[attr-defined]  # as above
+        raise RuntimeError("an async cleanup in a Scope, inside a running event loop: use AsyncScope")

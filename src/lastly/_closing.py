@@ -1,0 +1,217 @@
+"""How a scope closes: every cleanup is tried, newest first, each popped before it runs.
+
+The loop is written so that no Ctrl-C can lose a cleanup. `KeyboardInterrupt` is raised by Python's handler where
+the interpreter looks for signals: after a call, on a jump back, on entering a function. With ``cleanup = pop()``
+it could come after the call and before the assignment: popped, and never run. ``for … in iter(pop, ())`` has the
+iterator in C call popitem, and no check stands between its return and the assignment; what is left are the inside
+of a cleanup, and the gap between two of them where nothing is in hand.
+
+A cleanup that is cut by an exception which is not an `Exception` does not stop the others either. What is raised
+in the end is decided in `settle`.
+"""
+
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from lastly._cleanup import Cleanup
+    from lastly._scope import Scope
+
+    Failure = tuple[Cleanup | None, BaseException]
+
+from lastly._cleanup import HERE, finish
+from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
+
+clock = time.perf_counter
+
+# Scopes being closed, newest last, and the thread that does it. Signal handlers look here: a request to stop that
+# comes while the main thread closes a scope must not cut the cleanup short.
+closing: "dict[Scope, int]" = {}
+# Called in a thread that has come out of its outermost close; may raise: see _signals.
+released: "Callable[[], None] | None" = None
+
+# Up to so many cleanups are timed one by one; looking at the clock costs as much as running an empty cleanup.
+TIMED = 256
+
+
+class Budget:
+    """A grace, divided.
+
+    First come first served would give all of it to the first cleanup that hangs, and the oldest resources, on
+    which the others rest, would be skipped. Equal parts would cut short the one that honestly needs longer. So
+    half of the grace is reserved, in equal parts, and the other half is for whoever needs it. A part that was not
+    used up goes to those that follow.
+    """
+
+    __slots__ = ("end", "part")
+
+    def __init__(self, grace: float, count: int) -> None:
+        self.end = clock() + grace
+        self.part = grace / (2 * max(count, 1))
+
+    def limit(self, following: int) -> float:
+        """Return the seconds for the next cleanup, when so many come after it; 0.0: the time is over."""
+        left = self.end - clock()
+        return max(0.0, min(left, max(self.part, left - following * self.part)))
+
+
+def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
+    """Run until the stack is empty, or a cleanup fails: then call again."""
+    stack = scope._stack
+    pop = stack.popitem
+    cleanup: Cleanup | None = None
+    try:
+        if budget is not None or len(stack) <= TIMED:
+            for cleanup, limit in iter(pop, ()):
+                step(scope, cleanup, limit, budget, failures)
+                cleanup = None
+        else:
+            for cleanup, limit in iter(pop, ()):
+                scope._current = cleanup
+                if limit is None:
+                    if (result := cleanup()) is not None:
+                        finish(result)
+                    scope._untimed += 1
+                else:
+                    step(scope, cleanup, limit, None, failures)
+                cleanup = None
+    except BaseException as error:
+        if cleanup is None:
+            if error.__class__ is not KeyError:  # an interrupt between two cleanups
+                failures.append((None, error))
+            return  # popitem: empty, or so it was a moment ago
+        scope._untimed += 1
+        failures.append((cleanup, error))
+
+
+def step(
+    scope: "Scope",
+    cleanup: "Cleanup",
+    limit: "float | None",
+    budget: "Budget | None",
+    failures: "list[Failure]",
+) -> None:
+    """Run one cleanup within its limits, and write down how it went."""
+    scope._current = cleanup
+    outcome, text = "done", None
+    start = clock()
+    try:
+        run(cleanup, bound(cleanup, limit, budget, len(scope._stack)))
+    except BaseException as error:
+        outcome, text = outcome_of(error), repr(error)
+        failures.append((cleanup, error))
+    scope._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))
+
+
+def outcome_of(error: BaseException) -> str:
+    """Return the report's word for it."""
+    if isinstance(error, Exception):
+        outcome: str = getattr(error, "outcome", "failed") if isinstance(error, CleanupTimeout) else "failed"
+        return outcome
+    return "interrupted"
+
+
+def bound(cleanup: "Cleanup", limit: "float | None", budget: "Budget | None", following: int) -> float:
+    """Return how long it may take; HERE: as long as it wants, in this thread."""
+    if budget is None:
+        return HERE if limit is None else limit
+    if limit == HERE or (limit is None and bound_to_thread(cleanup.func)):
+        return HERE
+    share = budget.limit(following)
+    return share if limit is None else min(share, limit)
+
+
+def bound_to_thread(fn: object) -> bool:
+    """Whether it is known that only the thread which made the object may call this."""
+    import _thread
+    import sys
+
+    owner = getattr(fn, "__self__", None)
+    sqlite3: Any = sys.modules.get("sqlite3")
+    return type(owner) is _thread.RLock or (
+        sqlite3 is not None and isinstance(owner, (sqlite3.Connection, sqlite3.Cursor))
+    )
+
+
+def run(cleanup: "Cleanup", limit: float) -> None:
+    """Run a cleanup, in another thread when it is not to be waited for beyond `limit` seconds."""
+    if limit <= 0:
+        raise too_late(cleanup, "was not begun: no time was left", "skipped")
+    if cleanup.nested is not None:
+        cleanup.nested._close(None, None if limit == HERE else limit)
+        return
+    if limit == HERE:
+        if (result := cleanup()) is not None:
+            finish(result)
+        return
+    from lastly import _workers
+
+    job = _workers.start(cleanup)
+    if job is None:
+        run(cleanup, HERE)
+    else:
+        await_job(job, limit)
+
+
+def await_job(job: "Any", limit: float) -> None:
+    """Wait for a job, and raise what it raised."""
+    import _thread
+
+    if not job.done.acquire(timeout=min(max(limit, 0.0), _thread.TIMEOUT_MAX)):
+        raise too_late(
+            job.cleanup, f"did not end within {limit:.3g} s and is no longer waited for", "timeout"
+        )
+    if job.error is not None:
+        raise job.error
+
+
+def too_late(cleanup: "Cleanup", what: str, outcome: str) -> CleanupTimeout:
+    """Make the error of a cleanup that was given up."""
+    rest = "; it stays in the journal, the reaper runs it" if cleanup.durable else ""
+    error = CleanupTimeout(f"{cleanup.name} {what}{rest}")
+    error.outcome = outcome  # type: ignore[attr-defined]  # for the report
+    return error
+
+
+def settle(scope: "Scope", failures: "list[Failure]", body: "BaseException | None") -> None:
+    """Decide what leaves the scope; returns when the body's own exception is to go on.
+
+    1. A request to stop from outside that cut a cleanup (Ctrl-C, a signal) goes on, unless the body already ends
+       by something that no ``except Exception`` stops: who asked to stop must not find the program running on.
+    2. The body's exception goes on, with a note per failed cleanup.
+    3. After a clean body: what ``sys.exit()`` or another such exception in a cleanup asked for, with notes.
+    4. After a clean body: `CleanupFailed` with all of them.
+    """
+    if not failures:
+        return
+    errors = [error for _, error in failures]
+    stop = next((e for e in errors if isinstance(e, (KeyboardInterrupt, CaughtSignal))), None)
+    winner: BaseException | None = None
+    if body is None:
+        exits = next((e for e in errors if isinstance(e, SystemExit)), None)
+        winner = stop or exits or next((e for e in errors if not isinstance(e, Exception)), None)
+    elif stop is not None and isinstance(body, Exception):
+        winner = stop
+    for cleanup, error in failures:
+        name = "between two cleanups" if cleanup is None else f"cleanup {cleanup.name}"
+        if error is not winner and error is not body:
+            note(error, f"in {name} of {scope._title}")
+            target = winner or body
+            if target is not None:
+                note(target, f"{name} of {scope._title} failed: {type(error).__name__}: {error}")
+    if winner is not None:
+        raise winner
+    if body is None:
+        word = "cleanup" if len(errors) == 1 else "cleanups"
+        raise CleanupFailed(f"{len(errors)} {word} of {scope._title} failed", errors)  # type: ignore[arg-type]  # Exceptions: 3. took the others
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add a note; an exception may have spoilt its own ``__notes__``."""
+    try:
+        error.add_note(text)
+    except TypeError:
+        pass

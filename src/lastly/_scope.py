@@ -1,0 +1,345 @@
+"""Scope: a stack of cleanups that all run, newest first, when it closes.
+
+No lock guards the stack. Every step that two threads might take at once is a single operation on the dict: a
+cleanup is put in by one store, and taken out by popitem (to run), by del (to detach) or by del (to run early);
+whoever takes it out has it, so that it runs once. One race is left: a thread defers while another finds the stack
+empty and closes. The closer sets the flag and *then* looks once more; the deferrer stores and *then* looks at the
+flag. Whichever comes second sees the other, and a cleanup that came too late is taken out again by its own thread
+(`ScopeClosed`) or has been run by the closer: never both, never neither.
+"""
+
+import _thread
+import os
+
+from lastly import _closing
+from lastly._action import Action
+from lastly._cleanup import Cleanup, seconds, unflattened
+from lastly.errors import ScopeClosed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from datetime import timedelta
+    from types import TracebackType
+    from typing import Any, TypeVar
+    from weakref import ref
+
+    from lastly._cleanup import Stack
+    from lastly._closing import Failure
+    from lastly._parallel import Parallel
+    from lastly._report import Report
+
+    T = TypeVar("T")
+    Self = TypeVar("Self", bound="Scope")
+else:
+    from _weakref import ref
+
+# _shut: what a thread that has just deferred must know.
+OPEN, UNOPENED, CLOSED = 0, 1, 2
+
+# All scopes, so that a forked child can empty them.
+_scopes: "set[ref[Scope]]" = set()
+# What a forked child found in its parent's scopes. Kept for ever: dropping it might run finalizers, which are the
+# parent's business too.
+_parents: "list[object]" = []
+
+
+class Scope:
+    """A stack of cleanups: all run, newest first, when it closes.
+
+    Used as a context manager, or closed by `close`. A scope closes once; deferring to a closed one raises
+    `ScopeClosed`, deferring while it closes (from a cleanup, say) works: it runs next. Any thread may defer.
+
+    Args:
+        name: what messages and reports call it.
+        grace: seconds, or a timedelta, that closing may take in all; None: as long as it takes. With a grace each
+            cleanup runs in a thread of its own that can be left behind when it hangs (see `Cleanup.within`, also
+            for how to have one run in the closing thread). Half of the grace is reserved in equal parts.
+
+    Warns:
+        ResourceWarning: it was garbage-collected with cleanups pending.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = (
+        "__weakref__", "_body", "_closer", "_current", "_early", "_ran", "_ref", "_shut", "_stack", "_untimed",
+        "grace", "name",
+    )  # fmt: skip
+
+    def __init__(self, name: "str | None" = None, *, grace: "float | timedelta | None" = None) -> None:
+        self.name = name
+        self.grace = None if grace is None else seconds(grace, "grace")
+        self._stack: Stack = {}
+        self._early: Stack | None = None
+        self._shut = OPEN
+        self._closer: int | None = None
+        self._current: Cleanup | None = None
+        self._body: BaseException | None = None
+        self._ran: list[Any] = []
+        self._untimed = 0
+        self._ref = ref(self)
+        _scopes.add(self._ref)
+
+    # -- deferring ---------------------------------------------------------------------------------------
+
+    def defer(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
+        """Have ``fn(*args, **kwargs)`` run when the scope closes; return its handle.
+
+        Deferred twice, it runs twice. As a decorator it leaves the handle in the function's place, which can be
+        called like it. Deferring an action (`lastly.action`, `lastly.actions`) is durable: it is written down
+        before this returns. An ``async def`` function is awaited, by `asyncio.run`; in a running event loop use
+        `AsyncScope`.
+
+        Raises:
+            ScopeClosed: the scope has run its cleanups.
+            NotRecorded: a durable cleanup could not be written down: do not create what it would undo.
+            TypeError: not callable; or an action with arguments that are not JSON.
+        """
+        if fn.__class__ is Action:
+            return self._defer_durable(fn, args, kwargs)
+        cleanup = Cleanup(fn, *args, **kwargs)
+        if cleanup.func is not fn:
+            unflattened(cleanup, fn, args, kwargs)
+        cleanup._stack = stack = self._stack
+        stack[cleanup] = None
+        if self._shut:
+            self._late(cleanup)
+        return cleanup
+
+    def defer_early(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
+        """Have a request to stop run before all other cleanups; return its handle.
+
+        On the root scope that is before CPython waits for threads and shuts executors down, which it does *before*
+        anything else runs at exit: ``defer_early(stop.set)`` ends a worker thread that would otherwise be waited
+        for without end, ``defer_early(scheduler.shutdown)`` finds the scheduler's executors alive.
+
+        Raises:
+            ScopeClosed: the scope has run its cleanups.
+        """
+        if self._early is None:
+            self._early = {}
+        cleanup = Cleanup(fn, *args, **kwargs)
+        if cleanup.func is not fn:
+            unflattened(cleanup, fn, args, kwargs)
+        cleanup._stack = self._early
+        self._early[cleanup] = None
+        if self._shut:
+            self._late(cleanup)
+        return cleanup
+
+    def enter(self, manager: "AbstractContextManager[T]") -> "T":
+        """Enter a context manager and leave it when the scope closes; return what entering gives.
+
+        It is left as after a body without an error: an exception cannot be swallowed by it. Entering a `Scope`
+        nests it.
+        """
+        kind = type(manager)
+        try:
+            enter, leave = kind.__enter__, kind.__exit__
+        except AttributeError:
+            raise TypeError(f"enter() takes a context manager, not {manager!r}") from None
+        if self._shut == CLOSED:
+            raise ScopeClosed(f"{self._title} is closed: nothing was entered")
+        value = enter(manager)
+        try:
+            cleanup = self.defer(leave.__get__(manager), None, None, None)
+        except ScopeClosed:
+            leave(manager, None, None, None)
+            raise
+        cleanup.named(f"{kind.__qualname__}.__exit__")
+        if isinstance(manager, Scope):
+            cleanup.nested = manager
+        return value
+
+    def parallel(self, name: "str | None" = None, *, grace: "float | timedelta | None" = None) -> "Parallel":
+        """Return a scope whose cleanups run at the same time, each in a thread.
+
+        It closes as one cleanup of this scope: after what is deferred to this scope later, before what was deferred
+        earlier. Its ``with`` block only gathers: leaving it closes nothing. `grace` is for all of them.
+        """
+        from lastly._parallel import Parallel
+
+        pool = Parallel(name, grace=grace)
+        cleanup = self.defer(pool.close)
+        cleanup.nested = pool
+        cleanup.named(name or "parallel")
+        return pool
+
+    def planned(self, action: "Any", /, *args: "Any", **kwargs: "Any") -> "Any":
+        """Write an action down before its resource exists: ``with scope.planned(…) as plan`` creates it inside."""
+        from lastly import _durable
+
+        return _durable.planned(self, action, args, kwargs)
+
+    def detach_all(self) -> int:
+        """Forget all cleanups without running them; return how many there were."""
+        count = 0
+        for stack in (self._early or {}, self._stack):
+            for cleanup in list(stack):
+                count += cleanup.detach()
+        return count
+
+    # -- closing -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Run all cleanups, newest first; a second call, or one by a cleanup, does nothing.
+
+        Raises:
+            CleanupFailed: cleanups failed, after all of them were tried.
+        """
+        self._close(None)
+
+    def __enter__(self: "Self") -> "Self":
+        if self._shut == CLOSED:
+            raise ScopeClosed(f"{self._title} is closed: make a new one")
+        return self
+
+    def __exit__(
+        self,
+        kind: "type[BaseException] | None",
+        error: "BaseException | None",
+        traceback: "TracebackType | None",
+    ) -> None:
+        self._close(error)
+
+    def _close(self, body: "BaseException | None", limit: "float | None" = None) -> None:
+        failures = self._run_all(body, limit)
+        try:
+            _closing.settle(self, failures, body)
+        finally:
+            failures.clear()  # they hold tracebacks, which hold this frame
+            self._body = body = None
+
+    def _run_all(self, body: "BaseException | None" = None, limit: "float | None" = None) -> "list[Failure]":
+        """Run everything; return what failed."""
+        failures: list[Failure] = []
+        me = _thread.get_ident()
+        if self._closer is not None or self._shut == CLOSED:
+            return failures
+        self._closer = me
+        self._body = body
+        _closing.closing[self] = me
+        try:
+            self._drain_all(failures, self.grace if limit is None else min(limit, self.grace or limit))
+        finally:
+            _closing.closing.pop(self, None)
+            self._closer = self._current = None
+            _scopes.discard(self._ref)
+        if _closing.released is not None and me not in _closing.closing.values():
+            try:
+                _closing.released()
+            except BaseException as error:
+                failures.append((None, error))
+        return failures
+
+    def _drain_all(self, failures: "list[Failure]", grace: "float | None") -> None:
+        budget = None if grace is None else _closing.Budget(grace, len(self._stack))
+        while True:
+            try:
+                if self._early:
+                    self._drain_early(failures)
+                while self._stack:
+                    self._drain(budget, failures)
+                self._shut = CLOSED
+                if not self._stack and not self._early:
+                    return
+                self._shut = OPEN  # deferred between the last look and the flag
+            except BaseException as error:  # a second interrupt, in the handling of the first
+                failures.append((None, error))
+
+    def _drain(self, budget: "_closing.Budget | None", failures: "list[Failure]") -> None:
+        _closing.drain(self, budget, failures)
+
+    def _drain_early(self, failures: "list[Failure]") -> None:
+        while self._early:
+            cleanup, limit = self._early.popitem()
+            _closing.step(self, cleanup, limit, None, failures)
+
+    def _late(self, cleanup: Cleanup) -> None:
+        """Deal with a cleanup that was deferred to a scope which is not open."""
+        try:
+            del cleanup._stack[cleanup]
+        except KeyError:
+            return  # the closer took it, and runs it
+        raise ScopeClosed(f"{self._title} is closed: {cleanup.name} was not deferred and will not run")
+
+    def _defer_durable(self, action: "Any", args: "Any", kwargs: "Any") -> Cleanup:
+        if self._shut == CLOSED:
+            raise ScopeClosed(f"{self._title} is closed: {action.name} was not deferred and will not run")
+        from lastly import _durable
+
+        cleanup: Cleanup = _durable.defer(self, action, args, kwargs)
+        if self._shut:
+            self._late(cleanup)
+        return cleanup
+
+    # -- looking -----------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has run its cleanups."""
+        return self._shut == CLOSED
+
+    @property
+    def report(self) -> "Report":
+        """What ran, how long it took and how it ended, in order; up to now when it is not closed."""
+        from lastly._report import Report
+
+        return Report(self.name, self._ran, self._untimed, [c.name for c in self._pending()])
+
+    def _pending(self) -> "list[Cleanup]":
+        return [*reversed(self._early or {}), *reversed(self._stack)]
+
+    @property
+    def _title(self) -> str:
+        return f"scope {self.name!r}" if self.name else "the scope"
+
+    @property
+    def _state(self) -> str:
+        return "closed" if self._shut == CLOSED else "open" if self._closer is None else "closing"
+
+    def __len__(self) -> int:
+        return len(self._stack) + len(self._early or ())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        ran = len(self._ran) + self._untimed
+        return f"<{type(self).__name__}{name} {self._state}: {len(self)} pending, {ran} run>"
+
+    def __del__(self) -> None:
+        try:
+            _scopes.discard(self._ref)
+            pending = self._stack or self._early
+        except AttributeError:  # __init__ did not come that far
+            return
+        if pending and self._shut != CLOSED:
+            import warnings
+
+            names = ", ".join(c.name for c in self._pending()[:3])
+            warnings.warn(
+                f"{self!r} was never closed; not run: {names}{' …' if len(self) > 3 else ''}",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+
+def _in_child() -> None:
+    """Empty all scopes after a fork: what is in them is the parent's. The handles find nothing to run either."""
+    for reference in _scopes:
+        scope = reference()
+        if scope is None:
+            continue
+        for stack in (scope._stack, scope._early):
+            if stack:
+                _parents.append(list(stack))
+                stack.clear()
+    _closing.closing.clear()
+
+
+os.register_at_fork(after_in_child=_in_child)

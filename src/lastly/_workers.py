@@ -1,0 +1,107 @@
+"""Threads to run cleanups in that may have to be left behind.
+
+No way exists of no longer waiting for a Python call but to have it made by another thread. These come from
+`_thread`: `threading` costs an import, and its threads would be waited for at exit, which is what must not happen.
+
+At exit, from 3.12 on, no thread can be started any more once the non-daemon ones are joined. `reserve` starts them
+before that; without one, `start` says so and the caller runs the cleanup itself, without a limit.
+"""
+
+import _contextvars
+import _thread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lastly._cleanup import Cleanup
+
+from lastly._cleanup import finish
+
+# How long a thread waits for another cleanup before it ends: a closing scope has the next one at once.
+LINGER = 0.2
+# At most so many at a time for one parallel scope.
+MANY = 64
+
+_idle: "list[_Worker]" = []
+_linger = LINGER
+
+
+class Job:
+    """One cleanup in another thread; `done` is released when it has ended."""
+
+    __slots__ = ("cleanup", "context", "done", "error")
+
+    def __init__(self, cleanup: "Cleanup") -> None:
+        self.cleanup = cleanup
+        self.context = _contextvars.copy_context()
+        self.done = _thread.allocate_lock()
+        self.done.acquire()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.context.run(self._call)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.done.release()
+
+    def _call(self) -> None:
+        if (result := self.cleanup()) is not None:
+            finish(result)
+
+
+class _Worker:
+    __slots__ = ("job", "wake")
+
+    def __init__(self, job: "Job | None") -> None:
+        self.job = job
+        self.wake = _thread.allocate_lock()
+        self.wake.acquire()
+
+    def loop(self) -> None:
+        while True:
+            if self.job is not None:
+                self.job.run()
+                self.job = None
+                _idle.append(self)
+            if not self.wake.acquire(timeout=_linger):
+                try:
+                    _idle.remove(self)
+                except ValueError:
+                    self.wake.acquire()  # taken just now: the job is on its way
+                else:
+                    return
+
+
+def start(cleanup: "Cleanup") -> "Job | None":
+    """Run a cleanup in another thread; None when no thread can be had."""
+    job = Job(cleanup)
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        try:
+            _thread.start_new_thread(_Worker(job).loop, ())
+        except RuntimeError:  # at exit (3.12 on), or the system's limit
+            return None
+    else:
+        worker.job = job
+        worker.wake.release()
+    return job
+
+
+def reserve(count: int) -> None:
+    """Have threads waiting for the exit, when none can be started; they do not end before the process does."""
+    global _linger
+    _linger = _thread.TIMEOUT_MAX
+    for _ in range(min(count, MANY) - len(_idle)):
+        worker = _Worker(None)
+        try:
+            _thread.start_new_thread(worker.loop, ())
+        except RuntimeError:
+            return
+        _idle.append(worker)
+
+
+def forget() -> None:
+    """In a forked child: the threads are the parent's."""
+    _idle.clear()
