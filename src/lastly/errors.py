@@ -50,6 +50,11 @@ class NotOurs(LastlyError):  # noqa: N818
 class FrameworkError(LastlyError):
     """An application, or its label, configuration, extension or plugin, is not as it has to be."""
 
+    @property
+    def msg(self) -> str:
+        """The message, by the name that programs written for Cement use."""
+        return str(self)
+
 
 class CleanupFailed(ExceptionGroup[Exception]):
     """Cleanups failed after a body that did not; every other cleanup has been run.
@@ -103,7 +108,12 @@ class CaughtSignal(SystemExit):
         self.frame = frame
 
     def __str__(self) -> str:
-        return f"caught {signal_name(self.signum)}"
+        return f"Caught signal {self.signum} ({signal_name(self.signum)})"
+
+    @property
+    def msg(self) -> str:
+        """The message, by the name that programs written for Cement use."""
+        return str(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.signum})"
