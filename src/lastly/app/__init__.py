@@ -1,0 +1,59 @@
+"""Applications with a life: set up, run, closed; hooks, configuration, log, plugins.
+
+Written for Cement 3? Change ``from cement import …`` to ``from lastly.app import …``.
+"""
+
+from lastly.app.core import App
+from lastly.app.defaults import init_defaults, is_true
+from lastly.errors import CaughtSignal, CleanupFailed, FrameworkError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lastly.app.controllers import Controller, ex
+    from lastly.app.handlers import Handler, Interface, InterfaceError
+    from lastly.app.log import LogHandler
+    from lastly.app.testing import TestApp
+
+__all__ = [
+    "App",
+    "CaughtSignal",
+    "CleanupFailed",
+    "Controller",
+    "FrameworkError",
+    "Handler",
+    "Interface",
+    "InterfaceError",
+    "LogHandler",
+    "TestApp",
+    "ex",
+    "init_defaults",
+    "is_true",
+]
+
+# What only some programs need, with the module that has it.
+_LAZY = {
+    "Controller": "controllers",
+    "Handler": "handlers",
+    "Interface": "handlers",
+    "InterfaceError": "handlers",
+    "LogHandler": "log",
+    "TestApp": "testing",
+    "ex": "controllers",
+}
+
+
+def __getattr__(name: str) -> "Any":
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"lastly.app.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> "list[str]":
+    return sorted(__all__)

@@ -1,0 +1,71 @@
+"""The command line of an app."""
+
+import argparse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from lastly.app.core import App
+    from lastly.app.meta import Meta
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """``app.args``: the standard library's parser, with the options of every app.
+
+    .. versionadded:: 0.1
+    """
+
+    def parse(self, args: "Sequence[str]") -> argparse.Namespace:
+        """Parse *args* and return them as attributes; a second call parses anew.
+
+        Raises:
+            SystemExit: With 0 after ``--help``, with 2 after printing what is wrong with *args*.
+
+        .. versionadded:: 0.1
+        """
+        return self.parse_args(args)
+
+
+def parser_for(app: "App") -> ArgumentParser:
+    """Return the parser of *app*: named by its label, with the options for debugging and for silence."""
+    meta = app._meta
+    parser = ArgumentParser(prog=meta.label, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if meta.debug_argument_options is not None:
+        parser.add_argument(
+            *meta.debug_argument_options, dest="debug", action="store_true", help=meta.debug_argument_help
+        )
+    if meta.quiet_argument_options is not None:
+        parser.add_argument(
+            *meta.quiet_argument_options,
+            dest="suppress_output",
+            action="store_true",
+            help=meta.quiet_argument_help,
+        )
+    return parser
+
+
+def take_switches(app: "App", parsed: "Any") -> None:
+    """Turn on what the parsed arguments ask for and a look at the bare ones did not find, like ``-dq``."""
+    meta = app._meta
+    if meta.debug_argument_options is not None and getattr(parsed, "debug", False) is True and not app.debug:
+        meta.debug = True
+        app.log.set_level("DEBUG")
+    if meta.quiet_argument_options is not None and getattr(parsed, "suppress_output", False) is True:
+        app._suppress_output()
+
+
+def glance(meta: "Meta") -> None:
+    """Find the switches in the arguments before anything is set up or can print.
+
+    The parser is complete only after all extensions, plugins and hooks had their say, which is too late
+    to be silent about them, or to debug them.
+    """
+    words = meta.argv
+    if "--" in words:
+        words = words[: words.index("--")]
+    if any(option in words for option in meta.debug_argument_options or ()):
+        meta.debug = True
+    if any(option in words for option in meta.quiet_argument_options or ()):
+        meta.quiet = True

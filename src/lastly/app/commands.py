@@ -1,0 +1,106 @@
+"""What run() runs: the arguments, a main function, or a command of Click or Typer."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lastly.app.core import App
+
+
+def dispatch(app: "App") -> "Any":
+    """Parse the arguments of *app*, run what it runs, and return the result."""
+    if app.controller is None and has_registry(app):
+        from lastly.app.controllers import base_controller
+
+        app.controller = base_controller(app)
+    if app.controller is not None:
+        return app.controller._dispatch()
+    main = app._meta.main
+    if main is None:
+        parse(app)
+        return None
+    command = _click_command(main)
+    if command is not None:
+        return _run_command(app, command)
+    parse(app)
+    result = main() if _takes_nothing(main) else main(app)
+    if hasattr(result, "__await__"):
+        from lastly.app.awaiting import wait_for
+
+        return wait_for(result)
+    return result
+
+
+def has_registry(app: "App") -> bool:
+    """Tell whether any handler was registered, without loading what manages them when none was."""
+    return app._life.registries is not None or bool(app._meta.handlers)
+
+
+def parse(app: "App") -> "Any":
+    """Parse the arguments of *app*, with the hooks before and after that, and return them."""
+    from lastly.app.args import take_switches
+
+    _run_hook(app, "pre_argument_parsing")
+    app._life.parsed = app.args.parse(app.argv)
+    take_switches(app, app.pargs)
+    _run_hook(app, "post_argument_parsing")
+    return app.pargs
+
+
+def _run_hook(app: "App", name: str) -> None:
+    for _result in app.hook.run(name, app):
+        pass
+
+
+def _takes_nothing(main: "Any") -> bool:
+    code = getattr(getattr(main, "__wrapped__", main), "__code__", None)
+    return code is not None and code.co_argcount == 0 and not code.co_flags & 0x04  # CO_VARARGS
+
+
+# A command is known by its classes, so that Click is imported only by a program that uses it, and so that a copy of
+# Click inside another package, as Typer may carry one, is as good.
+def _click_command(main: "Any") -> "Any":
+    for cls in type(main).__mro__:
+        root = cls.__module__.partition(".")[0]
+        if root == "typer" and cls.__name__ == "Typer":
+            from importlib import import_module
+
+            return import_module("typer.main").get_command(main)
+        if cls.__name__ in ("Command", "BaseCommand") and hasattr(cls, "make_context"):
+            return main
+    return None
+
+
+# command.main() would exit by itself and lose the result, or, told not to, return an exit code as if it were
+# one. So do what it does, and keep the two apart.
+def _run_command(app: "App", command: "Any") -> "Any":
+    exceptions = _exceptions_of(command)
+    _run_hook(app, "pre_argument_parsing")
+    try:
+        with command.make_context(app.label, app.argv, obj=app) as context:
+            app._life.parsed = context.params
+            _run_hook(app, "post_argument_parsing")
+            return command.invoke(context)
+    except exceptions.Exit as exc:
+        raise SystemExit(exc.exit_code) from None
+    except exceptions.Abort:
+        import sys
+
+        print("Aborted!", file=sys.stderr)  # noqa: T201  # as Click does
+        raise SystemExit(1) from None
+    except exceptions.ClickException as exc:
+        exc.show()
+        raise SystemExit(exc.exit_code) from None
+
+
+def _exceptions_of(command: "Any") -> "Any":
+    from importlib import import_module
+
+    for cls in type(command).__mro__:
+        if cls.__name__ in ("Command", "BaseCommand") and cls.__module__.endswith(".core"):
+            found = cls.__module__.removesuffix("core") + "exceptions"
+            try:
+                return import_module(found)
+            except ImportError:
+                continue
+    return import_module("click.exceptions")

@@ -1,0 +1,146 @@
+"""Settings of an app's user: environment over files over the program's defaults."""
+
+import os
+from configparser import RawConfigParser
+
+from lastly.app.paths import absolute
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+class Config(RawConfigParser):
+    """The settings of one app, in sections of keys; keys do not distinguish case.
+
+    The environment wins over everything else: with the base section ``backup``, ``BACKUP_LEVEL`` is the
+    value of ``level`` in that section, and ``BACKUP_TARGET_PATH`` that of ``path`` in the section
+    ``target``. What is not a letter or a digit becomes an underscore in such a name.
+
+    Every method of the standard library's :class:`configparser.RawConfigParser` works too.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self, base_section: str) -> None:
+        super().__init__()
+        self._base_section = base_section
+
+    def __repr__(self) -> str:
+        return f"<Config {self._base_section!r}: {len(self.sections())} sections>"
+
+    # configparser itself walks and copies sections by these names, with other arguments.
+
+    def keys(self, section: str | None = None) -> "Any":
+        """Return the names of the settings in *section* (of all sections, when none is given).
+
+        Raises:
+            configparser.NoSectionError: No such section.
+
+        .. versionadded:: 0.1
+        """
+        return super().keys() if section is None else self.options(section)
+
+    def get(self, section: str, key: str, **options: "Any") -> "Any":  # type: ignore[override]  # the second
+        # argument is called ``key`` here, as Cement's programs call it
+        """Return the value of *key* in *section*: from the environment, else as it was set last.
+
+        What comes from the environment or a file is a string; ``getint`` and its like convert.
+
+        Args:
+            section: Name of the section.
+            key: Name of the setting.
+            options: ``fallback=value`` returns the value where there would be an error.
+
+        Raises:
+            configparser.NoSectionError: No such section.
+            configparser.NoOptionError: No such key in it, and none in the environment.
+
+        .. versionadded:: 0.1
+        """
+        value = os.environ.get(self.env_name(section, key))
+        return super().get(section, key, **options) if value is None else value
+
+    def env_name(self, section: str, key: str) -> str:
+        """Return the name of the environment variable that overrides *key* in *section*.
+
+        .. versionadded:: 0.1
+        """
+        words = (key,) if section == self._base_section else (section, key)
+        name = "_".join((self._base_section, *words))
+        return "".join(c if c.isascii() and c.isalnum() else "_" for c in name).upper()
+
+    def set(self, section: str, key: str, value: "Any" = None) -> None:  # type: ignore[override]  # as get()
+        """Set *key* in *section* to *value*, of any type. A second call replaces it.
+
+        Raises:
+            configparser.NoSectionError: No such section: ``add_section`` first.
+
+        .. versionadded:: 0.1
+        """
+        super().set(section, key, value)
+
+    def get_sections(self) -> "list[str]":
+        """Return the names of all sections, in the order in which they came."""
+        return self.sections()
+
+    def get_section_dict(self, section: str) -> "dict[str, Any]":
+        """Return the settings of *section* as a new dict, the environment's values included.
+
+        Raises:
+            configparser.NoSectionError: No such section.
+
+        .. versionadded:: 0.1
+        """
+        return {key: self.get(section, key) for key in self.options(section)}
+
+    def get_dict(self) -> "dict[str, dict[str, Any]]":
+        """Return all settings as new dicts by section, the environment's values included."""
+        return {section: self.get_section_dict(section) for section in self.sections()}
+
+    def merge(self, dict_obj: "Mapping[str, Any]", override: bool = True) -> None:
+        """Take over the settings of *dict_obj*, a mapping of mappings by section.
+
+        Args:
+            dict_obj: New sections are added. A value that is no mapping is passed over.
+            override: False keeps what is set already, and only adds the rest.
+
+        .. versionadded:: 0.1
+        """
+        for section, settings in dict_obj.items():
+            if not hasattr(settings, "items"):
+                continue
+            if not self.has_section(section):
+                self.add_section(section)
+            for key, value in settings.items():
+                if override or not self.has_option(section, key):
+                    self.set(section, key, value)
+
+    def parse_file(self, file_path: str) -> bool:
+        """Read the file *file_path* over the settings; what it does not name stays what it was.
+
+        Read again, it is merged again.
+
+        Args:
+            file_path: An INI file in UTF-8; a leading ``~`` is the user's home.
+
+        Returns:
+            False when there is no such file, or it may not be read: nothing changed.
+
+        Raises:
+            configparser.Error: It is no INI file; nothing changed.
+
+        .. versionadded:: 0.1
+        """
+        # Read into a parser of its own: configparser joins the lines of *all* values after each file,
+        # and so turns a default that is a list into text, and fails on one that is a number.
+        fresh = RawConfigParser()
+        fresh.optionxform = self.optionxform  # type: ignore[method-assign]  # documented as assignable
+        try:
+            with open(absolute(file_path), encoding="utf-8") as file:
+                fresh.read_file(file, source=file_path)
+        except OSError:
+            return False
+        self.merge({section: dict(fresh.items(section)) for section in fresh.sections()})
+        return True

@@ -1,0 +1,384 @@
+"""How an app lives and ends: made, set up, run, closed; each of them from any state, in any order.
+
+What has to hold. The close hooks run exactly once in a life, whatever ended it, in the process that set the app up. All of
+them are tried. What ended the program is not changed by what fails while closing: an exception goes on, with a
+note for each failure; an exit code stays. Only success is not success when a cleanup failed.
+
+What does not work. A ``with`` statement sees neither a failing ``__enter__`` nor a program that never leaves it, and a
+``finally`` needs somebody to write it. So setting up puts the app on the process's root scope, which closes at exit what
+nobody closed, and a setup that fails closes what it began.
+"""
+
+import os
+import sys
+
+from lastly import _root
+from lastly.app import paths, quiet, settings, signals
+from lastly.app.commands import dispatch, has_registry
+from lastly.app.failures import attach, flattened, grouped, show
+from lastly.app.hooks import CORE_HOOKS, HookManager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lastly._scope import Cleanup, Scope
+    from lastly.app.core import App
+    from lastly.app.handlers import HandlerManager, InterfaceManager
+    from lastly.errors import CaughtSignal
+
+NEW, OPEN, CLOSING, CLOSED = "new", "open", "closing", "closed"
+
+# Made by setup(); None before it.
+_PARTS = ("ext", "config", "log", "plugin", "args", "controller")
+# Settings that setup() itself changes; a reload starts from what they were.
+_CHANGED_BY_SETUP = ("config_section", "config_files", "config_dirs", "extensions", "plugin_dirs", "plugin_module")
+
+
+class Life:
+    """Where in its life an app is, and what has to be given back at its end."""
+
+    def __init__(self) -> None:
+        self.state = NEW
+        self.pid = os.getpid()
+        self.exits = False  # its close() is the one that exits
+        self.parsed: Any = None
+        self.members: list[str] = []
+        self.scope: Scope | None = None
+        self.at_exit: Cleanup | None = None
+        self.registries: tuple[InterfaceManager, HandlerManager] | None = None
+        self.watch: signals.Watch | None = None
+        self.caught: CaughtSignal | KeyboardInterrupt | None = None
+        self.settings: dict[str, Any] = {}
+
+
+def lay(app: "App") -> None:
+    """Put *app* into the state in which setup() finds it: its own hooks and settings, nothing else."""
+    life, meta = app._life, app._meta
+    life.settings = life.settings or {name: getattr(meta, name) for name in _CHANGED_BY_SETUP}
+    for name, value in life.settings.items():
+        setattr(meta, name, list(value) if isinstance(value, list) else value)
+    for name in life.members:
+        delattr(app, name)
+    life.members, life.parsed, life.registries = [], None, None
+    for part in _PARTS:
+        setattr(app, part, None)
+    app.exit_code = 0
+    app.hook = HookManager(app)
+    for name in (*CORE_HOOKS, *meta.define_hooks):
+        app.hook.define(name)
+    for entry in meta.hooks:
+        app.hook.register(*entry)
+    if meta.bootstrap is not None:
+        from lastly.app.extensions import call_load, imported
+
+        call_load(imported(meta.bootstrap), app)
+
+
+def setup(app: "App") -> None:
+    """Begin the life of *app*."""
+    life = app._life
+    if life.state == OPEN and life.pid == os.getpid():
+        reload(app)
+        return
+    if life.state != NEW:
+        app._life = life = _next_life(life)
+        lay(app)
+    life.pid = os.getpid()
+    life.state = OPEN
+    try:
+        _keep_until_exit(app)
+        signals.catch(app)
+        if app.quiet:
+            quiet.suppress(app)
+        _make_parts(app)
+    except BaseException as exc:
+        _fail(app, exc)
+        raise
+
+
+# A closed app, or one that a forked child has from its parent, starts anew.
+def _next_life(old: Life) -> Life:
+    life = Life()
+    life.settings, life.members = old.settings, old.members
+    return life
+
+
+def reload(app: "App") -> None:
+    """Set *app* up again without closing it."""
+    life = app._life
+    if life.state != OPEN or life.pid != os.getpid():
+        setup(app)
+        return
+    life.caught = None
+    exit_code = app.exit_code
+    app.log.close()
+    lay(app)
+    app.exit_code = exit_code
+    try:
+        signals.catch(app)
+        _make_parts(app)
+    except BaseException as exc:
+        _fail(app, exc)
+        raise
+
+
+def _make_parts(app: "App") -> None:
+    _run_hook(app, "pre_setup")
+    _make_extensions(app)
+    _make_config(app)
+    _make_log(app)
+    _make_plugins(app)
+    from lastly.app.args import parser_for
+
+    app.args = parser_for(app)
+    if has_registry(app):
+        from lastly.app.controllers import base_controller
+
+        app.controller = base_controller(app)
+    _run_hook(app, "post_setup")
+
+
+def _run_hook(app: "App", name: str) -> None:
+    for _result in app.hook.run(name, app):
+        pass
+
+
+def _make_extensions(app: "App") -> None:
+    from lastly.app.extensions import ExtensionManager
+
+    app.ext = ExtensionManager(app)
+    app.ext.load_extensions(app._meta.extensions)
+
+
+def _make_config(app: "App") -> None:
+    from lastly.app.args import glance
+    from lastly.app.config import Config
+
+    meta = app._meta
+    if meta.config_section is None:
+        meta.config_section = meta.label
+    app.config = Config(meta.config_section)
+    app.config.merge(meta.config_defaults or {})
+    if not app.config.has_section(meta.config_section):
+        app.config.add_section(meta.config_section)
+    meta.config_dirs, meta.config_files = paths.config_dirs(meta), paths.config_files(meta)
+    for path in meta.config_files:
+        app.config.parse_file(path)
+    for directory in meta.config_dirs:
+        for path in paths.files_of(directory, meta.config_file_suffix):
+            app.config.parse_file(path)
+    settings.override_from_config(app)
+    glance(meta)  # the command line has the last word
+    app.ext.load_configured()
+    app.validate_config()
+
+
+def _make_log(app: "App") -> None:
+    handler = app._meta.log_handler
+    if handler == "logging":
+        from lastly.app.log import LogHandler
+
+        handler = LogHandler
+    if isinstance(handler, type) and not has_registry(app):
+        log = handler(**app._meta.meta_defaults.get("log.logging", {}))
+        log._setup(app)
+    else:
+        log = app.handler.resolve("log", handler, setup=True)
+    app.log = log
+
+
+def _make_plugins(app: "App") -> None:
+    from lastly.app.plugins import PluginManager
+
+    meta = app._meta
+    meta.plugin_dirs = paths.plugin_dirs(meta)
+    if meta.plugin_module is None:
+        meta.plugin_module = f"{meta.label}.plugins"
+    app.plugin = PluginManager(app)
+    app.plugin.load_plugins(meta.plugins)
+    app.plugin.load_plugins(app.plugin.get_enabled_plugins())
+
+
+def registries_of(app: "App") -> "tuple[InterfaceManager, HandlerManager]":
+    """Return the registries of interfaces and handlers of *app*, made at the first call."""
+    life = app._life
+    if life.registries is None:
+        from lastly.app.handlers import registries
+
+        life.registries = registries(app)
+    return life.registries
+
+
+def scope_of(app: "App") -> "Scope":
+    """Return the scope of *app*, made at the first call in a life."""
+    life = app._life
+    if life.scope is None:
+        from lastly._scope import Scope
+
+        life.scope = Scope(app.label, grace=app._meta.grace)
+        if life.state == NEW:
+            _keep_until_exit(app)
+    return life.scope
+
+
+def _keep_until_exit(app: "App") -> None:
+    if app._life.at_exit is None:
+        app._life.at_exit = _root.root.defer(_close_at_exit, app).named(f"close of app {app.label!r}")
+
+
+def run(app: "App") -> "Any":
+    """Run *app*, set up before if it was not, and return what its program returned."""
+    if app._life.state != OPEN:
+        setup(app)
+    try:
+        _run_hook(app, "pre_run")
+        result = dispatch(app)
+        _run_hook(app, "post_run")
+    except BaseException as exc:
+        passing(app, exc)
+        raise
+    return result
+
+
+def run_forever(app: "App", interval: float, tb: bool) -> None:
+    """Run *app* again and again."""
+    import time
+
+    while True:
+        try:
+            app.run()
+        except Exception as exc:
+            app.log.fatal(f"Caught Exception: {exc}")
+            if tb:
+                show([exc])
+        time.sleep(interval)
+        app.reload()
+
+
+def catch_signal(app: "App", signum: int) -> None:
+    """Add *signum* to the signals that *app* catches."""
+    meta = app._meta
+    if signum not in (meta.catch_signals or ()):
+        meta.catch_signals = [*(meta.catch_signals or ()), signum]
+        if app._life.state == OPEN:
+            signals.catch(app)
+
+
+def close(app: "App", code: int | None) -> None:
+    """End the life of *app*, whose program came here without an exception."""
+    if code is not None and not isinstance(code, int):
+        raise TypeError(f"close() of app {app.label!r}: the exit code must be an integer, not {code!r}")
+    if app._life.state in (CLOSING, CLOSED):
+        return
+    if code is not None:
+        app.exit_code = code
+    _conclude(app, _shut(app))
+
+
+# Failures, a caught signal, an exit code: all of them are told, and the one that ends the program is the one that says most.
+def _conclude(app: "App", failures: "list[BaseException]") -> None:
+    caught = None if app.exit_code else signals.unanswered(app)
+    if app._meta.exit_on_close and (app.exit_code or caught):
+        show(failures)
+        raise caught or SystemExit(app.exit_code)
+    if failures:
+        raise grouped(f"close of app {app.label!r}", failures)
+    if app._meta.exit_on_close:
+        sys.exit(app.exit_code)
+
+
+def leave(app: "App", exc: BaseException | None) -> None:
+    """End the life of *app*, whose ``with`` block ended with *exc*."""
+    if exc is None:
+        close(app, None)
+    elif app._life.state == OPEN:
+        _fail(app, exc)
+
+
+def _fail(app: "App", exc: BaseException) -> None:
+    passing(app, exc)
+    if not app.exit_code and not isinstance(exc, SystemExit):
+        app.exit_code = 1
+    attach(exc, _shut(app))
+
+
+def passing(app: "App", exc: BaseException) -> None:
+    """Note what *exc*, which is about to leave *app*, says about its end; the same one again says no more."""
+    signals.passing(app, exc)
+    if isinstance(exc, SystemExit) and not app.exit_code:
+        code = exc.code
+        app.exit_code = code if isinstance(code, int) else int(code is not None)
+
+
+def _close_at_exit(app: "App") -> None:
+    app._life.at_exit = None
+    if not app.exit_code and getattr(sys, "last_value", None) is not None:
+        app.exit_code = 1
+    failures = _shut(app)
+    if app._meta.exit_on_close and app.exit_code:
+        from lastly import _finish
+
+        _finish.exit_with_at_end(app.exit_code)
+    if failures:
+        raise grouped(f"close of app {app.label!r}", failures)
+
+
+def _shut(app: "App") -> "list[BaseException]":
+    life = app._life
+    if life.state in (CLOSING, CLOSED):
+        return []
+    life.state = CLOSING
+    failures: list[BaseException] = []
+    try:
+        if life.pid == os.getpid():
+            _complete(app)
+            failures += signals.last_call(app)
+            failures += app.hook.try_all("pre_close", app)
+            failures += _close_scope(life)
+            failures += app.hook.try_all("post_close", app)
+    finally:
+        failures += _give_back(app)
+    return failures
+
+
+def _close_scope(life: Life) -> "list[BaseException]":
+    if life.scope is not None:
+        try:
+            life.scope.close()
+        except BaseException as exc:
+            return flattened(exc)
+    return []
+
+
+def _give_back(app: "App") -> "list[BaseException]":
+    life = app._life
+    failures: list[BaseException] = []
+    for give_back in (app.log.close if app.log is not None else None, life.at_exit and life.at_exit.detach):
+        if give_back is None:
+            continue
+        try:
+            give_back()
+        except Exception as exc:  # a full disk, met when the log file is closed
+            failures.append(exc)
+    life.at_exit = None
+    quiet.restore(app)
+    signals.release(app)
+    life.state = CLOSED
+    return failures
+
+
+# Close hooks use app.config and app.log. When setup failed before it made them, they get what the program's
+# defaults alone say, rather than fail for want of them.
+def _complete(app: "App") -> None:
+    from lastly.app.config import Config
+    from lastly.app.log import LogHandler
+
+    meta = app._meta
+    if app.config is None:
+        app.config = Config(meta.config_section or meta.label)
+        app.config.merge(meta.config_defaults or {})
+    if app.log is None:
+        app.config.merge({"log.logging": {"file": None}})
+        app.log = LogHandler()
+        app.log._setup(app)

@@ -1,0 +1,133 @@
+"""What may be set on an app, and what it is when nothing is said: the ``Meta`` of :class:`~lastly.app.App`."""
+
+import _signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any, ClassVar
+
+    from lastly.app.core import App
+
+
+class Settings:
+    """The settings of an app, with their defaults. A program names its own in a nested class ``Meta``."""
+
+    # -- who it is
+    #: Its name: letters, digits, dashes and underscores. Needed.
+    label: "ClassVar[str | None]" = None
+    #: The command line without the program's name; None takes that of the process.
+    argv: "ClassVar[list[str] | None]" = None
+
+    # -- how it ends
+    #: close() ends with sys.exit(exit_code). For a program that is the right thing, in its tests it is not.
+    exit_on_close = False
+    #: Signals that are caught; None leaves every signal as it is.
+    catch_signals: "ClassVar[list[int] | None]" = [
+        _signal.SIGTERM,
+        _signal.SIGINT,
+        _signal.SIGHUP,
+        _signal.SIGQUIT,
+    ]
+    #: Called as (signum, frame) by a caught signal, instead of raising CaughtSignal.
+    signal_handler: "ClassVar[Callable[[int, FrameType | None], Any] | None]" = None
+    #: Seconds for all cleanups of app.scope together; None sets no limit.
+    grace: "ClassVar[float | None]" = None
+
+    # -- what it runs
+    #: Called with the app by run(), unless a base controller is registered: a function, a coroutine function,
+    #: a Click command or a Typer app. What it returns is what run() returns.
+    main: "ClassVar[Callable[..., Any] | None]" = None
+
+    # -- how much it says
+    #: Log everything. Turned on by the options below.
+    debug = False
+    debug_argument_options: "ClassVar[list[str] | None]" = ["-d", "--debug"]
+    debug_argument_help = "full application debug mode"
+    #: Neither standard output nor log on the console. Turned on by the options below.
+    quiet = False
+    quiet_argument_options: "ClassVar[list[str] | None]" = ["-q", "--quiet"]
+    quiet_argument_help = "suppress all console output"
+
+    # -- configuration: {label}, {home_dir} and {suffix} are filled in
+    #: The base section; None is the label.
+    config_section: "ClassVar[str | None]" = None
+    #: Settings by section; see init_defaults().
+    config_defaults: "ClassVar[dict[str, Any] | None]" = None
+    config_file_suffix = ".conf"
+    #: Files read after the system's and before the user's.
+    config_files: "ClassVar[list[str] | None]" = None
+    #: Directories of files, likewise; all of them are read after the single files, and so win over them.
+    config_dirs: "ClassVar[list[str] | None]" = None
+    core_system_config_files: "ClassVar[list[str]]" = ["/etc/{label}/{label}{suffix}"]
+    core_user_config_files: "ClassVar[list[str]]" = [
+        "{home_dir}/.config/{label}/{label}{suffix}",
+        "{home_dir}/.{label}/config/{label}{suffix}",
+        "{home_dir}/.{label}{suffix}",
+    ]
+    core_system_config_dirs: "ClassVar[list[str]]" = ["/etc/{label}/ext.d", "/etc/{label}/plugins.d"]
+    core_user_config_dirs: "ClassVar[list[str]]" = [
+        "{home_dir}/.config/{label}/ext.d",
+        "{home_dir}/.config/{label}/plugins.d",
+        "{home_dir}/.{label}/config/ext.d",
+        "{home_dir}/.{label}/config/plugins.d",
+    ]
+    #: Settings of this class that the base section may override.
+    meta_override: "ClassVar[list[str]]" = []
+    core_meta_override: "ClassVar[list[str]]" = ["debug", "plugin_dir", "log_handler"]
+
+    # -- what is added to it
+    #: Names of hooks to define, besides the usual ones.
+    define_hooks: "ClassVar[list[str]]" = []
+    #: (hook, function) or (hook, function, weight).
+    hooks: "ClassVar[list[tuple[Any, ...]]]" = []
+    #: Modules that are imported and whose load(app) is called.
+    extensions: "ClassVar[list[str]]" = []
+    #: A module of the program's own, loaded likewise when the app is made, before everything else.
+    bootstrap: "ClassVar[str | None]" = None
+    #: Plugins that are loaded whatever the configuration says.
+    plugins: "ClassVar[list[str]]" = []
+    #: Package in which plugins are looked for; None is LABEL.plugins.
+    plugin_module: "ClassVar[str | None]" = None
+    #: Directories in which plugins are looked for; the last one first.
+    plugin_dirs: "ClassVar[list[str] | None]" = None
+    #: One more such directory, meant for the user to set, looked at before plugin_dirs.
+    plugin_dir: "ClassVar[str | None]" = None
+    core_system_plugin_dirs: "ClassVar[list[str]]" = ["/usr/lib/{label}/plugins"]
+    core_user_plugin_dirs: "ClassVar[list[str]]" = [
+        "{home_dir}/.config/{label}/plugins",
+        "{home_dir}/.{label}/plugins",
+    ]
+    #: Interface classes to define and handler classes to register, controllers among them.
+    interfaces: "ClassVar[list[type]]" = []
+    handlers: "ClassVar[list[type]]" = []
+    #: A handler for app.log: a label, a class, or an instance.
+    log_handler: "ClassVar[Any]" = "logging"
+    #: Settings for handlers: {"log.logging": {"propagate": True}}.
+    meta_defaults: "ClassVar[dict[str, dict[str, Any]]]" = {}
+
+
+def check_label(app: "App") -> None:
+    """Raise FrameworkError unless the app has a label that can be part of file names and commands."""
+    from lastly.errors import FrameworkError
+
+    label = app._meta.label
+    if not label:
+        raise FrameworkError("Application name missing.")
+    if not isinstance(label, str) or not all(c.isalnum() or c in "-_" for c in label):
+        raise FrameworkError("App label can only contain alpha-numeric, dashes, or underscores.")
+
+
+def override_from_config(app: "App") -> None:
+    """Take over into the app's settings what its base section says and may say."""
+    from lastly.app.defaults import is_true
+
+    meta, config = app._meta, app.config
+    for name in (*meta.core_meta_override, *meta.meta_override):
+        if not config.has_option(meta.config_section, name):
+            continue
+        value = config.get(meta.config_section, name)
+        if isinstance(getattr(meta, name, None), bool):
+            value = is_true(value)
+        setattr(meta, name, value)
