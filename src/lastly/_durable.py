@@ -254,20 +254,27 @@ def process_identity(pid: int) -> "dict[str, Any]":
     return dict(_kill.identity(pid))
 
 
+def deferred(scope: "Scope", action: Action, /, *args: "Any", **kwargs: "Any") -> DurableCleanup:
+    """Defer an action through its scope; the handle with its type."""
+    cleanup = scope.defer(action, *args, **kwargs)
+    assert isinstance(cleanup, DurableCleanup)
+    return cleanup
+
+
 def planned(scope: "Scope", action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> Plan:
     """Defer an action whose thing is about to be created; see `Plan`."""
     if not isinstance(action, Action):
         raise TypeError(
             f"planned() takes an action, and {action!r} is not one: decorate it with @lastly.action"
         )
-    return Plan(scope.defer(action, *args, **kwargs))
+    return Plan(deferred(scope, action, *args, **kwargs))
 
 
 def _more(journal: "Journal", action: Action, scope: "Scope") -> "dict[str, Any]":
     """The fields of a plan that are not at their defaults."""
     more: dict[str, Any] = {}
     name = getattr(scope, "name", None)
-    if name:
+    if name and name != "root":
         more["scope"] = str(name)
     if action.retries != RETRIES:
         more["retries"] = action.retries

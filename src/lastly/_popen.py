@@ -1,0 +1,112 @@
+"""Popen: a child that does not outlive the program, and neither do its own children.
+
+The journal owes the end of the child *before* it starts, so it cannot know a pid yet: it knows a token, which
+the child gets in its environment and passes on to whatever it starts. The variable ``LASTLY_TOKEN`` is a list
+joined by colons: a child of a child carries both tokens, and can be found by either.
+"""
+
+import os
+import subprocess
+
+from lastly import _durable, actions
+from lastly._cleanup import seconds
+from lastly._root import root
+from lastly.errors import NotRecorded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+    from types import TracebackType
+    from typing import Any
+
+    from lastly._scope import Scope
+
+GRACE = 5.0
+_ENV = 9  # where `env` stands among subprocess.Popen's positional parameters, after args
+
+
+class Popen(subprocess.Popen):  # type: ignore[type-arg]  # bytes or str, as its own arguments say
+    """Start a child as `subprocess.Popen` does, and end it with its whole tree when the scope closes.
+
+    The end is: SIGTERM to all, `grace` seconds, SIGKILL until nobody is left. It comes however this program
+    ends, also for a child that has ended itself but left children of its own. As a context manager it waits for the
+    child, as subprocess does, then ends what remains; left by an exception, it does not wait.
+
+    Args:
+        args, …: as for `subprocess.Popen`. An `env` is used with one variable added, ``LASTLY_TOKEN``.
+        scope: the scope at whose close it is ended; default: the program's end.
+        grace: seconds (or a timedelta) between SIGTERM and SIGKILL. Default 5; 0 kills at once.
+
+    Raises:
+        NotRecorded: the journal cannot be written; nothing was started.
+        what subprocess.Popen raises: nothing was started, nothing is owed.
+
+    .. versionadded:: 0.1
+    """
+
+    cleanup: "_durable.DurableCleanup | None" = None
+
+    def __init__(
+        self,
+        args: "Any",
+        *positional: "Any",
+        scope: "Scope | None" = None,
+        grace: "float | timedelta" = GRACE,
+        **options: "Any",
+    ) -> None:
+        token = os.urandom(12).hex()
+        before = list(positional)
+        if len(before) > _ENV:
+            before[_ENV] = _with_token(before[_ENV], token)
+        else:
+            options["env"] = _with_token(options.get("env"), token)
+        self.cleanup = cleanup = _durable.deferred(
+            scope or root, actions.kill, None, token=token, grace=seconds(grace, "grace")
+        )
+        cleanup.named("end the child")
+        try:
+            super().__init__(args, *before, **options)
+        except Exception:
+            # subprocess has waited for the child that could not become the program. A signal's exception
+            # (no Exception) may come after the start: then it stays owed.
+            cleanup.detach()
+            raise
+        cleanup.named(f"end child {self.pid}")
+        try:
+            cleanup.confirm(_durable.process_identity(self.pid))
+        except (ProcessLookupError, NotRecorded):
+            pass  # gone already, or a full disk: the token finds what there is
+
+    def close(self) -> None:
+        """End the child and all below it now, and wait for it. A second call does nothing."""
+        if self.cleanup is not None:
+            self.cleanup.run()
+        if self.returncode is None:
+            self.wait()
+
+    def detach(self) -> bool:
+        """Let it live: it is yours from here on. Returns False when that was done before, or it was ended."""
+        return self.cleanup is not None and self.cleanup.detach()
+
+    def __exit__(
+        self,
+        kind: "type[BaseException] | None",
+        value: BaseException | None,
+        traceback: "TracebackType | None",
+    ) -> None:
+        try:
+            if value is not None:
+                self.close()
+            super().__exit__(kind, value, traceback)
+        finally:
+            self.close()
+
+
+def _with_token(env: "Mapping[Any, Any] | None", token: str) -> "dict[Any, Any]":
+    made = dict(os.environ if env is None else env)
+    outer = made.get("LASTLY_TOKEN") or made.pop(b"LASTLY_TOKEN", b"").decode("ascii", "replace")
+    # An environment made from nothing keeps the chain all the same: the outer owner must find the child too.
+    outer = outer or os.environ.get("LASTLY_TOKEN", "")
+    made["LASTLY_TOKEN"] = f"{outer}:{token}" if outer else token
+    return made
