@@ -12,6 +12,7 @@ The conventions, for who writes a page:
   ``<!-- send: TERM at ready -->``   when it prints a line with "ready", it gets this signal
   ``<!-- file: deploy.py -->``  the block is not run but written to this file, for the blocks after it; any language
   ``<!-- run: deploy.py -->``   written to this file and run
+  ``<!-- continue -->``         runs after the code of the python blocks before it, as one program
   ``<!-- needs: flask -->``     only where this module is installed
   ``<!-- fragment -->``         not a program; Python must still compile
   Several comments may stand above each other.
@@ -74,6 +75,7 @@ class Page:
         self.path = path
         self.programs = programs
         self.folder = folder
+        self.before = ""  # what a block marked "continue" continues
         (folder / "tmp").mkdir(parents=True)
         tools = Path(sys.executable).parent
         self.env = clean_environment(
@@ -93,6 +95,8 @@ class Page:
             (self.folder / name).write_text(example.code)
         if example.language == "python":
             compile(example.code, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            if "continue" in notes:
+                example = example._replace(code=f"{self.before}\n{example.code}")
         if "file" in notes or "fragment" in notes or example.language not in RUN:
             return
         if "needs" in notes and not all(map(importlib.util.find_spec, notes["needs"].split())):
@@ -103,6 +107,7 @@ class Page:
             self._python(example, where)
 
     def _python(self, example: Example, where: str) -> None:
+        self.before = example.code
         name = example.notes.get("run") or f"example{example.line}.py"
         (self.folder / name).write_text(example.code)
         program = self._start([sys.executable, name])
