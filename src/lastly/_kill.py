@@ -1,0 +1,288 @@
+"""Kill a tree of processes, and nobody else.
+
+Three things go wrong with `for child in children: kill(child)`. The pid may be somebody else's by now; a snapshot
+of the tree misses who is born while it is walked; and a grandchild whose parent has died is nobody's child any more.
+
+* A process is named by pid and start time. It is signalled through a pidfd that was opened first and compared
+  afterwards, so the signal can only reach the process that was looked at.
+* The tree is scanned again and again: TERM, grace, then stop, kill and look until two scans in a row are empty.
+  Stopping before killing keeps a fork bomb from outrunning us.
+* Orphans are found by the token that `lastly.Popen` and `lastly run` put into the environment of what they start.
+
+Never hit: ourselves, our ancestors, pid 1, other users' processes, multiprocessing's and loky's resource trackers
+(they end by themselves, after their own cleaning).
+
+What still fails: a child that leaves the tree (its parent ends), clears its environment, and does both before the
+first scan. `lastly run --supervise` keeps these too.
+"""
+
+import os
+import select
+import signal
+import time
+
+from lastly.errors import NotOurs
+from lastly.owner import Identity, boot_id, pid_namespace, start_time
+
+_TRACKERS = (b"multiprocessing.resource_tracker import main", b"loky.backend.resource_tracker import main")
+_GIVE_UP = 10.0  # seconds for SIGKILL to take effect: longer means a process stuck in the kernel
+_RESCAN = 0.02
+
+
+def identity(pid: int) -> dict[str, object]:
+    """Return what names this process for ever: pid, start time, boot, pid namespace.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    found = Identity.of(pid)
+    return {"pid": pid, "start": found.start, "boot": found.boot, "pidns": found.pidns}
+
+
+class Process:
+    """One line of a scan."""
+
+    __slots__ = ("dead", "pid", "ppid", "start")
+
+    def __init__(self, pid: int, ppid: int, start: int, dead: bool) -> None:
+        self.pid = pid
+        self.ppid = ppid
+        self.start = start
+        self.dead = dead
+
+
+def kill_tree(
+    root: "dict[str, object] | None" = None,
+    *,
+    token: str | None = None,
+    grace: float = 5.0,
+    only_children: bool = False,
+) -> int:
+    """End a process and all below it; not there is success, and so is a second call. Returns how many were hit.
+
+    Args:
+        root: what :func:`identity` said. None: by token alone.
+        token: also everything whose ``LASTLY_TOKEN`` holds this, and what is below it.
+        grace: seconds between SIGTERM and SIGKILL. 0: SIGKILL at once.
+        only_children: spare the root itself.
+
+    Raises:
+        NotOurs: the process belongs to another pid namespace; its number means nothing here.
+        TimeoutError: something does not even die of SIGKILL.
+        PermissionError: something may not be signalled.
+    """
+    hunt = _Hunt(_here(root), token.encode() if token else None, only_children)
+    if not hunt.scan():
+        return 0
+    if grace > 0:
+        hunt.signal(signal.SIGTERM)
+        hunt.signal(signal.SIGCONT)  # what is stopped cannot answer
+        hunt.wait(grace)
+    _finish(hunt)
+    return len(hunt.hit)
+
+
+def _finish(hunt: "_Hunt") -> None:
+    """SIGKILL until two scans in a row find nothing."""
+    give_up = time.monotonic() + _GIVE_UP
+    empty = 0
+    while empty < 2:
+        if not hunt.scan():
+            empty += 1
+            continue
+        empty = 0
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"SIGKILL does not end {sorted(hunt.members)}: stuck in the kernel")
+        known = -1
+        while len(hunt.members) != known:  # who is stopped has no more children
+            known = len(hunt.members)
+            hunt.signal(signal.SIGSTOP)
+            hunt.scan()
+        hunt.signal(signal.SIGKILL)
+        hunt.wait(0.25)
+
+
+def _here(root: "dict[str, object] | None") -> tuple[int, int] | None:
+    """Return (pid, start time) of the root when it can be alive in this boot and namespace."""
+    if not root:
+        return None
+    if root.get("boot") != boot_id():
+        return None  # that boot is over, and all its processes
+    if root.get("pidns") not in (None, pid_namespace()):
+        raise NotOurs(f"process {root.get('pid')} lives in another pid namespace")
+    pid, start = root.get("pid"), root.get("start")
+    if not isinstance(pid, int) or not isinstance(start, int):
+        return None  # it had gone when this was planned
+    return pid, start
+
+
+class _Hunt:
+    """The members of one tree, as far as they are known by now."""
+
+    def __init__(self, root: tuple[int, int] | None, token: bytes | None, only_children: bool) -> None:
+        self.root = root
+        self.token = token
+        self.spare_root = only_children
+        self.members: dict[int, int] = {}  # pid → start time, living
+        self.once: set[tuple[int, int]] = set()  # everyone who ever was a member: their children are
+        self.hit: set[tuple[int, int]] = set()
+
+    def scan(self) -> int:
+        """Read /proc once more; returns how many living members there are."""
+        if (
+            self.token is None
+            and self.root is not None
+            and not self.once
+            and start_time(self.root[0]) != self.root[1]
+        ):
+            return 0  # the usual case, without reading all of /proc
+        table = processes()
+        spared = ancestors()
+        children: dict[int, list[int]] = {}
+        for process in table.values():
+            children.setdefault(process.ppid, []).append(process.pid)
+        self.members = {}
+        queue = [pid for pid, process in table.items() if self._belongs(process)]
+        while queue:
+            pid = queue.pop()
+            process = table[pid]
+            key = (pid, process.start)
+            spared_here = pid in spared and not (self.spare_root and key == self.root)
+            if (pid in self.members and not process.dead) or spared_here or _is_tracker(pid):
+                continue
+            if not process.dead and not (self.spare_root and key == self.root):
+                self.members[pid] = process.start
+            self.once.add(key)
+            # A zombie's children are not its own any more; a child is never older than its parent.
+            queue += [
+                c for c in children.get(pid, ()) if c not in self.members and table[c].start >= process.start
+            ]
+        return len(self.members)
+
+    def _belongs(self, process: Process) -> bool:
+        key = (process.pid, process.start)
+        if key == self.root or key in self.once:
+            return True
+        return self.token is not None and has_token(process.pid, self.token)
+
+    def signal(self, signum: int) -> None:
+        for pid, start in list(self.members.items()):
+            fd = _pidfd(pid, start)
+            if fd is None:
+                continue
+            try:
+                signal.pidfd_send_signal(fd, signum)
+                self.hit.add((pid, start))
+            except ProcessLookupError:
+                pass
+            finally:
+                os.close(fd)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until all members (also those that appear meanwhile) are dead, at most ``seconds``."""
+        until = time.monotonic() + seconds
+        while self.members:
+            fds = [fd for pid, start in self.members.items() if (fd := _pidfd(pid, start)) is not None]
+            try:
+                _all_dead(fds, until)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+            before = set(self.members)
+            self.scan()
+            if time.monotonic() >= until:
+                return
+            if self.members and set(self.members) <= before:
+                time.sleep(_RESCAN)  # a zombie leader whose threads live on: its pidfd says nothing yet
+
+
+def _all_dead(fds: list[int], until: float) -> None:
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    left = len(fds)
+    while left:
+        rest = until - time.monotonic()
+        if rest <= 0:
+            return
+        for fd, _ in poll.poll(rest * 1000):
+            poll.unregister(fd)
+            left -= 1
+
+
+def _pidfd(pid: int, start: int) -> int | None:
+    """Open the process, then look whether it is the one that was meant; None when it is not, or has gone."""
+    try:
+        fd = os.pidfd_open(pid)
+    except (ProcessLookupError, OSError):
+        return None
+    if start_time(pid) == start:
+        return fd
+    os.close(fd)
+    return None
+
+
+def processes() -> dict[int, Process]:
+    """Return this user's processes (root: everybody's), by pid."""
+    mine = os.geteuid()
+    found: dict[int, Process] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        path = f"/proc/{name}/stat"
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            if mine and os.fstat(fd).st_uid != mine:
+                continue
+            raw = os.read(fd, 1024)
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+        # pid (name, which may hold anything) state ppid … num_threads … starttime
+        fields = raw[raw.rindex(b")") + 2 :].split(maxsplit=21)
+        dead = fields[0] in {b"Z", b"X"} and fields[17] in {b"0", b"1"}
+        found[int(name)] = Process(int(name), int(fields[1]), int(fields[19]), dead)
+    return found
+
+
+def has_token(pid: int, token: bytes) -> bool:
+    """Whether the environment the process was started with carries the token."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            raw = file.read()
+    except OSError:
+        return False
+    if token not in raw:
+        return False
+    for line in raw.split(b"\0"):
+        if line.startswith(b"LASTLY_TOKEN=") and token in line[13:].split(b":"):
+            return True
+    return False
+
+
+def ancestors() -> set[int]:
+    """Return pid 1, ourselves and all above us."""
+    found = {1, os.getpid()}
+    pid = os.getppid()
+    while pid not in found and pid > 0:
+        found.add(pid)
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                raw = file.read(1024)
+        except OSError:
+            break
+        pid = int(raw[raw.rindex(b")") + 2 :].split(maxsplit=2)[1])
+    return found
+
+
+def _is_tracker(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            raw = file.read(4096)
+    except OSError:
+        return False
+    return any(name in raw for name in _TRACKERS)

@@ -1,0 +1,126 @@
+"""Who a file is: device, inode and birth time, and the mount it was reached through.
+
+Device and inode alone do not name a file: ext4 gives a new directory the inode of the one removed a moment
+ago. The birth time tells the two apart, and a mount id tells a bind mount from the folder it was mounted over
+(their device numbers are equal). Only statx() reports them, and only ctypes reaches statx() from CPython 3.11–3.13.
+"""
+
+import os
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_AT_EMPTY_PATH = 0x1000
+_AT_NO_AUTOMOUNT = 0x800
+_AT_SYMLINK_NOFOLLOW = 0x100
+_BTIME = 0x800
+_MNT_ID = 0x1000
+_WANTED = 0x7FF | _BTIME | _MNT_ID
+_MOUNT_ROOT = 0x2000  # an attribute: this is the topmost folder of a mount
+
+# struct statx of linux/stat.h: mask … attributes … uid … mode … ino … btime … dev major, minor … mnt_id
+_LAYOUT = struct.Struct("=I4xQ4xI4xH2xQ40xqI44xIIQ")
+
+
+class Entry:
+    """One file as the kernel describes it; ``btime`` in nanoseconds, None where the file system has none."""
+
+    __slots__ = ("btime", "dev", "ino", "mode", "mount", "mount_root", "uid")
+
+    def __init__(  # a plain class: importing typing or dataclasses costs more than all of this module
+        self,
+        dev: int,
+        ino: int,
+        btime: int | None,
+        uid: int,
+        mode: int,
+        mount: int | None,
+        mount_root: bool,
+    ) -> None:
+        self.dev = dev
+        self.ino = ino
+        self.btime = btime
+        self.uid = uid
+        self.mode = mode
+        self.mount = mount
+        self.mount_root = mount_root
+
+
+def _load() -> "Callable[[int, bytes, int], bytes] | None":
+    try:
+        import ctypes
+    except ImportError:  # an interpreter built without libffi
+        return None
+    call = getattr(ctypes.CDLL(None, use_errno=True), "statx", None)
+    if call is None:  # glibc < 2.28, musl < 1.2.5
+        return None
+    call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p]
+    call.restype = ctypes.c_int
+    buffer = ctypes.create_string_buffer
+    errno_of = ctypes.get_errno
+
+    def statx(fd: int, name: bytes, flags: int) -> bytes:
+        out = buffer(256)
+        if call(fd, name, flags, _WANTED, out) != 0:
+            code = errno_of()
+            raise OSError(code, os.strerror(code), name)
+        return out.raw
+
+    return statx
+
+
+_statx: "Callable[[int, bytes, int], bytes] | bool | None" = False  # False: not tried yet; None: not there
+
+
+def entry(name: str | bytes = b"", *, dir_fd: int) -> Entry:
+    """Return the :class:`Entry` of ``name`` inside ``dir_fd``, or of ``dir_fd`` itself; never follows a link.
+
+    Raises:
+        OSError: nothing there, or no permission to look.
+    """
+    global _statx
+    if _statx is False:
+        _statx = _load()
+    raw_name = os.fsencode(name)
+    if callable(_statx):
+        flags = _AT_NO_AUTOMOUNT | _AT_SYMLINK_NOFOLLOW | (0 if raw_name else _AT_EMPTY_PATH)
+        try:
+            return _parse(_statx(dir_fd, raw_name, flags), dir_fd if not raw_name else None)
+        except OSError as error:
+            if error.errno not in (38, 1):  # ENOSYS, or EPERM from a seccomp filter older than statx
+                raise
+    return _by_stat(raw_name, dir_fd)
+
+
+def _parse(raw: bytes, fd: int | None) -> Entry:
+    mask, attributes, uid, mode, ino, seconds, nanos, major, minor, mount = _LAYOUT.unpack_from(raw)
+    return Entry(
+        dev=os.makedev(major, minor),
+        ino=ino,
+        # ext4's root and files made before it kept birth times say 0: that is none
+        btime=(seconds * 1_000_000_000 + nanos) or None if mask & _BTIME else None,
+        uid=uid,
+        mode=mode,
+        mount=mount if mask & _MNT_ID else (_mount_of(fd) if fd is not None else None),
+        mount_root=bool(attributes & _MOUNT_ROOT),
+    )
+
+
+def _by_stat(name: bytes, dir_fd: int) -> Entry:
+    found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False) if name else os.fstat(dir_fd)
+    mount = None if name else _mount_of(dir_fd)
+    return Entry(found.st_dev, found.st_ino, None, found.st_uid, found.st_mode, mount, mount_root=False)
+
+
+def _mount_of(fd: int) -> int | None:
+    """Read the mount id where statx does not give it (before Linux 5.8)."""
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
+            for line in lines:
+                if line.startswith(b"mnt_id:"):
+                    return int(line[7:])
+    except OSError:
+        pass
+    return None

@@ -1,0 +1,230 @@
+"""The built-in actions: what most programs owe, ready to be deferred.
+
+    defer(actions.remove, "/tmp/build-42")          a file or a whole tree
+    defer(actions.kill, process)                    a process and all below it
+    defer(actions.run, ["docker", "rm", "-f", name])  any program
+
+They are run by the reaper itself, without an interpreter of yours; so they work when the virtual environment is gone.
+Each accepts that there is nothing left to do.
+"""
+
+import os
+
+from lastly._action import Action
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from typing import Any
+
+__all__ = ["kill", "kill_token", "remove", "run"]
+
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+TIMEOUT = 60.0
+
+
+def _remove(
+    path: "str | bytes | os.PathLike[Any]",
+    *,
+    expect: "dict[str, Any] | None" = None,
+    confirmed: "dict[str, Any] | None" = None,
+) -> None:
+    """Remove a file, a link or a tree; nothing there is success.
+
+    Deferred before the thing is made (the right order), the path alone is recorded. Deferred when it is there, or
+    made by `lastly.temp_dir`, its device, inode and birth time are recorded too, and something else at the same path
+    is left alone. Never /, a home, the working directory, what contains them, a mount point, another user's.
+
+    Args:
+        path: made absolute when deferred. Links in it are resolved then; a link at its end is itself removed.
+        expect: used by the journal: what was there when deferred.
+        confirmed: used by the journal: what was there when created.
+
+    Raises:
+        ValueError: when deferred: a path that is never removed.
+        NotOurs: something else is there; it was not touched.
+        OSError: something could not be removed; the rest was.
+
+    .. versionadded:: 0.1
+    """
+    from lastly import _remove as safe
+
+    if confirmed is not None and confirmed.get("ino") is not None:
+        expect = confirmed
+    elif expect is None:  # called, not deferred
+        path = safe.canonical(os.fspath(path))
+    safe.remove(os.fspath(path), expect=expect)
+
+
+def _prepare_remove(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
+    from lastly import _remove as safe
+
+    path, rest = _only("remove", "path", args, kwargs)
+    if "expect" in rest:
+        return [os.fsdecode(path)], rest
+    full = safe.canonical(os.fspath(path))
+    safe.check_allowed(full)
+    return [full], {**rest, "expect": safe.identity(full) or {}}
+
+
+def _kill(
+    target: "Any",
+    *,
+    token: str | None = None,
+    grace: "float | timedelta" = GRACE,
+    confirmed: "dict[str, Any] | None" = None,
+) -> None:
+    """End a process and everything below it; nobody there is success.
+
+    SIGTERM to all, a grace, then SIGKILL until two looks at the tree find nobody. The process is named by pid, start
+    time and boot, recorded when deferred: a later process with the same pid is never touched. Ourselves, our
+    ancestors and multiprocessing's resource trackers are spared.
+
+    Args:
+        target: a pid, or anything with a ``pid`` (a ``subprocess.Popen``).
+        token: also everything started with this in its ``LASTLY_TOKEN``.
+        grace: seconds (or a timedelta) between SIGTERM and SIGKILL. Default 5; 0 kills at once.
+        confirmed: used by the journal: the process that was started.
+
+    Raises:
+        ValueError: when deferred: the pid of this process or of one of its ancestors.
+        TimeoutError: something does not even die of SIGKILL.
+        PermissionError: something may not be signalled.
+
+    .. versionadded:: 0.1
+    """
+    from lastly import _kill as safe
+
+    if confirmed is not None and confirmed.get("pid") is not None:
+        target = confirmed
+    elif target is not None and not isinstance(target, dict):  # called, not deferred
+        try:
+            target = safe.identity(_pid(target))
+        except ProcessLookupError:
+            return
+    safe.kill_tree(target, token=token, grace=seconds("grace", grace))
+
+
+def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
+    from lastly import _kill as safe
+
+    target, rest = _only("kill", "target", args, kwargs)
+    if target is not None and not isinstance(target, dict):
+        pid = _pid(target)
+        if pid in safe.ancestors():
+            raise ValueError(f"process {pid} is this process or one of its ancestors: it is never killed")
+        try:
+            target = safe.identity(pid)
+        except ProcessLookupError:
+            target = {"pid": pid, "start": None, "boot": None, "pidns": None}  # it has gone already
+    rest = {"token": None, **rest}
+    rest["grace"] = seconds("grace", rest.get("grace", GRACE))
+    return [target], rest
+
+
+def _kill_token(token: str, *, grace: "float | timedelta" = GRACE) -> None:
+    """End every process whose ``LASTLY_TOKEN`` holds the token, and everything below them; nobody is success.
+
+    Args:
+        token: as `lastly run` and `lastly.Popen` make them.
+        grace: seconds (or a timedelta) between SIGTERM and SIGKILL. Default 5.
+
+    Raises:
+        TimeoutError: something does not even die of SIGKILL.
+
+    .. versionadded:: 0.1
+    """
+    from lastly import _kill as safe
+
+    safe.kill_tree(None, token=token, grace=seconds("grace", grace))
+
+
+def _run(argv: "list[str]", *, cwd: str | None = None, timeout: "float | timedelta" = TIMEOUT) -> None:
+    """Run a program and wait for it; any status but 0 is a failure.
+
+    No shell is involved. Standard input is empty. The program must accept that there is nothing left to do:
+    after a failure it is run again.
+
+    Args:
+        argv: the program and its arguments, strings.
+        cwd: where to run it; default: the working directory when deferred.
+        timeout: seconds (or a timedelta) after which it is killed. Default 60.
+
+    Raises:
+        TypeError: when deferred: ``argv`` is not a list of strings.
+        ChildProcessError: it could not be started, did not end in time, or ended with another status than 0.
+
+    .. versionadded:: 0.1
+    """
+    import subprocess
+
+    _argv(argv)
+    try:
+        done = subprocess.run(
+            argv, cwd=cwd, timeout=seconds("timeout", timeout), stdin=subprocess.DEVNULL, check=False
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise ChildProcessError(
+            f"{argv[0]!r} did not end within {error.timeout:g} s and was killed"
+        ) from None
+    except OSError as error:
+        raise ChildProcessError(f"{argv[0]!r} could not be started: {error}") from error
+    if done.returncode != 0:
+        raise ChildProcessError(f"{argv[0]!r} ended with status {done.returncode}")
+
+
+def _prepare_run(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
+    argv, rest = _only("run", "argv", args, kwargs)
+    argv = _argv(argv)
+    rest["cwd"] = os.path.abspath(os.fsdecode(rest.get("cwd") or os.getcwd()))
+    rest["timeout"] = seconds("timeout", rest.get("timeout", TIMEOUT))
+    return [argv], rest
+
+
+def _argv(argv: "Any") -> list[str]:
+    if isinstance(argv, (str, bytes)) or not argv:
+        raise TypeError(
+            f'actions.run takes a list of strings, like ["rm", "-f", name], not {argv!r}: there is no shell'
+        )
+    words = [os.fspath(word) for word in argv]
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError(f"actions.run takes a list of strings, not {argv!r}")
+    return words
+
+
+def _only(
+    what: str, name: str, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+) -> "tuple[Any, dict[str, Any]]":
+    """Take the one positional argument, which may have been given by name."""
+    rest = dict(kwargs)
+    given = [*args, *([rest.pop(name)] if name in rest else [])]
+    if len(given) != 1:
+        raise TypeError(f"actions.{what} takes one {name}, {len(given)} were given")
+    return given[0], rest
+
+
+def _pid(target: "Any") -> int:
+    pid = getattr(target, "pid", target)
+    if not isinstance(pid, int) or isinstance(pid, bool):
+        raise TypeError(f"actions.kill takes a pid or something with a pid, not {target!r}")
+    if pid <= 1:
+        raise ValueError(f"{pid} is not a process that may be killed")
+    return pid
+
+
+def seconds(what: str, value: "float | timedelta") -> float:
+    """Return a duration in seconds, from a number or a timedelta."""
+    total = getattr(value, "total_seconds", None)
+    result = float(total() if total is not None else value)  # type: ignore[arg-type]  # timedelta has no float()
+    if not result >= 0:
+        raise ValueError(f"{what}={value!r}: seconds, 0 or more")
+    return result
+
+
+# Under their public names: help(), repr() and the journal show lastly.actions:remove.
+for _fn in (_remove, _kill, _kill_token, _run):
+    _fn.__name__ = _fn.__qualname__ = _fn.__name__[1:]
+remove = Action(_remove, name="lastly.actions:remove", prepare=_prepare_remove)
+kill = Action(_kill, name="lastly.actions:kill", prepare=_prepare_kill)
+kill_token = Action(_kill_token, name="lastly.actions:kill_token")
+run = Action(_run, name="lastly.actions:run", prepare=_prepare_run)

@@ -1,0 +1,1 @@
+"""The reaper: one small process per user that runs the cleanups of dead owners."""

@@ -1,0 +1,91 @@
+"""The reaper's process: ``python -I -S`` with an empty environment, started by the first owner.
+
+Everything is imported before the first owner is met: what is on the disk may change under a process that lives for
+weeks. Nothing of its starter's is kept: no terminal, no working directory, no open file, no process group.
+"""
+
+import os
+import resource
+import signal
+import sys
+
+from lastly.journal import home
+from lastly.reaper import child, election, protocol
+from lastly.reaper.log import Log
+from lastly.reaper.loop import Reaper
+
+TYPE_CHECKING = False
+
+
+def main(argv: list[str]) -> None:
+    """Run the reaper for a state and a runtime directory, or exit at once when there is one.
+
+    Args:
+        argv: state directory, runtime directory, seconds after which an idle reaper exits.
+    """
+    state, runtime, idle = argv
+    _detach()
+    child.name_process("lastly-reaper")
+    serve(state, runtime, float(idle))
+
+
+def serve(state: str, runtime: str, idle: float, *, foreground: bool = False) -> bool:
+    """Become the reaper; returns False when there is one already.
+
+    Args:
+        idle: seconds without an owner after which it exits.
+        foreground: for ``lastly reaper``: also write the log to standard error, and end on Ctrl-C.
+    """
+    os.environ["LASTLY_HOME"] = state
+    lock = election.lock(runtime)
+    if lock is None:
+        return False
+    elected = election.elect(runtime)
+    if elected is None:
+        os.close(lock)
+        return False
+    _more_descriptors()
+    for signum in () if foreground else (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(signum, signal.SIG_IGN)
+    log = Log(state, echo=foreground)
+    reaper = Reaper(runtime, idle, log, elected)
+    reaper.peers.listen(runtime)
+    os.close(lock)
+    log("start", version=protocol.VERSION, idle=idle)
+    try:
+        reaper.run()
+    except KeyboardInterrupt:
+        log("exit", idle=False)
+    return True
+
+
+def _detach() -> None:
+    """Let go of whatever the starter had."""
+    try:
+        os.setsid()
+    except PermissionError:  # the shell was given a session of its own already, and we lead it or are in it
+        pass
+    os.chdir("/")
+    os.umask(0o077)
+    os.environ.clear()
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
+    os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+    # Of the starter's sys.path only this package was wanted, and it is imported.
+    sys.path[:] = [entry for entry in sys.path if entry != _ROOT]
+
+
+def _more_descriptors() -> None:
+    """Two per owner are needed; the usual soft limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        pass
+
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,140 @@
+"""Run one action of a dead owner. The reaper's worker starts this file with the owner's interpreter.
+
+The request comes on descriptor 3, the answer goes to descriptor 4; standard output and error are the action's own. The
+module is imported under its name from the owner's ``sys.path``. A function of the owner's script is loaded from the
+script's file under another name than ``__main__``, so that ``if __name__ == "__main__":`` keeps the program from running
+again.
+
+**A script without that guard** would run again: plan again, create again, sleep again. So loading stops where the script
+defers something, if the wanted function is defined by then: it was, when the owner deferred it. What stands
+*before* that line is executed once more, as with multiprocessing's "spawn".
+"""
+
+import json
+import os
+import sys
+import traceback
+
+MAIN = "__lastly_main__"
+
+
+class _Enough(BaseException):
+    """The script is loaded as far as it is needed."""
+
+
+def main() -> None:
+    with os.fdopen(3, "rb") as file:
+        request = json.load(file)
+    os.set_inheritable(4, False)  # what the action starts must not answer for it
+    try:
+        _run(request)
+        answer = {"ok": True}
+    except BaseException as error:  # noqa: BLE001 - SystemExit too: the function did not return
+        traceback.print_exc()
+        text = "".join(traceback.format_exception_only(error)).strip()
+        answer = {"error": text[-2000:]}
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+    os.write(4, json.dumps(answer).encode("ascii"))
+    os.close(4)
+    if "error" in answer:
+        sys.exit(1)
+
+
+def _run(request: dict) -> None:
+    if request["path"]:
+        sys.path[:] = request["path"]
+    sys.argv = [request["argv0"]]
+    module_name, _, qualname = request["action"].partition(":")
+    found = (
+        _load_main(request["main"], qualname) if module_name == "__main__" else _load(module_name, request)
+    )
+    for name in qualname.split("."):
+        found = getattr(found, name)
+    offered = {name: request[name] for name in ("attempt", "token", "confirmed")}
+    call = getattr(found, "call", None)
+    if call is not None and hasattr(found, "wants"):
+        result = call(request["args"], request["kwargs"], **offered)
+    else:  # deferred through a wrapper made elsewhere: lastly.action(function)
+        from lastly import action
+
+        result = action(found).call(request["args"], request["kwargs"], **offered)
+    if hasattr(result, "__await__"):
+        import asyncio
+
+        asyncio.run(_whole(result))
+
+
+async def _whole(awaitable: object) -> None:
+    await awaitable
+
+
+def _load(name: str, request: dict) -> object:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name or not request.get("file"):
+            raise
+        return _from_file(name, request["file"], "")
+
+
+def _load_main(path: str, qualname: str) -> object:
+    if not path:
+        raise LookupError("the owner had no script that could be loaded")
+    if os.path.isdir(path):
+        path = os.path.join(path, "__main__.py")
+    return _from_file(MAIN, path, qualname)
+
+
+def _from_file(name: str, path: str, wanted: str) -> object:
+    import types
+
+    module = types.ModuleType(name)
+    module.__file__ = path
+    sys.modules[name] = module
+    with open(path, "rb") as file:
+        source = file.read()
+    if source.startswith(b"PK"):
+        import zipimport
+
+        code = zipimport.zipimporter(path).get_code("__main__")
+    else:
+        code = compile(source, path, "exec", dont_inherit=True)
+    with _StopAtDefer(module, wanted):
+        exec(code, module.__dict__)  # noqa: S102 - the owner's own program
+    return module
+
+
+class _StopAtDefer:
+    """While this is active, deferring an action ends the loading once the wanted function is there."""
+
+    def __init__(self, module: object, wanted: str) -> None:
+        self.module = module
+        self.wanted = wanted
+
+    def __enter__(self) -> None:
+        from lastly import _durable
+
+        self.durable, self.before = _durable, _durable.defer
+        _durable.defer = self._defer
+
+    def __exit__(self, kind: type | None, *_exc: object) -> bool:
+        self.durable.defer = self.before
+        return kind is _Enough
+
+    def _defer(self, *args: object, **kwargs: object) -> object:
+        found = self.module
+        for name in self.wanted.split("."):
+            found = getattr(found, name, None)
+        if self.wanted and found is not None:
+            raise _Enough
+        return self.before(*args, **kwargs)
+
+
+if __name__ == "__main__":
+    main()

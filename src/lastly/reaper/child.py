@@ -1,0 +1,225 @@
+"""A child that runs somebody's code: bounded in time and output, and leaving nothing behind.
+
+It has a session of its own, no terminal, an empty standard input, and dies with the worker that started it
+(PR_SET_PDEATHSIG). What it forks is found by process group, by a token in its environment, and because its orphans
+become the worker's children; when the child has ended, well or badly, the rest is killed: a cleanup has no business
+leaving servers behind.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+from time import monotonic
+
+from lastly import _kill
+from lastly.errors import LastlyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+TAIL = 4000  # bytes of output that are kept: the last ones
+_RESULT = 65536
+_PDEATHSIG, _NAME, _SUBREAPER = 1, 15, 36
+_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = _libc.prctl
+_limits = resource.getrlimit(resource.RLIMIT_NOFILE)  # as it was before the reaper raised it
+
+
+class ActionFailed(LastlyError):
+    """An action did not succeed; ``output`` is the end of what it printed."""
+
+    def __init__(self, text: str, output: str = "") -> None:
+        super().__init__(text)
+        self.output = output
+
+
+_adopting = False
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of what its children leave behind. For workers, whose only children these are."""
+    global _adopting
+    _adopting = True
+    _prctl(_SUBREAPER, 1, 0, 0, 0)
+
+
+def name_process(name: str) -> None:
+    """Set what ps and top call this process (15 bytes)."""
+    _prctl(_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def run(
+    argv: list[str], env: dict[str, str], cwd: str, limit: float, request: "dict[str, Any] | None"
+) -> None:
+    """Run the program to its end, or to its limit.
+
+    Args:
+        request: given to it on descriptor 3 as JSON; it then has to answer ``{"ok": true}`` on descriptor 4.
+
+    Raises:
+        ActionFailed: it could not be started, failed, or took longer than ``limit`` seconds.
+    """
+    token = os.urandom(12).hex()
+    started = _Child(argv, {**env, "LASTLY_TOKEN": token}, cwd, request)
+    try:
+        ended = started.watch(monotonic() + limit)
+    finally:
+        status = started.end(token)
+    output = started.output.decode("utf-8", "replace")
+    if not ended and not (request is not None and b'"ok"' in started.answer):
+        raise ActionFailed(f"took longer than {limit:g} s and was killed", output)
+    _judge(argv, status, bytes(started.answer), request is not None, output)
+
+
+def _judge(argv: list[str], status: int, answer: bytes, asked: bool, output: str) -> None:
+    try:
+        said = json.loads(answer) if answer else {}
+    except ValueError:
+        said = {}
+    if said.get("error"):
+        raise ActionFailed(str(said["error"]), output)
+    if said.get("ok"):
+        return  # what its interpreter made of its own end after that is not the cleanup's
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        raise ActionFailed(f"its process died of signal {-code} ({_name(-code)})", output)
+    if code != 0:
+        last = output.strip().rpartition("\n")[2]
+        raise ActionFailed(f"{argv[0]!r} ended with status {code}" + (f": {last}" if last else ""), output)
+    if asked:
+        raise ActionFailed("its process ended before the function returned", output)
+
+
+def _name(signum: int) -> str:
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return "unknown"
+
+
+class _Child:
+    def __init__(
+        self, argv: list[str], env: dict[str, str], cwd: str, request: "dict[str, Any] | None"
+    ) -> None:
+        self.output = bytearray()
+        self.answer = bytearray()
+        self.argv = argv
+        out, out_end = os.pipe()
+        answer, answer_end = os.pipe()
+        question = os.memfd_create("request")
+        if request is not None:
+            os.write(question, json.dumps(request).encode("ascii"))
+            os.lseek(question, 0, os.SEEK_SET)
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(argv, env, cwd, parent, (out_end, question, answer_end))
+        for fd in (out_end, answer_end, question):
+            os.close(fd)
+        self.pipes = {out: self.output, answer: self.answer}
+        for fd in self.pipes:
+            os.set_blocking(fd, False)
+        self.pidfd = os.pidfd_open(self.pid)
+        self.root = _kill.identity(self.pid)
+
+    def watch(self, until: float) -> bool:
+        """Read what it says until it ends; False when its time is over."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        for fd in self.pipes:
+            poll.register(fd, select.POLLIN)
+        while True:
+            rest = until - monotonic()
+            if rest <= 0:
+                return False
+            for fd, _ in poll.poll(rest * 1000 + 1):
+                if fd == self.pidfd:
+                    for pipe in self.pipes:
+                        self._drain(pipe)
+                    return True
+                if not self._drain(fd):
+                    poll.unregister(fd)
+
+    def _drain(self, fd: int) -> bool:
+        """Read what is there, keeping a bounded part; False at the end. Bounded too, for who prints faster than we read."""
+        kept = self.pipes[fd]
+        for _ in range(64):
+            try:
+                data = os.read(fd, 65536)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            if kept is self.answer:
+                kept += data[: _RESULT - len(kept)]
+            else:
+                kept += data
+                if len(kept) > TAIL:
+                    del kept[:-TAIL]
+        return True
+
+    def end(self, token: str) -> int:
+        """Kill what is left of it; returns its wait status."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)  # not waited for yet: the number is still its own
+        except (ProcessLookupError, PermissionError):
+            pass
+        try:
+            _kill.kill_tree(self.root, token=token, grace=0)
+            if _adopting:
+                _kill.kill_tree(_kill.identity(os.getpid()), grace=0, only_children=True)
+        except (TimeoutError, PermissionError):
+            pass  # stuck in the kernel; the next attempt meets it again
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        for fd in self.pipes:
+            os.close(fd)
+        if _adopting:
+            _bury()
+        return status
+
+
+def _bury() -> None:
+    """Wait for the orphans that became our children."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _become(argv: list[str], env: dict[str, str], cwd: str, parent: int, fds: tuple[int, int, int]) -> None:
+    """In the forked child: turn into the program. Never returns."""
+    out, question, answer = fds
+    try:
+        os.setsid()
+        _prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(125)  # the worker died before that line
+        high = [os.dup(fd) if fd < 5 else fd for fd in (out, question, answer)]
+        high = [os.dup(fd) if fd < 5 else fd for fd in high]
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd, to in ((null, 0), (high[0], 1), (high[0], 2), (high[1], 3), (high[2], 4)):
+            os.dup2(fd, to)
+        os.closerange(5, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+        resource.setrlimit(resource.RLIMIT_NOFILE, _limits)
+        for signum in (
+            signal.SIGPIPE,
+            signal.SIGXFSZ,
+            signal.SIGALRM,
+            signal.SIGHUP,
+            signal.SIGINT,
+            signal.SIGQUIT,
+        ):
+            signal.signal(signum, signal.SIG_DFL)
+        os.chdir(cwd)
+        os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell
+    except BaseException as error:
+        why = f"{argv[0]!r} could not be started in {cwd!r}: {error}"
+        os.write(answer if answer > 4 else 4, json.dumps({"error": why}).encode("ascii"))
+    finally:
+        os._exit(126)

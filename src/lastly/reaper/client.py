@@ -1,0 +1,260 @@
+"""The program's side of the reaper: it says "I owe something", starts one where there is none, and never waits.
+
+`ensure` is called with every durable defer, and costs a microsecond when all is well: one non-blocking ``recv`` tells
+whether the reaper that knows us is still there. Nothing else is asked of it, no answer is waited for: the journal is
+on file, and a reaper that is slow, stopped or hung must not slow down anybody (invariant I10).
+
+**Starting one.** The program must not see a new child: not in ``os.wait()``, not as a zombie, not in its process
+group, which somebody may kill as a whole. ``os.fork()`` twice would run the program's at-fork hooks, copy its page
+tables, and warn when it has threads. So a shell is spawned (no copy: vfork) in a new session; it starts the reaper in
+the background and ends after a millisecond, for which we wait. What is left of the trap: another thread that sits in
+``os.wait()`` in just that millisecond may be told of the shell's end.
+"""
+
+import _socket
+import os
+import sys
+from time import monotonic
+
+from lastly.journal import home
+from lastly.reaper import protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+starting = False  # True while the shell is spawned: an audit hook may want to look away
+_AGAIN = 1.0  # seconds before another reaper is started, when the last one could not be reached
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); from lastly.reaper.__main__ import main; main(sys.argv[2:])"
+)
+
+
+class _Line:
+    """This process's connection to the reaper."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.socket: _socket.socket | None = None
+        self.journal = ""
+        self.not_before = 0.0
+        self.patience = _AGAIN
+        self.off = os.environ.get("LASTLY_REAPER") == "0"
+        self.deadline: tuple[int, tuple[int, ...], float] | None = None
+
+
+_line: _Line | None = None
+_shells: list[int] = []  # spawned, and not yet waited for because an exception came in between
+
+
+def ensure(journal: str) -> None:
+    """Make it known to a reaper that this process owes what stands in ``journal``; start one if need be.
+
+    A second call notices when the reaper has gone and starts another. Never raises for what the reaper or the system
+    does, never waits for the reaper; the first call of a process may take a millisecond.
+    """
+    global _line
+    line = _line
+    if line is None or line.pid != os.getpid():
+        line = _line = _Line()  # a forked child has its own journal, and leaves its parent's connection alone
+    if line.off:
+        return
+    if line.socket is not None and line.journal == journal:
+        try:
+            if line.socket.recv(protocol.LIMIT):
+                return  # the acknowledgement
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        line.socket.close()
+        line.socket = None
+        line.not_before = 0.0
+    now = monotonic()
+    if now < line.not_before:
+        return
+    try:
+        _reach(line, journal, now)
+    except Exception as error:  # noqa: BLE001 - the plan is on file: a later defer or any later lastly tries again
+        line.not_before = now + 10.0
+        _warn(f"no reaper could be started ({error}); what this program owes stays in its journal")
+
+
+def deadline(wakeup_fd: int, signals: tuple[int, ...], grace: float) -> bool:
+    """Ask the reaper to kill this process when a signal is not answered within its grace.
+
+    A second call replaces the first. The reaper gets a duplicate of the descriptor.
+
+    Args:
+        wakeup_fd: the reading end of what ``signal.set_wakeup_fd`` writes to.
+        signals: the numbers that count; other bytes are ignored.
+        grace: seconds from the signal to SIGKILL.
+
+    Returns:
+        False when no reaper is there yet to keep it: it is handed over with the next durable defer.
+    """
+    line = _line
+    if line is None or line.pid != os.getpid() or line.off:
+        return False
+    line.deadline = (wakeup_fd, signals, grace)
+    return _send_deadline(line)
+
+
+def calm() -> None:
+    """Tell the reaper that the signal was answered and this process lives on."""
+    line = _line
+    if line is not None and line.pid == os.getpid() and line.socket is not None:
+        try:
+            line.socket.send(protocol.encode("calm"))
+        except OSError:
+            pass
+
+
+def ask(op: str, *, within: float = 5.0, **fields: "Any") -> "dict[str, Any] | None":
+    """Ask the reaper something and wait for the answer; None when there is none. For tools, not for programs."""
+    made = _connect()
+    if made is None:
+        return None
+    try:
+        made.settimeout(within)
+        made.send(protocol.encode(op, **fields))
+        return protocol.decode(made.recv(1 << 16))
+    except (OSError, ValueError):
+        return None
+    finally:
+        made.close()
+
+
+def start() -> None:
+    """Start a reaper; it exits at once when there is one.
+
+    Raises:
+        OSError: it could not be started.
+        RuntimeError: there is no Python interpreter to start it with.
+    """
+    global starting
+    state, runtime = home.state_dir(), home.runtime_dir()
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    idle = os.environ.get("LASTLY_REAPER_IDLE", str(protocol.IDLE))
+    argv = [_interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT, root, state, runtime, idle]
+    starting = True
+    try:
+        _spawn(["/bin/sh", "-c", 'cd /; exec "$@" &', "lastly", *argv])
+    finally:
+        starting = False
+
+
+def _reach(line: _Line, journal: str, now: float) -> None:
+    made = _connect()
+    if made is None:
+        line.not_before = now + line.patience
+        line.patience = min(line.patience * 2, 60.0)
+        start()
+        return
+    try:
+        made.send(protocol.encode("own", journal="/".join(journal.split("/")[-2:])))
+    except BaseException:
+        made.close()
+        raise
+    line.socket, line.journal, line.patience = made, journal, _AGAIN
+    if line.deadline is not None:
+        _send_deadline(line)
+
+
+def _connect() -> "_socket.socket | None":
+    """Return a connection, or None when nobody listens. Never blocks: a full queue counts as somebody."""
+    made = _socket.socket(
+        _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
+    )
+    try:
+        with protocol.Address(home.runtime_dir()) as path:
+            made.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        made.close()
+        return None
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _send_deadline(line: _Line) -> bool:
+    if line.socket is None or line.deadline is None:
+        return False
+    fd, signals, grace = line.deadline
+    message = protocol.encode("deadline", signals=list(signals), grace=grace)
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))]
+    try:
+        line.socket.sendmsg([message], rights)
+    except OSError:
+        return False
+    return True
+
+
+def _interpreter() -> str:
+    """Find the Python that runs the reaper: this one, without its virtual environment.
+
+    A frozen or embedding program is its own ``sys.executable``; starting *that* would start the program again.
+    """
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    own = getattr(sys, "_base_executable", None) or sys.executable or ""
+    if getattr(sys, "frozen", False) or not os.path.basename(own).startswith("python"):
+        own = os.path.join(sys.base_prefix, "bin", version)
+    if not os.access(own, os.X_OK):
+        own = sys.executable or ""
+        if getattr(sys, "frozen", False) or not os.path.basename(own).startswith("python"):
+            raise RuntimeError(f"no Python interpreter found: {version} is not in {sys.base_prefix!r}")
+    return own
+
+
+def _spawn(argv: list[str]) -> None:
+    """Run the shell in a session of its own, with no environment and nothing of ours open; wait for its end."""
+    actions: list[tuple[int, Any, Any, Any] | tuple[int, int]] = [
+        (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0)  # type: ignore[list-item]  # five items, one kind
+        for fd in range(3)
+    ]
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        try:
+            if fd > 2 and os.get_inheritable(fd):
+                actions.append((os.POSIX_SPAWN_CLOSE, fd))
+        except OSError:  # the folder's own descriptor
+            pass
+    usual = [
+        1,
+        2,
+        3,
+        10,
+        12,
+        13,
+        14,
+        15,
+        17,
+        18,
+        20,
+        21,
+        22,
+    ]  # what a program may ignore, and exec would keep so
+    while _shells:
+        _wait(_shells.pop())
+    pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=usual)
+    _shells.append(pid)
+    _wait(pid)
+    if pid in _shells:
+        _shells.remove(pid)
+
+
+def _wait(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # SIGCHLD is ignored, or another thread's os.wait() was told
+        pass
+
+
+def _warn(text: str) -> None:
+    import warnings
+
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
+    except RuntimeWarning:  # turned into an error: still, the cleanup is recorded and the caller goes on
+        pass

@@ -1,0 +1,158 @@
+"""Run one cleanup of a dead owner, within its time.
+
+The built-in actions are done right here, under an alarm: they consist of many short system calls. Anything else is the
+owner's code, which this process never imports: it runs in a child, see :mod:`lastly.reaper.child`.
+"""
+
+import os
+import signal
+import sys
+
+from lastly import _kill, _remove
+from lastly.journal.replay import Item, Replay
+from lastly.reaper import child
+from lastly.reaper.child import ActionFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+__all__ = ["ActionFailed", "is_foreign", "run"]
+
+_RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_runner.py")
+_NAMESPACE = "lastly.actions:"
+
+
+def is_foreign(action: str) -> bool:
+    """Whether it is a built-in action of a later version: neither run nor dropped."""
+    return action.startswith(_NAMESPACE) and action not in _BUILT_IN
+
+
+def run(
+    item: Item,
+    attempt: int,
+    seen: Replay,
+    *,
+    not_after: int | None = None,
+    announce: "Callable[[float], None]" = lambda _limit: None,
+) -> None:
+    """Run the cleanup once; returns when it is done.
+
+    Raises:
+        NotOurs: something else is there; never to be tried again.
+        TimeoutError: it took longer than its ``timeout``.
+        ActionFailed: the function raised, or its process could not be started or died.
+        OSError: the system refused.
+    """
+    context = item.context or seen.context or {}
+    if item.action in _BUILT_IN:
+        _BUILT_IN[item.action](item, context, not_after, announce)
+        return
+    limit = max(item.timeout, 0.1)
+    announce(limit)
+    exe = str(context.get("exe") or "")
+    if not exe or not os.access(exe, os.X_OK):
+        raise ActionFailed(f"the owner's interpreter {exe!r} is gone")
+    request = {
+        "action": item.action, "args": item.args, "kwargs": item.kwargs, "attempt": attempt, "token": item.token,
+        "confirmed": item.known, "path": context.get("path"), "main": context.get("main"),
+        "argv0": (seen.header or {}).get("argv0", ""), "file": item.extra.get("file"),
+    }  # fmt: skip
+    child.run([exe, "-P", _RUNNER], _env(context), _cwd(context), limit, request)
+
+
+def _do_remove(item: Item, _context: "dict[str, Any]", not_after: int | None, _announce: "Any") -> None:
+    expect = item.known if item.known.get("ino") is not None else item.kwargs.get("expect")
+    path = _text(item)
+    with _Alarm(item.timeout):
+        _remove.remove(path, expect=expect or None, not_after=not_after)
+
+
+def _do_kill(item: Item, _context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:
+    target = item.known if item.known.get("pid") is not None else (item.args[0] if item.args else None)
+    grace = _seconds(item.kwargs.get("grace"), 5.0)
+    announce(grace + 15.0)
+    token = item.kwargs.get("token")
+    with _Alarm(grace + item.timeout):
+        _kill.kill_tree(
+            target if isinstance(target, dict) else None,
+            token=token if isinstance(token, str) and len(token) >= _SHORTEST else None,
+            grace=grace,
+        )
+
+
+def _do_kill_token(item: Item, _context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:
+    token = _text(item)
+    if len(token) < _SHORTEST:
+        raise ActionFailed(f"{token!r} is not a token")
+    grace = _seconds(item.kwargs.get("grace"), 5.0)
+    announce(grace + 15.0)
+    with _Alarm(grace + item.timeout):
+        _kill.kill_tree(None, token=token, grace=grace)
+
+
+def _do_run(item: Item, context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:
+    argv = item.args[0] if item.args else None
+    if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
+        raise ActionFailed(f"not a program with arguments: {argv!r}")
+    limit = _seconds(item.kwargs.get("timeout"), item.timeout)
+    announce(limit)
+    cwd = item.kwargs.get("cwd")
+    child.run(argv, _env(context), cwd if isinstance(cwd, str) else _cwd(context), limit, None)
+
+
+_BUILT_IN: "dict[str, Callable[[Item, dict[str, Any], int | None, Any], None]]" = {
+    "lastly.actions:remove": _do_remove,
+    "lastly.actions:kill": _do_kill,
+    "lastly.actions:kill_token": _do_kill_token,
+    "lastly.actions:run": _do_run,
+}
+_SHORTEST = 8  # characters of a token: one that somebody shortened by hand would match strangers
+
+
+class _Alarm:
+    """Raises TimeoutError in the main thread after ``seconds``; elsewhere (a test's thread) there is no limit."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = max(seconds, 0.1)
+        self.before: Any = None
+        self.set = False
+
+    def __enter__(self) -> None:
+        threading = sys.modules.get("threading")
+        if threading is not None and threading.current_thread() is not threading.main_thread():
+            return
+        self.before = signal.signal(signal.SIGALRM, self._ring)
+        self.set = True
+        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+    def __exit__(self, *_exc: object) -> None:
+        if self.set:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self.before)
+
+    def _ring(self, _signum: int, _frame: "FrameType | None") -> None:
+        raise TimeoutError(f"took longer than {self.seconds:g} s")
+
+
+def _text(item: Item) -> str:
+    if not item.args or not isinstance(item.args[0], str):
+        raise ActionFailed(f"{item.action} was recorded without its argument")
+    return item.args[0]
+
+
+def _seconds(value: "Any", default: float) -> float:
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e9 else default
+
+
+def _env(context: "dict[str, Any]") -> dict[str, str]:
+    env = context.get("env")
+    kept = {k: v for k, v in env.items() if isinstance(v, str)} if isinstance(env, dict) else {}
+    return {"PATH": os.defpath, **kept}
+
+
+def _cwd(context: "dict[str, Any]") -> str:
+    cwd = context.get("cwd")
+    return cwd if isinstance(cwd, str) and cwd else "/"

@@ -1,0 +1,179 @@
+"""What became of cleanups whose journals are closed: ``history.db``, SQLite in WAL mode, synchronous=FULL.
+
+Written by the reaper's workers only, after the cleanups, never before them; a journal is removed once its entry is
+committed. A worker killed in between writes the same entry again. The statements are in ``history.sql``.
+"""
+
+import json
+import os
+import sqlite3
+import time
+from contextlib import closing
+
+from lastly.journal import home
+from lastly.journal.file import Journal
+from lastly.journal.replay import Item, Replay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+NAME = "history.db"
+KEPT = 90 * 86400.0  # seconds that entries are kept
+MOST_EVENTS = 100  # records of one cleanup that are kept: the first and the last ones
+
+
+def _statements() -> dict[str, str]:
+    """Read the named statements; once, at import: the file may be replaced while the reaper lives."""
+    text = __loader__.get_data(os.path.join(os.path.dirname(__file__), "history.sql")).decode()  # type: ignore[name-defined]  # every import sets it; also in a zip
+    found = {}
+    for part in text.split("-- name: ")[1:]:
+        name, _, body = part.partition("\n")
+        found[name.strip()] = body
+    return found
+
+
+SQL = _statements()
+
+
+def connect(*, write: bool = False) -> "sqlite3.Connection | None":
+    """Open the history; None when there is none yet and it is only to be read.
+
+    Raises:
+        sqlite3.Error, OSError: it cannot be opened.
+    """
+    path = os.path.join(home.state_dir(create=write), NAME)
+    if not write and not os.path.exists(path):
+        return None
+    before = os.umask(0o077)
+    try:
+        made = sqlite3.connect(path, timeout=10.0, isolation_level=None)
+    finally:
+        os.umask(before)
+    made.row_factory = sqlite3.Row
+    if write:
+        made.execute("PRAGMA journal_mode=WAL")
+        made.execute("PRAGMA synchronous=FULL")
+        made.execute("PRAGMA foreign_keys=ON")
+        made.executescript(SQL["schema"])
+    return made
+
+
+def archive(items: "list[dict[str, Any]]") -> "dict[str, Any]":
+    """Write settled journals into the history and remove them; returns which, and why not the others."""
+    taken: list[tuple[Journal, Replay, dict[str, Any]]] = []
+    gone: list[str] = []
+    why = ""
+    try:
+        for item in items:
+            try:
+                journal = Journal.take(item["path"])
+            except OSError as error:
+                why = str(error)
+                continue
+            if journal is None:
+                if not os.path.lexists(item["path"]):
+                    gone.append(item["path"])
+                continue
+            seen = journal.read()
+            taken.append((journal, seen, item))
+        ready = [
+            entry for entry in taken if not entry[1].pending() and not entry[1].unknown and not entry[1].newer
+        ]
+        try:
+            _write(ready)
+        except (sqlite3.Error, OSError) as error:
+            return {"archived": gone, "why": f"the history cannot be written: {error}"}
+        for journal, seen, _ in ready:
+            journal.close(unlink=True)
+            gone.append(seen.path)
+        _tidy(ready)
+    finally:
+        for journal, _, _ in taken:
+            journal.close()
+    return {"archived": gone, "why": why}
+
+
+def _write(ready: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
+    # An owner of whose cleanups none was ever run (all released) is no news.
+    worth = [entry for entry in ready if any(item.state != "released" for item in entry[1].items.values())]
+    if not worth:
+        return
+    now = time.time()
+    with closing(_writer()) as base:
+        base.execute("BEGIN IMMEDIATE")
+        try:
+            for _, seen, about in worth:
+                base.execute(SQL["add_owner"], _owner(seen, about, now))
+                base.executemany(SQL["add_cleanup"], [_cleanup(seen, item) for item in seen.items.values()])
+            base.execute(SQL["trim_owners"], {"before": now - KEPT})
+            base.execute("COMMIT")
+        except BaseException:
+            base.execute("ROLLBACK")
+            raise
+
+
+def _writer() -> sqlite3.Connection:
+    try:
+        made = connect(write=True)
+    except sqlite3.DatabaseError as error:
+        if "malformed" not in str(error) and "not a database" not in str(error):
+            raise
+        # The history is for people; a damaged one must not keep journals for ever. Put aside, not removed.
+        path = os.path.join(home.state_dir(), NAME)
+        os.replace(path, f"{path}.damaged-{int(time.time())}")
+        for suffix in ("-wal", "-shm"):
+            try:
+                os.unlink(path + suffix)
+            except FileNotFoundError:
+                pass
+        made = connect(write=True)
+    assert made is not None
+    return made
+
+
+def _tidy(ready: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
+    """Remove the folders of other boots when they are empty."""
+    for folder in {os.path.dirname(seen.path) for _, seen, _ in ready}:
+        from lastly.owner import boot_id
+
+        if not folder.endswith(f"-{boot_id()}"):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                pass
+
+
+def journal_name(path: str) -> str:
+    """The name of a journal in the history: its last two path components."""
+    return "/".join(path.split("/")[-2:])
+
+
+def _owner(seen: Replay, about: "dict[str, Any]", now: float) -> "dict[str, Any]":
+    header = seen.header or {}
+    who = seen.identity
+    return {
+        "journal": _text(journal_name(seen.path)), "host": _text(who.host) if who else "", "boot": who.boot if who else "",
+        "pid": who.pid if who else 0, "start": who.start if who else 0, "uid": who.uid if who else -1,
+        "argv0": _text(header.get("argv0", "")), "exe": _text(header.get("exe", "")), "began": header.get("t"),
+        "ended": about.get("at"), "died": about.get("died") or "", "settled": now,
+        "header": json.dumps(header),
+    }  # fmt: skip
+
+
+def _cleanup(seen: Replay, item: Item) -> "dict[str, Any]":
+    events = item.events
+    if len(events) > MOST_EVENTS:
+        events = [*events[: MOST_EVENTS // 2], *events[-MOST_EVENTS // 2 :]]
+    return {
+        "journal": _text(journal_name(seen.path)), "id": item.id, "action": _text(item.action),
+        "args": json.dumps(item.args), "kwargs": json.dumps(item.kwargs), "scope": _text(item.scope),
+        "remote": int(item.remote), "state": item.state, "attempts": item.attempts, "planned": item.t,
+        "changed": item.changed, "error": _text(item.error), "reason": _text(item.reason),
+        "events": json.dumps(events), "context": json.dumps(item.context or {}),
+    }  # fmt: skip
+
+
+def _text(value: "Any") -> str:
+    """SQLite takes no lone surrogates (what bytes that are not UTF-8 become)."""
+    return str(value).encode("utf-8", "backslashreplace").decode()

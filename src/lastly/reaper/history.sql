@@ -1,0 +1,71 @@
+-- name: schema
+-- What became of owners whose journals are closed. Migrations only add; an older lastly goes on reading.
+CREATE TABLE IF NOT EXISTS owners (
+    journal  TEXT PRIMARY KEY,  -- <host>-<boot>/<pid>.<start>.<random>.j: never used twice
+    host     TEXT NOT NULL,
+    boot     TEXT NOT NULL,
+    pid      INTEGER NOT NULL,
+    start    INTEGER NOT NULL,
+    uid      INTEGER NOT NULL,
+    argv0    TEXT NOT NULL,
+    exe      TEXT NOT NULL,
+    began    REAL,              -- unix time of its first record
+    ended    REAL,              -- unix time at which it was seen to die, if it was seen
+    died     TEXT NOT NULL,     -- "killed by SIGKILL", "exited with status 3", or empty: the kernel did not tell
+    settled  REAL NOT NULL,     -- unix time of this entry
+    header   TEXT NOT NULL      -- JSON
+);
+CREATE TABLE IF NOT EXISTS cleanups (
+    journal  TEXT NOT NULL REFERENCES owners (journal) ON DELETE CASCADE,
+    id       INTEGER NOT NULL,  -- its number in that journal
+    action   TEXT NOT NULL,
+    args     TEXT NOT NULL,     -- JSON
+    kwargs   TEXT NOT NULL,     -- JSON
+    scope    TEXT NOT NULL,
+    remote   INTEGER NOT NULL,
+    state    TEXT NOT NULL,     -- done, released, void or abandoned
+    attempts INTEGER NOT NULL,
+    planned  REAL,
+    changed  REAL,
+    error    TEXT NOT NULL,     -- of the last failed attempt
+    reason   TEXT NOT NULL,     -- why it was abandoned, released or void
+    events   TEXT NOT NULL,     -- JSON: every record of it, as it stood in the journal
+    context  TEXT NOT NULL,     -- JSON: interpreter, import path, directory and environment it needs
+    settled  TEXT NOT NULL DEFAULT '',  -- what a person made of it: "retried by …", "forgotten by …"
+    PRIMARY KEY (journal, id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS cleanups_changed ON cleanups (changed);
+CREATE INDEX IF NOT EXISTS owners_settled ON owners (settled);
+
+-- name: add_owner
+-- Writing the same journal twice (killed between commit and unlink) changes nothing.
+INSERT OR REPLACE INTO owners
+    (journal, host, boot, pid, start, uid, argv0, exe, began, ended, died, settled, header)
+VALUES
+    (:journal, :host, :boot, :pid, :start, :uid, :argv0, :exe, :began, :ended, :died, :settled, :header);
+
+-- name: add_cleanup
+INSERT OR REPLACE INTO cleanups
+    (journal, id, action, args, kwargs, scope, remote, state, attempts, planned, changed, error, reason, events, context)
+VALUES
+    (:journal, :id, :action, :args, :kwargs, :scope, :remote, :state, :attempts, :planned, :changed, :error, :reason,
+     :events, :context);
+
+-- name: list_since
+SELECT o.journal, o.host, o.pid, o.argv0, o.died, o.ended, c.id, c.action, c.args, c.kwargs, c.scope, c.remote, c.state,
+       c.attempts, c.planned, c.changed, c.error, c.reason, c.settled
+FROM cleanups AS c JOIN owners AS o USING (journal)
+WHERE c.changed >= :since
+ORDER BY c.changed DESC, c.journal, c.id
+LIMIT :most;
+
+-- name: find
+SELECT o.*, o.settled AS closed, c.*
+FROM cleanups AS c JOIN owners AS o USING (journal)
+WHERE c.journal LIKE :journal ESCAPE '\' AND c.id = :id;
+
+-- name: mark
+UPDATE cleanups SET settled = :settled WHERE journal = :journal AND id = :id;
+
+-- name: trim_owners
+DELETE FROM owners WHERE settled < :before;

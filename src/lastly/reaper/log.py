@@ -1,0 +1,53 @@
+"""The reaper's log: one line per event, appended to ``reaper.log`` in the state directory, rotated by size.
+
+**Contract**: tools may parse the lines. A line is ``<UTC time> <pid> <event> key=value …``; values are JSON; keys and events
+are only ever added. Events: ``start``, ``own``, ``dead``, ``done``, ``failed``, ``abandoned``, ``void``, ``killed`` (a deadline
+passed), ``archived``, ``refused``, ``error``, ``exit``.
+"""
+
+import json
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+NAME = "reaper.log"
+ROOM = 1 << 20  # bytes; one older file is kept as reaper.log.1
+
+
+class Log:
+    """An open log. What cannot be written (a full disk) is dropped: a log must not stop a cleanup."""
+
+    def __init__(self, folder: str, *, room: int = ROOM, echo: bool = False) -> None:
+        self.path = os.path.join(folder, NAME)
+        self.room = room
+        self.echo = echo
+        self.fd = -1
+        self._open()
+
+    def __call__(self, event: str, **more: "Any") -> None:
+        now = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+        words = "".join(f" {key}={json.dumps(value)}" for key, value in more.items() if value is not None)
+        line = f"{stamp} {os.getpid()} {event}{words}\n".encode()
+        if self.echo:
+            os.write(2, line)
+        try:
+            os.write(self.fd, line)
+            if os.fstat(self.fd).st_size > self.room:
+                os.replace(self.path, f"{self.path}.1")
+                self._open()
+        except OSError:
+            pass
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        before = self.fd
+        try:
+            self.fd = os.open(self.path, flags, 0o600)
+        except OSError:
+            return
+        if before >= 0:
+            os.close(before)

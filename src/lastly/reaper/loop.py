@@ -1,0 +1,389 @@
+"""The reaper: watches owners, and has their cleanups run when they die.
+
+It keeps no state of its own: everything it knows it read from journals, and whoever starts after it was killed reads
+the same. One thread, one epoll. Nothing in here may block: no cleanup, no file of an owner beyond a stat and the first
+line of its journal, no database. What may block is a job for a worker (:mod:`lastly.reaper.pool`).
+"""
+
+import heapq
+import os
+import select
+from collections import deque
+from itertools import count
+from time import monotonic, time
+
+from lastly.journal import home
+from lastly.reaper import death, election, jobs, owners
+from lastly.reaper.log import Log
+from lastly.reaper.owners import Owner
+from lastly.reaper.peers import Peers
+from lastly.reaper.pool import Pool, Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+RESCAN = 15.0  # seconds between looks at all journals, for what no message and no pidfd told
+HUSH = 10.0  # seconds that a connection may stay silent
+_MET = 20  # journals looked at between two polls
+_BATCH = 200  # journals in one transaction of the history
+_LULL = 0.03  # seconds of quiet before the history is written
+
+
+class Reaper:
+    """One reaper, elected and listening; `run` returns when it is idle or told to quit."""
+
+    def __init__(self, runtime: str, idle: float, log: Log, elected: int) -> None:
+        self.runtime = runtime
+        self.idle = idle
+        self.log = log
+        self.elected = elected
+        self.root = os.path.join(home.state_path(), "owners")
+        self.epoll = select.epoll()
+        self.deaths: dict[int, Owner] = {}
+        self.workers: dict[int, Worker] = {}
+        self.others: dict[int, Callable[[], None]] = {}
+        self.owners: dict[str, Owner] = {}
+        self.unmet: deque[str] = deque()
+        self.finished: list[Owner] = []
+        self.finished_at = 0.0
+        self.archiving = False
+        self.timers: list[tuple[float, int, Callable[[], None]]] = []
+        self.order = count()
+        self.quit = False
+        self.served = self.began = monotonic()
+        self.peers = Peers(self)
+        self.pool = Pool(
+            jobs.work, watch=self._watch_worker, unwatch=self._unwatch_worker, answer=self._answer,
+            keep=lambda: {self.log.fd},
+        )  # fmt: skip
+
+    # ---- the loop
+
+    def run(self) -> None:
+        self._rescan()
+        while not self.quit:
+            self._turn()
+        self.pool.close()
+        self.log("exit", idle=not self.quit or None)
+
+    def _turn(self) -> None:
+        """Poll once. Deaths are served first, then workers, then everybody else."""
+        ready = [fd for fd, _ in self.epoll.poll(self._timeout(), 512)]
+        for fd in ready:
+            if (owner := self.deaths.get(fd)) is not None:
+                self._died(owner)
+        for fd in ready:
+            if (worker := self.workers.get(fd)) is not None:
+                self.pool.heard(worker)
+        for fd in ready:
+            if (call := self.others.get(fd)) is not None:
+                call()
+        for _ in range(min(_MET, len(self.unmet))):
+            self._meet(self.unmet.popleft())
+        now = monotonic()
+        while self.timers and self.timers[0][0] <= now:
+            heapq.heappop(self.timers)[2]()
+        self.next_tick = self.pool.tick()
+        if self._at_rest():
+            if now - self.served >= self.idle:
+                self._leave()
+        else:
+            self.served = now
+
+    next_tick = 0.0
+
+    def _timeout(self) -> float:
+        if self.unmet:
+            return 0.0
+        due = self.next_tick
+        if self.timers:
+            due = min(due, self.timers[0][0])
+        if self._at_rest():
+            due = min(due, self.served + self.idle)
+        return max(0.0, min(due - monotonic(), 60.0))
+
+    def _at_rest(self) -> bool:
+        if self.unmet or self.finished or self.archiving or self.pool.busy:
+            return False
+        return all(owner.state == owners.KEPT for owner in self.owners.values())
+
+    def at(self, seconds: float, call: "Callable[[], None]") -> None:
+        """Call something in ``seconds``."""
+        heapq.heappush(self.timers, (monotonic() + max(seconds, 0.0), next(self.order), call))
+
+    def watch(self, fd: int, call: "Callable[[], None]") -> None:
+        self.others[fd] = call
+        self.epoll.register(fd, select.EPOLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        if self.others.pop(fd, None) is not None:
+            self.epoll.unregister(fd)
+
+    def pause(self, fd: int, call: "Callable[[], None]") -> None:
+        """Look away from a descriptor for half a second."""
+        self.unwatch(fd)
+
+        def again() -> None:
+            if self.peers.listener is not None and self.peers.listener.fileno() == fd:
+                self.watch(fd, call)
+
+        self.at(0.5, again)
+
+    def _watch_worker(self, fd: int, worker: Worker) -> None:
+        self.workers[fd] = worker
+        self.epoll.register(fd, select.EPOLLIN)
+
+    def _unwatch_worker(self, fd: int) -> None:
+        if self.workers.pop(fd, None) is not None:
+            self.epoll.unregister(fd)
+
+    # ---- meeting owners
+
+    def scan(self, *, force: bool = False) -> None:
+        """Look at all journals; ``force``: also run what waits for its next attempt."""
+        for path in home.journals():
+            name = "/".join(path.rsplit("/", 2)[1:])
+            owner = self.owners.get(name)
+            if owner is None or owner.pidfd is None and owner.state == owners.WATCHED:
+                self.unmet.append(name)
+            elif owner.state == owners.KEPT or (force and owner.state == owners.WAITING):
+                self._settle(owner, force=force)
+
+    def _rescan(self) -> None:
+        if not election.still(self.elected, self.runtime):
+            self.log("error", why="the home was emptied: another reaper may be elected")
+            self.quit = True
+            return
+        self.scan()
+        self.peers.hush(HUSH)
+        short = any(owner.state == owners.WATCHED and owner.pidfd is None for owner in self.owners.values())
+        self.at(1.0 if short else RESCAN, self._rescan)
+
+    def own(self, name: str, pid: int, peer_pidfd: "Callable[[], int | None]") -> Owner:
+        """A process says that it owes what stands in this journal.
+
+        Raises:
+            ValueError: there is no such journal.
+        """
+        found = self.owners.get(name)
+        if found is not None and found.state != owners.KEPT:
+            return found
+        pidfd = peer_pidfd() if owners.pid_of(name) == pid else None
+        owner = self._meet(name, pidfd)
+        if owner is None:
+            raise ValueError("no such journal")
+        return owner
+
+    def _meet(self, name: str, pidfd: int | None = None) -> Owner | None:
+        path = os.path.join(self.root, name)
+        known = self.owners.get(name)
+        if known is not None and known.state not in {owners.KEPT, owners.WATCHED}:
+            return known
+        if not os.path.lexists(path):
+            if pidfd is not None:
+                os.close(pidfd)
+            self._forget(known)
+            return None
+        owner = known or Owner(name, path)
+        self.owners[name] = owner
+        if pidfd is None and owner.pidfd is None:
+            verdict, pidfd = owners.look(path)
+            if verdict == owners.KEPT:
+                owner.state = owners.KEPT
+                return owner
+            if verdict == owners.QUEUED:
+                self._settle(owner)
+                return owner
+        owner.state = owners.WATCHED
+        if pidfd is not None:
+            owner.pidfd = pidfd
+            self.deaths[pidfd] = owner
+            self.epoll.register(pidfd, select.EPOLLIN)
+        self.log("own", journal=name)
+        self.pool.spare()
+        return owner
+
+    def _forget(self, owner: Owner | None) -> None:
+        if owner is None:
+            return
+        self.owners.pop(owner.name, None)
+        self._unwatch_owner(owner)
+        if owner.pidfd is not None:
+            os.close(owner.pidfd)
+            owner.pidfd = None
+        self._drop_deadline(owner)
+
+    def _unwatch_owner(self, owner: Owner) -> None:
+        if owner.pidfd is not None and self.deaths.pop(owner.pidfd, None) is not None:
+            self.epoll.unregister(owner.pidfd)
+
+    # ---- an owner's end
+
+    def _died(self, owner: Owner) -> None:
+        self._unwatch_owner(owner)
+        self._drop_deadline(owner)
+        if not os.path.lexists(owner.path):  # it ended well, and owed nothing
+            self._forget(owner)
+            return
+        owner.died_at = time()
+        self._settle(owner)
+        self.log("dead", journal=owner.name)
+
+    def _settle(self, owner: Owner, *, force: bool = False) -> None:
+        owner.state = owners.QUEUED
+        owner.epoch += 1
+        job = {
+            "do": "settle",
+            "path": owner.path,
+            "name": owner.name,
+            "died_at": owner.died_at,
+            "force": force,
+        }
+        self.pool.submit(job)
+
+    def _later(self, owner: Owner, seconds: float) -> None:
+        owner.state = owners.WAITING
+        epoch = owner.epoch = owner.epoch + 1
+
+        def again() -> None:
+            if owner.epoch == epoch and owner.state == owners.WAITING:
+                self._settle(owner)
+
+        self.at(seconds, again)
+
+    def _answer(self, job: "dict[str, Any]", said: "dict[str, Any]") -> None:
+        if job["do"] == "archive":
+            self._archived(job, said)
+            return
+        owner = self.owners.get(job["name"])
+        for ran in said.get("ran", ()):
+            more = {
+                key: ran[key]
+                for key in ("id", "action", "error", "seconds")
+                if ran.get(key) not in {None, ""}
+            }
+            self.log(ran["state"], journal=job["name"], **more)
+        if said.get("why") and said["state"] not in {"busy", "alive"}:
+            self.log("error", journal=job["name"], why=said["why"])
+        if owner is None:
+            return
+        state = said["state"]
+        if state == "final":
+            owner.state = owners.FINISHED
+            self.finished.append(owner)
+            self.finished_at = monotonic()
+            self.at(_LULL, self._archive)
+        elif state == "gone":
+            self._forget(owner)
+        elif state == "wait":
+            owner.pause = owners.PAUSE
+            self._later(owner, (said["next"] or 0.0) - time())
+        elif state == "kept" or (state == "alive" and owner.died_at is None):
+            owner.state = owners.KEPT
+        else:  # busy; or a death that the kernel has announced and /proc does not show yet
+            owner.pause = min(owner.pause * 2, 2.0)
+            self._later(owner, owner.pause)
+
+    def _archive(self) -> None:
+        """Have the history written, when nobody's cleanup would have to wait for the disk."""
+        if self.archiving or not self.finished:
+            return
+        quiet = monotonic() - self.finished_at
+        if quiet < _LULL or (self.pool.busy and quiet < 1.0 and len(self.finished) < 2 * _BATCH):
+            self.at(_LULL, self._archive)
+            return
+        batch, self.finished = self.finished[:_BATCH], self.finished[_BATCH:]
+        self.archiving = True
+        items = []
+        for owner in batch:
+            code = death.status(owner.pidfd) if owner.pidfd is not None else None
+            items.append(
+                {"path": owner.path, "name": owner.name, "died": death.describe(code), "at": owner.died_at}
+            )
+        self.pool.submit({"do": "archive", "items": items})
+
+    def _archived(self, job: "dict[str, Any]", said: "dict[str, Any]") -> None:
+        self.archiving = False
+        done = set(said.get("archived", ()))
+        if said.get("why"):
+            self.log("error", why=said["why"])
+        elif done:
+            self.log("archived", owners=len(done))
+        for item in job["items"]:
+            owner = self.owners.get(item["name"])
+            if owner is None:
+                continue
+            if item["path"] in done:
+                self._forget(owner)
+            else:  # not written (a full disk, say), or there is something to be done again
+                owner.pause = min(owner.pause * 2, 60.0)
+                self._later(owner, owner.pause)
+        if self.finished:
+            self.at(0.0, self._archive)
+
+    # ---- deadlines
+
+    def keep_deadline(self, owner: Owner, fd: int, signals: frozenset[int], grace: float) -> None:
+        """Kill the owner ``grace`` seconds after one of ``signals`` came out of ``fd``, unless it says that it lives on."""
+        self._drop_deadline(owner)
+        os.set_blocking(fd, False)
+        owner.wakeup, owner.signals, owner.grace = fd, signals, grace
+        self.watch(fd, lambda: self._signalled(owner))
+
+    def _signalled(self, owner: Owner) -> None:
+        if owner.wakeup is None:
+            return
+        try:
+            raw = os.read(owner.wakeup, 512)
+        except BlockingIOError:
+            return
+        except OSError:
+            raw = b""
+        if not raw:
+            self._drop_deadline(owner)
+            return
+        if owner.due is None and owner.signals.intersection(raw):
+            due = owner.due = object()
+            self.at(owner.grace, lambda: self._overdue(owner, due))
+
+    def _overdue(self, owner: Owner, due: object) -> None:
+        if owner.due is due and owner.kill():
+            self.log("killed", journal=owner.name, grace=owner.grace)
+
+    def _drop_deadline(self, owner: Owner) -> None:
+        owner.due = None
+        if owner.wakeup is not None:
+            self.unwatch(owner.wakeup)
+            os.close(owner.wakeup)
+            owner.wakeup = None
+
+    # ---- the end
+
+    def _leave(self) -> None:
+        """Exit, unless somebody came meanwhile; see election.py for why nobody falls between."""
+        lock = election.lock(self.runtime, wait=0.0)
+        if lock is None:  # somebody is just starting a reaper: it will find us
+            self.served = monotonic()
+            return
+        self.peers.close(self.runtime)
+        self.scan()
+        while self.unmet:
+            self._meet(self.unmet.popleft())
+        if self._at_rest():
+            self.log("exit", idle=True)
+            self.pool.close()
+            os._exit(0)  # both locks go with the process, together
+        self.served = monotonic()
+        self.peers.listen(self.runtime)
+        os.close(lock)
+
+    def status(self) -> "dict[str, Any]":
+        states: dict[str, int] = {}
+        for owner in self.owners.values():
+            states[owner.state] = states.get(owner.state, 0) + 1
+        return {
+            "pid": os.getpid(), "seconds": round(monotonic() - self.began, 3), "owners": states,
+            "workers": len(self.pool.workers), "jobs": self.pool.busy, "home": os.path.dirname(self.root),
+        }  # fmt: skip

@@ -1,0 +1,91 @@
+"""The owners that the reaper knows of, and the first look at one."""
+
+import os
+import signal
+
+from lastly.journal.record import decode
+from lastly.owner import Identity, boot_id, open_pidfd, pid_namespace
+
+WATCHED = "watched"  # it lives
+QUEUED = "queued"  # it is dead; a worker has it or will have it
+WAITING = "waiting"  # for the next attempt, or for somebody else's lease
+FINISHED = "finished"  # nothing owed; waits to be written into the history
+KEPT = "kept"  # not ours to judge: looked at again from time to time
+
+PAUSE = 0.02  # seconds to wait for a lease, doubled each time
+
+
+class Owner:
+    """One journal, and the process it belongs to as far as it can be watched."""
+
+    __slots__ = (
+        "died_at", "due", "epoch", "grace", "name", "path", "pause", "pidfd", "signals", "state", "wakeup"
+    )  # fmt: skip
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name = name
+        self.path = path
+        self.state = WATCHED
+        self.pidfd: int | None = None
+        self.died_at: float | None = None
+        self.pause = PAUSE
+        self.epoch = 0  # tells a timer whether it is still meant
+        self.wakeup: int | None = None
+        self.signals: frozenset[int] = frozenset()
+        self.grace = 0.0
+        self.due: object = None
+
+    def answered(self) -> None:
+        """The signal was answered, and the owner lives on."""
+        self.due = None
+
+    def kill(self) -> bool:
+        """SIGKILL, to exactly this process."""
+        if self.pidfd is None or self.state != WATCHED:
+            return False
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def pid_of(name: str) -> int | None:
+    """The pid in the name of a journal of this boot; None for another's."""
+    folder, _, file = name.partition("/")
+    pid = file.partition(".")[0]
+    return int(pid) if pid.isdecimal() and folder.endswith(f"-{boot_id()}") else None
+
+
+def look(path: str) -> tuple[str, int | None]:
+    """Decide what to do about a journal by its first line: WATCHED (with a pidfd, if one is to be had), QUEUED or KEPT."""
+    identity = _identity(path)
+    if identity is None:
+        return QUEUED, None  # a worker reads the rest, and keeps what it cannot read
+    if identity.boot != boot_id():
+        return QUEUED, None  # dead on this machine, unknown on another: settle() knows
+    if identity.pidns != pid_namespace():
+        return KEPT, None
+    try:
+        pidfd = open_pidfd(identity)
+    except OSError:
+        return WATCHED, None  # no descriptors left: asked again soon
+    return (QUEUED, None) if pidfd is None else (WATCHED, pidfd)
+
+
+def _identity(path: str) -> Identity | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        raw = os.read(fd, 16384)  # a regular file, or refused by whoever takes the lease
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    try:
+        record = decode(raw.partition(b"\n")[0])
+    except ValueError:
+        return None
+    return Identity.from_mapping(record) if record["kind"] == "owner" else None

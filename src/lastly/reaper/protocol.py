@@ -1,0 +1,79 @@
+"""What a program and the reaper say to each other, and where.
+
+One message is one packet of a SOCK_SEQPACKET socket: its length is known, a message is read whole or not at all, and
+nothing in a path can end it early. Inside is JSON. The socket lies in a folder that only its user can enter; it is
+not an abstract one, which every user of the machine could reach. Whoever speaks is known by SO_PEERCRED.
+
+    program → reaper   own       journal                this process owes what stands in this journal
+                       deadline  signals, grace         (with a descriptor) kill me if a signal is not answered in time
+                       calm                             the signal was answered, I live on
+                       sweep     force                  look again now; force: also what waits for its next attempt
+                       status
+                       quit                             exit; nothing is lost
+    reaper → program   {"ok": op, …} after it is true, {"no": op, "why": …} and the connection is closed
+"""
+
+import json
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = 1
+SOCKET = "reaper.sock"  # bound by the reaper
+RUN = "reaper.run"  # whoever holds the flock on it is the reaper
+LOCK = "reaper.lock"  # held while one starts or exits idle
+LIMIT = 8192  # bytes in one message
+IDLE = 30.0  # seconds without an owner after which the reaper exits
+
+SO_PEERPIDFD = 77  # Linux 6.5; not in the socket module of 3.11–3.13
+
+
+def encode(op: str, **fields: "Any") -> bytes:
+    """Make a request."""
+    return json.dumps({"v": VERSION, "op": op, **fields}).encode("ascii")
+
+
+def decode(raw: bytes) -> "dict[str, Any]":
+    """Read a message.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    if len(raw) > LIMIT:
+        raise ValueError("too long")
+    try:
+        message = json.loads(raw)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(message, dict):
+        raise ValueError("not an object")
+    return message
+
+
+def reply(message: "dict[str, Any]") -> bytes:
+    """Make an answer."""
+    return json.dumps(message).encode("ascii")
+
+
+class Address:
+    """The socket's path as the kernel takes it: at most 107 bytes, whatever the home is called.
+
+    A longer one goes through ``/proc/self/fd/N`` of its folder, held open as long as this object lives.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.path = os.path.join(folder, SOCKET)
+        self._fd = -1
+        if len(os.fsencode(self.path)) > 107:
+            self._fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.path = f"/proc/self/fd/{self._fd}/{SOCKET}"
+
+    def __enter__(self) -> str:
+        return self.path
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

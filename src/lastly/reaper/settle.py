@@ -1,0 +1,234 @@
+"""Settle one dead owner: prove that it is dead, take the lease, run what it owes, write down what became of it.
+
+The lease is the POSIX lock on the owner's journal. The owner held it while it lived; now whoever settles holds it, and
+the kernel takes it back from a settler that dies. What has been done is in the journal, so the next one goes on from
+there: at least once, never exactly once.
+
+What is owed runs by phase, then newest first, each whatever became of the ones before it. The words:
+
+    done      it ran, or there was nothing left to do
+    fail      it did not; ``next`` says when it is tried again (backoff doubled each time, with jitter)
+    abandon   given up: too many failures, or something else is there than what was planned (which stays untouched)
+    void      the boot is over, and the process to be killed with it
+"""
+
+import os
+import random
+import time
+
+from lastly.errors import NotOurs
+from lastly.journal.file import Journal
+from lastly.journal.replay import Item, Replay
+from lastly.reaper import execute
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+LONGEST = 300.0  # seconds of backoff
+_KILLS = frozenset({"lastly.actions:kill", "lastly.actions:kill_token"})
+
+
+class Outcome:
+    """What became of one journal.
+
+    Attributes:
+        state: ``final`` (nothing is owed any more), ``wait`` (something is tried again at ``next``), ``busy`` (somebody
+            else holds the lease), ``gone`` (no journal), ``alive`` (the owner lives, or nobody can tell), ``kept``
+            (there is something this version must neither run nor drop).
+        next: unix time of the next attempt, for ``wait``.
+        ran: one dict per cleanup that was run or settled: id, action, state, error, seconds.
+        why: for people.
+    """
+
+    __slots__ = ("next", "path", "ran", "state", "why")
+
+    def __init__(self, path: str, state: str, why: str = "", next: float | None = None) -> None:  # noqa: A002 - the journal's word
+        self.path = path
+        self.state = state
+        self.why = why
+        self.next = next
+        self.ran: list[dict[str, Any]] = []
+
+    def to_mapping(self) -> "dict[str, Any]":
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def settle(
+    path: str,
+    *,
+    by: str = "reaper",
+    force: bool = False,
+    only: int | None = None,
+    died_at: float | None = None,
+    announce: "Callable[[float], None] | None" = None,
+) -> Outcome:
+    """Run what the dead owner of the journal at ``path`` owes; a second call runs what is still owed.
+
+    Args:
+        by: who does this, for the history.
+        force: also run what waits for its next attempt.
+        only: just the cleanup with this number.
+        died_at: unix time at which the owner was seen to die, where that is known.
+        announce: called before something that may take long, with its limit in seconds.
+    """
+    try:
+        journal = Journal.take(path)
+    except OSError as error:
+        return Outcome(path, "kept", str(error))
+    if journal is None:
+        exists = os.path.lexists(path)
+        return Outcome(path, "busy" if exists else "gone", "somebody else has the lease" if exists else "")
+    try:
+        seen = journal.read()
+        if (refusal := _not_dead(seen)) is not None:
+            return refusal
+        return _Settling(journal, seen, by, died_at, announce).run(force, only)
+    finally:
+        journal.close()
+
+
+def _not_dead(seen: Replay) -> Outcome | None:
+    """Why this owner's cleanups must not be run, or None when they may."""
+    if seen.newer:
+        return Outcome(seen.path, "kept", "written by a later version of lastly")
+    if seen.identity is None:
+        return Outcome(seen.path, "kept", "the journal does not say whose it is")
+    alive = seen.identity.alive()
+    if alive is None:
+        return Outcome(seen.path, "alive", "its owner belongs to another machine or pid namespace")
+    return Outcome(seen.path, "alive", "its owner lives") if alive else None
+
+
+class _Settling:
+    """One journal under lease."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        seen: Replay,
+        by: str,
+        died_at: float | None,
+        announce: "Callable[[float], None] | None",
+    ) -> None:
+        self.journal = journal
+        self.seen = seen
+        self.by = by
+        self.announce = announce or (lambda _limit: None)
+        same_boot = seen.identity is not None and seen.identity.same_boot()
+        self.boot_over = not same_boot
+        if self.boot_over:
+            died_at = _booted_at()
+        self.not_after = int(died_at * 1e9) if died_at else None
+        self.outcome = Outcome(journal.path, "final")
+
+    def run(self, force: bool, only: int | None) -> Outcome:
+        due: list[float] = []
+        unknown: list[str] = []
+        for item in self.seen.pending():
+            if only is not None and item.id != only:
+                due.append(item.next or time.time())
+                continue
+            if execute.is_foreign(item.action):
+                unknown.append(item.action)
+                continue
+            again = self._one(item, force)
+            if again is not None:
+                due.append(again)
+        if due:
+            self.outcome.state, self.outcome.next = "wait", min(due)
+        elif unknown or self.seen.unknown:
+            self.outcome.state = "kept"
+            self.outcome.why = f"this version does not know {', '.join(unknown) or 'some of its records'}"
+        return self.outcome
+
+    def _one(self, item: Item, force: bool) -> float | None:
+        """Settle one cleanup; returns when it is to be tried again, if it is."""
+        if item.doubt:
+            return self._abandon(
+                item,
+                "the journal is damaged where this may have been released: look, then retry or forget it",
+            )
+        if self.boot_over and item.action in _KILLS:
+            return self._note(item, "void", self.journal.void, "the boot it belonged to is over")
+        if item.state == "running" and item.events[-1].get("by") != "owner":
+            # Whoever ran it died over it: that was an attempt, and it may be the cleanup that kills.
+            return self._failed(
+                item, f"attempt {item.attempts} ended with the death of who ran it", item.attempts
+            )
+        if item.next is not None and item.next > time.time() and not force:
+            return item.next
+        return self._attempt(item)
+
+    def _attempt(self, item: Item) -> float | None:
+        number = item.attempts + 1
+        self._write(self.journal.run, item.id, attempt=number, by=self.by, pid=os.getpid())
+        began = time.monotonic()
+        try:
+            execute.run(item, number, self.seen, not_after=self.not_after, announce=self.announce)
+        except NotOurs as error:
+            return self._abandon(item, str(error), attempt=number)
+        except Exception as error:
+            text = str(error) or type(error).__name__
+            if not isinstance(error, execute.ActionFailed):
+                text = f"{type(error).__name__}: {text}"
+            return self._failed(item, text, number, output=getattr(error, "output", ""))
+        took = time.monotonic() - began
+        try:
+            self.journal.done(item.id, by=self.by, took=round(took, 4))
+        except OSError as error:  # it is done, and will be done again: it must accept that
+            self.outcome.why = f"cannot write to the journal: {error}"
+            return time.time() + 5.0
+        self._say(item, "done", seconds=round(took, 4))
+        return None
+
+    def _failed(self, item: Item, error: str, number: int, *, output: str = "") -> float | None:
+        failures = 1 + sum(1 for event in item.events if event["kind"] == "fail")
+        if failures > item.retries:
+            return self._abandon(
+                item, f"gave up after attempt {number}: {error}", attempt=number, output=output
+            )
+        delay = min(item.backoff * 2.0 ** min(failures - 1, 30), LONGEST) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+        again = round(time.time() + delay, 3)
+        more = {"output": output[-2000:]} if output else {}
+        self._write(self.journal.fail, item.id, error, attempt=number, next=again, by=self.by, **more)
+        self._say(item, "failed", error)
+        return again
+
+    def _abandon(self, item: Item, reason: str, *, output: str = "", **more: "Any") -> float | None:
+        if output:
+            more["output"] = output[-2000:]
+        return self._note(item, "abandoned", self.journal.abandon, reason[:4000], by=self.by, **more)
+
+    def _note(
+        self, item: Item, state: str, write: "Callable[..., None]", reason: str, **more: "Any"
+    ) -> float | None:
+        if not self._write(write, item.id, reason, **more):
+            return time.time() + 5.0
+        self._say(item, state, reason)
+        return None
+
+    def _write(self, write: "Callable[..., None]", *args: "Any", **more: "Any") -> bool:
+        """Append a record; a full disk must not keep us from the cleanup that may free it."""
+        try:
+            write(*args, **more)
+        except OSError as error:
+            self.outcome.why = f"cannot write to the journal: {error}"
+            return False
+        return True
+
+    def _say(self, item: Item, state: str, error: str = "", seconds: float | None = None) -> None:
+        said = {
+            "id": item.id,
+            "action": item.action,
+            "state": state,
+            "error": error[:1000],
+            "seconds": seconds,
+        }
+        self.outcome.ran.append(said)
+
+
+def _booted_at() -> float:
+    """Unix time at which this kernel was started, by today's clock."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
