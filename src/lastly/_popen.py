@@ -30,8 +30,8 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # bytes or str, as its
     """Start a child as `subprocess.Popen` does, and end it with its whole tree when the scope closes.
 
     The end is: SIGTERM to all, `grace` seconds, SIGKILL until nobody is left. It comes however this program
-    ends, also for a child that has ended itself but left children of its own. As a context manager it waits for the
-    child, as subprocess does, then ends what remains; left by an exception, it does not wait.
+    ends, also for a child that has ended itself but left children of its own. As a context manager it waits
+    for the child, as subprocess does, then ends what remains; left by an exception, it does not wait.
 
     Args:
         args, …: as for `subprocess.Popen`. An `env` is used with one variable added, ``LASTLY_TOKEN``.

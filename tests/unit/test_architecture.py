@@ -23,7 +23,7 @@ LAYERS = """
     edges      __main__ cli _cli _run web integrations testing
     names      __init__
     app        app
-    ready      resources _async
+    ready      resources _popen _async
     seam       _durable _portable
     process    _root _signals _finish _scope _report _live _cleanup _closing _parallel _workers _reason _early
     reaper     reaper
