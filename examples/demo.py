@@ -309,9 +309,7 @@ def main() -> None:
     lastly.defer(shutil.rmtree, folder)
     stage = Stage(folder)
     stage.start_cloud()
-    say(
-        f"deploying {len(stage.commits)} commits of {stage.repository}, {len(ways)} ways to end, {len(STRATEGIES)} ways to clean up"
-    )
+    say(f"commits of {stage.repository}: {len(ways)} ways to end, with {len(STRATEGIES)} ways to clean up")
     results = perform(stage, ways)
     print("\n" + (markdown if options.markdown or options.into else table)(results))
     if options.into:

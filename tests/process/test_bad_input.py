@@ -145,7 +145,9 @@ def test_an_unmodified_program_runs_as_ever_when_the_home_cannot_be_used(
 
 AS_NOBODY = f"""
 import os
-import lastly, lastly.actions, lastly.resources, lastly._durable, tempfile  # their files may be out of reach afterwards
+# The files of the standard library may be out of this user's reach afterwards.
+import encodings.ascii, tempfile
+import lastly, lastly.actions, lastly.resources, lastly._durable
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 """
 
@@ -313,10 +315,10 @@ def test_a_disk_that_fills_up_later_loses_nothing_that_was_promised(place: Path,
         from lastly.errors import NotRecorded
         home, tmp = os.environ["LASTLY_HOME"], os.environ["TMPDIR"]
         lastly.temp_dir()
-        with open(home + "/fill", "wb") as file:
+        with open(home + "/fill", "wb", buffering=0) as file:
             try:
                 while file.write(bytes(1000)):
-                    file.flush()
+                    pass
             except OSError:
                 pass
         made = 1
