@@ -74,19 +74,21 @@ class Journal:
         Raises:
             NotRecorded: the home cannot be used, the disk is full, no descriptors are left, …
         """
-        identity = identity or Identity.current()
-        directory = home.owners_dir(identity.host, identity.boot)
-        stem = f"{identity.pid}.{identity.start}.{os.urandom(8).hex()}"
-        path = os.path.join(directory, f"{stem}.j")
-        header = _header(identity)
+        directory = home.state_path()
         try:
-            fd = _new_file(f"{path[:-2]}.tmp", encode(header))
+            identity = identity or Identity.current()
+            directory = home.owners_dir(identity.host, identity.boot)
+            stem = os.path.join(directory, f"{identity.pid}.{identity.start}.{os.urandom(8).hex()}")
+            path, header = f"{stem}.j", _header(identity)
+            fd = _new_file(f"{stem}.tmp", encode(header))
             try:
                 locks.take(fd)
-                os.rename(f"{path[:-2]}.tmp", path)
+                os.rename(f"{stem}.tmp", path)
             except BaseException:
-                _discard(fd, f"{path[:-2]}.tmp")
+                _discard(fd, f"{stem}.tmp")
                 raise
+        except NotRecorded:
+            raise
         except OSError as error:
             raise home.unusable(directory, error) from error
         made = cls(path, fd, header, 1)
