@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "App", "AsyncScope", "Popen", "Scope", "action", "actions", "defer", "defer_early", "exit_reason", "install",
-    "pid_file", "register", "temp_dir", "temp_file", "unregister",
+    "App", "AsyncScope", "Popen", "Scope", "action", "actions", "defer", "defer_early", "exit_reason",
+    "install", "pid_file", "register", "temp_dir", "temp_file", "unregister",
 ]  # fmt: skip
 
 # PEP 562: where each of the other names is. A module of the same name is the name itself.

@@ -70,6 +70,8 @@ class Cleanup(partial):  # type: ignore[type-arg]  # partial is generic for mypy
     durable: bool = False
     # A scope or pool that closes as one cleanup of another: it is given the time, not a thread.
     nested: "Scope | None" = None
+    # To be left in the task that entered it: see _async.
+    _here: bool = False
 
     @property
     def name(self) -> str:
@@ -123,6 +125,11 @@ class Cleanup(partial):  # type: ignore[type-arg]  # partial is generic for mypy
         # Nothing between these two lines calls anything: no other thread can take it in between.
         if self in stack:
             stack[self] = value
+        if value != HERE:
+            from lastly import _early
+
+            if _early.NO_LATE_THREADS:  # so that the threads can be started in time
+                _early.arm()
         return self
 
     def __repr__(self) -> str:

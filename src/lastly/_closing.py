@@ -1,16 +1,20 @@
 """How a scope closes: every cleanup is tried, newest first, each popped before it runs.
 
-The loop is written so that no Ctrl-C can lose a cleanup. `KeyboardInterrupt` is raised by Python's handler where
-the interpreter looks for signals: after a call, on a jump back, on entering a function. With ``cleanup = pop()``
-it could come after the call and before the assignment: popped, and never run. ``for … in iter(pop, ())`` has the
-iterator in C call popitem, and no check stands between its return and the assignment; what is left are the inside
-of a cleanup, and the gap between two of them where nothing is in hand.
+The loop is written so that no Ctrl-C can lose a cleanup. `KeyboardInterrupt` is raised by Python's handler
+where the interpreter looks for signals: after a call, on a jump back, on entering a function. With
+``cleanup = pop()`` it could come after the call and before the assignment: popped, and never run. ``for …
+in iter(pop, ())`` has the iterator in C call popitem, and no check stands between its return and the
+assignment; what is left are the inside of a cleanup, and the gap between two of them where nothing is in
+hand.
 
-A cleanup that is cut by an exception which is not an `Exception` does not stop the others either. What is raised
-in the end is decided in `settle`.
+A cleanup that is cut by an exception which is not an `Exception` does not stop the others either. What is
+raised in the end is decided in `settle`.
 """
 
 import time
+
+from lastly._cleanup import HERE, finish
+from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,16 +26,15 @@ if TYPE_CHECKING:
 
     Failure = tuple[Cleanup | None, BaseException]
 
-from lastly._cleanup import HERE, finish
-from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
+clock = time.monotonic
 
-clock = time.perf_counter
-
-# Scopes being closed, newest last, and the thread that does it. Signal handlers look here: a request to stop that
-# comes while the main thread closes a scope must not cut the cleanup short.
+# Scopes being closed, newest last, and the thread that does it. Signal handlers look here: a request to
+# stop that comes while the main thread closes a scope must not cut the cleanup short.
 closing: "dict[Scope, int]" = {}
 # Called in a thread that has come out of its outermost close; may raise: see _signals.
 released: "Callable[[], None] | None" = None
+# When the process is to be gone, on `clock`; None: no limit. Set at the first signal after install(grace=…).
+deadline: "float | None" = None
 
 # Up to so many cleanups are timed one by one; looking at the clock costs as much as running an empty cleanup.
 TIMED = 256
@@ -41,21 +44,23 @@ class Budget:
     """A grace, divided.
 
     First come first served would give all of it to the first cleanup that hangs, and the oldest resources, on
-    which the others rest, would be skipped. Equal parts would cut short the one that honestly needs longer. So
-    half of the grace is reserved, in equal parts, and the other half is for whoever needs it. A part that was not
-    used up goes to those that follow.
+    which the others rest, would be skipped. Equal parts would cut short the one that honestly needs longer.
+    So half of the grace is reserved, in equal parts, and the other half is for whoever needs it. A part
+    that was not used up goes to those that follow.
     """
 
-    __slots__ = ("end", "part")
+    __slots__ = ("beyond", "end", "part")
 
-    def __init__(self, grace: float, count: int) -> None:
+    def __init__(self, grace: float, count: int, beyond: int = 0) -> None:
+        """Divide `grace` seconds among `count` cleanups, and `beyond` more of other scopes."""
         self.end = clock() + grace
-        self.part = grace / (2 * max(count, 1))
+        self.beyond = beyond
+        self.part = grace / (2 * max(count + beyond, 1))
 
     def limit(self, following: int) -> float:
         """Return the seconds for the next cleanup, when so many come after it; 0.0: the time is over."""
         left = self.end - clock()
-        return max(0.0, min(left, max(self.part, left - following * self.part)))
+        return max(0.0, min(left, max(self.part, left - (following + self.beyond) * self.part)))
 
 
 def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
@@ -63,28 +68,29 @@ def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") ->
     stack = scope._stack
     pop = stack.popitem
     cleanup: Cleanup | None = None
+    count = 0
     try:
         if budget is not None or len(stack) <= TIMED:
             for cleanup, limit in iter(pop, ()):
                 step(scope, cleanup, limit, budget, failures)
-                cleanup = None
+                cleanup = None  # noqa: PLW2901  # nothing in hand
         else:
             for cleanup, limit in iter(pop, ()):
                 scope._current = cleanup
                 if limit is None:
+                    count += 1
                     if (result := cleanup()) is not None:
                         finish(result)
-                    scope._untimed += 1
                 else:
                     step(scope, cleanup, limit, None, failures)
-                cleanup = None
+                cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
+        scope._untimed += count
         if cleanup is None:
             if error.__class__ is not KeyError:  # an interrupt between two cleanups
                 failures.append((None, error))
             return  # popitem: empty, or so it was a moment ago
-        scope._untimed += 1
-        failures.append((cleanup, error))
+        failures.append((cleanup, without_us(error)))
 
 
 def step(
@@ -102,8 +108,16 @@ def step(
         run(cleanup, bound(cleanup, limit, budget, len(scope._stack)))
     except BaseException as error:
         outcome, text = outcome_of(error), repr(error)
-        failures.append((cleanup, error))
+        failures.append((cleanup, without_us(error)))
     scope._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))
+
+
+def without_us(error: BaseException) -> BaseException:
+    """Take this library's frames off the top of a traceback: it begins in the cleanup, as atexit's does."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lastly._"):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
 
 
 def outcome_of(error: BaseException) -> str:
@@ -179,8 +193,10 @@ def too_late(cleanup: "Cleanup", what: str, outcome: str) -> CleanupTimeout:
 def settle(scope: "Scope", failures: "list[Failure]", body: "BaseException | None") -> None:
     """Decide what leaves the scope; returns when the body's own exception is to go on.
 
-    1. A request to stop from outside that cut a cleanup (Ctrl-C, a signal) goes on, unless the body already ends
-       by something that no ``except Exception`` stops: who asked to stop must not find the program running on.
+    1. A request to stop from outside that cut a cleanup (Ctrl-C, a signal) goes on, unless the body already
+    ends
+       by something that no ``except Exception`` stops: who asked to stop must not find the program running
+       on.
     2. The body's exception goes on, with a note per failed cleanup.
     3. After a clean body: what ``sys.exit()`` or another such exception in a cleanup asked for, with notes.
     4. After a clean body: `CleanupFailed` with all of them.

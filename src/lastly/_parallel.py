@@ -62,5 +62,5 @@ class Parallel(Scope):
             _closing.await_job(job, start + allowed - clock() if allowed != HERE else HERE)
         except BaseException as exc:
             outcome, text = _closing.outcome_of(exc), repr(exc)
-            failures.append((cleanup, exc))
+            failures.append((cleanup, _closing.without_us(exc)))
         self._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))

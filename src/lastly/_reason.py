@@ -1,10 +1,10 @@
 """Why the program, or the body of a scope, is ending."""
 
+from lastly.errors import CaughtSignal, signal_name
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-from lastly.errors import CaughtSignal, signal_name
 
 
 class ExitReason:

@@ -12,7 +12,8 @@ class Entry:
     Attributes:
         name: the cleanup's.
         seconds: how long it was waited for.
-        outcome: ``done``, ``failed``, ``timeout`` (no longer waited for), ``skipped`` (no time was left to begin
+        outcome: ``done``, ``failed``, ``timeout`` (no longer waited for), ``skipped`` (no time was left to
+        begin
             it) or ``interrupted`` (cut by a signal or ``sys.exit``).
         error: the error as text, or None.
         cleanups: the entries of a scope that closed as one cleanup of this one.
@@ -23,8 +24,12 @@ class Entry:
     __slots__ = ("cleanups", "error", "name", "outcome", "seconds", "start")
 
     def __init__(self, raw: "Any") -> None:
-        self.name, self.start, end, self.outcome, self.error, nested = raw
-        self.seconds: float = end - self.start
+        self.name: str = raw[0]
+        self.start: float = raw[1]
+        self.seconds: float = raw[2] - raw[1]
+        self.outcome: str = raw[3]
+        self.error: str | None = raw[4]
+        nested = raw[5]
         self.cleanups: tuple[Entry, ...] = () if nested is None else nested.report.entries
 
     def as_dict(self) -> "dict[str, Any]":

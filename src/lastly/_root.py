@@ -4,7 +4,7 @@ import atexit
 import os
 import sys
 
-from lastly import _closing, _scope
+from lastly import _closing, _early, _scope
 from lastly._cleanup import Cleanup
 from lastly._reason import ExitReason
 from lastly._scope import CLOSED, OPEN, UNOPENED, Scope
@@ -12,8 +12,10 @@ from lastly._scope import CLOSED, OPEN, UNOPENED, Scope
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
     from typing import Any, TypeVar
 
+    from lastly._closing import Failure
     from lastly._report import Report
 
     F = TypeVar("F", bound=Callable[..., Any])
@@ -25,12 +27,24 @@ reason: "ExitReason | None" = None
 class Root(Scope):
     """The scope of the process. There is one: `lastly.defer` and its siblings are its methods."""
 
-    __slots__ = ("_armed",)
+    __slots__ = ("_armed", "_before", "_grace")
 
     def __init__(self) -> None:
         super().__init__("root")
         self._shut = UNOPENED
         self._armed = False
+        self._before: list[Failure] = []  # what failed before the threads were joined
+
+    @property
+    def grace(self) -> "float | None":
+        """The process's total for all cleanups at exit."""
+        return self._grace
+
+    @grace.setter
+    def grace(self, value: "float | None") -> None:
+        self._grace = value
+        if value is not None and _early.NO_LATE_THREADS:
+            _early.arm()
 
     def _late(self, cleanup: Cleanup) -> None:
         if self._shut == CLOSED:
@@ -44,12 +58,26 @@ class Root(Scope):
         if not self._armed:
             self._armed = True
             atexit.register(close_for_exit)
+            if _early.NO_LATE_THREADS and os.isatty(2):
+                _early.arm()  # for the live line's thread
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            # A multiprocessing worker ends by os._exit, without atexit; this is what it runs instead.
+            from multiprocessing.util import Finalize
+
+            Finalize(None, close_for_exit, exitpriority=0)
+
+    def defer_early(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
+        _early.arm()
+        return super().defer_early(fn, *args, **kwargs)
+
+    defer_early.__doc__ = Scope.defer_early.__doc__
 
     def register(self, fn: "F", /, *args: "Any", **kwargs: "Any") -> "F":
         """Have ``fn(*args, **kwargs)`` run at exit; return `fn`: what `atexit.register` does.
 
-        Newest first, twice if registered twice, usable as a decorator. Unlike with atexit, a function registered
-        by a cleanup at exit runs too, and a failing one turns the exit status 0 into 1.
+        Newest first, twice if registered twice, usable as a decorator. Unlike with atexit, a function
+        registered by a cleanup at exit runs too, and a failing one turns the exit status 0 into 1.
         """
         self.defer(fn, *args, **kwargs)
         return fn
@@ -76,9 +104,21 @@ register = root.register
 unregister = root.unregister
 
 
+def before_join() -> None:
+    """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
+    root._drain_early(root._before)
+    limited = sum(1 for limit in root._stack.values() if limit is not None)
+    graced = root.grace is not None or _closing.deadline is not None
+    if count := len(root._stack) if graced else limited:
+        from lastly import _workers
+
+        _workers.reserve(count)
+
+
 def close_for_exit() -> None:
     """Run the root scope's cleanups; print what failed as atexit does, and let the status tell."""
-    failures = root._run_all(None if reason is None else reason.exception)
+    failures = root._before + root._run_all(None if reason is None else reason.exception)
+    root._before = []
     if not failures:
         return
     status = 0
@@ -102,7 +142,8 @@ def complain(cleanup: "Cleanup | None", error: BaseException) -> None:
         import traceback
 
         text = "".join(traceback.format_exception(error))
-        print(f"Exception in cleanup {name}:\n{text}", end="", file=sys.stderr, flush=True)
+        sys.stderr.write(f"Exception in cleanup {name}:\n{text}")
+        sys.stderr.flush()
     except Exception:
         try:
             os.write(2, f"Exception in cleanup {name}: {error!r}\n".encode(errors="backslashreplace"))
@@ -110,11 +151,43 @@ def complain(cleanup: "Cleanup | None", error: BaseException) -> None:
             pass
 
 
+def connect(signals: "ModuleType") -> None:
+    """Let `_signals` know what a closing scope looks like, and learn from it of signals and deadlines."""
+    signals.closing.add(Scope._run_all.__code__)
+    signals.describe = describe
+    signals.announce = announce
+    _closing.released = signals.raise_due
+    if _early.NO_LATE_THREADS:
+        _early.arm()
+
+
+def announce(signum: int, deadline: "float | None") -> None:
+    """Note why the process ends and by when; called in a signal handler."""
+    global reason
+    reason = ExitReason(signal=signum, code=128 + signum)
+    _closing.deadline = deadline
+
+
+def describe() -> str:
+    """Say what is running and what is left, in a few words."""
+    scopes = [scope for scope in _closing.closing if scope._current is not None]
+    running = scopes[-1]._current if scopes else None
+    pending = (
+        [c for scope in [*reversed(scopes), root] for c in scope._pending()] if scopes else root._pending()
+    )
+    names = list(dict.fromkeys(c.name for c in pending))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    parts = [f"running {running.name}"] if running is not None else []
+    if names:
+        parts.append(f"{len(set(map(id, pending)))} left: {', '.join(names[:3])}{more}")
+    return "; ".join(parts) or "nothing is left"
+
+
 def exit_reason() -> "ExitReason | None":
     """Return why the program, or the body of the scope that is closing, ends; None while nothing ends.
 
-    A signal, an exception or an exit code. The code that ``sys.exit()`` was given is known inside scopes and once
-    `lastly.install` or an `App` is there; otherwise the reason says only that the end was reached.
+    A signal, an exception or an exit code. The code that ``sys.exit()`` was given is known inside scopes
+    and once `lastly.install` or an `App` is there; otherwise the reason says only that the end was reached.
 
     .. versionadded:: 0.1
     """
@@ -129,15 +202,16 @@ def exit_reason() -> "ExitReason | None":
 
 
 def report() -> "Report":
-    """Return what the process's scope has run so far, how long it took and how it ended: see `Scope.report`."""
+    """Return what the process's scope has run so far, how long and how it went: see `Scope.report`."""
     return root.report
 
 
 def _in_child() -> None:
     global reason
-    reason = None
+    reason = _closing.deadline = None
     root._closer = None
     root._shut = UNOPENED
+    root._before = []
     _scope._scopes.add(root._ref)
 
 

@@ -1,15 +1,16 @@
 """Scope: a stack of cleanups that all run, newest first, when it closes.
 
 No lock guards the stack. Every step that two threads might take at once is a single operation on the dict: a
-cleanup is put in by one store, and taken out by popitem (to run), by del (to detach) or by del (to run early);
-whoever takes it out has it, so that it runs once. One race is left: a thread defers while another finds the stack
-empty and closes. The closer sets the flag and *then* looks once more; the deferrer stores and *then* looks at the
-flag. Whichever comes second sees the other, and a cleanup that came too late is taken out again by its own thread
-(`ScopeClosed`) or has been run by the closer: never both, never neither.
+cleanup is put in by one store, and taken out by popitem (to run), by del (to detach) or by del (to run
+early); whoever takes it out has it, so that it runs once. One race is left: a thread defers while another
+finds the stack empty and closes. The closer sets the flag and *then* looks once more; the deferrer stores
+and *then* looks at the flag. Whichever comes second sees the other, and a cleanup that came too late is
+taken out again by its own thread (`ScopeClosed`) or has been run by the closer: never both, never neither.
 """
 
 import _thread
 import os
+import sys
 
 from lastly import _closing
 from lastly._action import Action
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import timedelta
     from types import TracebackType
-    from typing import Any, TypeVar
+    from typing import Any, Self, TypeVar
     from weakref import ref
 
     from lastly._cleanup import Stack
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from lastly._report import Report
 
     T = TypeVar("T")
-    Self = TypeVar("Self", bound="Scope")
 else:
     from _weakref import ref
 
@@ -40,8 +40,8 @@ OPEN, UNOPENED, CLOSED = 0, 1, 2
 
 # All scopes, so that a forked child can empty them.
 _scopes: "set[ref[Scope]]" = set()
-# What a forked child found in its parent's scopes. Kept for ever: dropping it might run finalizers, which are the
-# parent's business too.
+# What a forked child found in its parent's scopes. Kept for ever: dropping it might run finalizers, which
+# are the parent's business too.
 _parents: "list[object]" = []
 
 
@@ -53,9 +53,10 @@ class Scope:
 
     Args:
         name: what messages and reports call it.
-        grace: seconds, or a timedelta, that closing may take in all; None: as long as it takes. With a grace each
-            cleanup runs in a thread of its own that can be left behind when it hangs (see `Cleanup.within`, also
-            for how to have one run in the closing thread). Half of the grace is reserved in equal parts.
+        grace: seconds, or a timedelta, that closing may take in all; None: as long as it takes. With a
+            grace each cleanup runs in a thread of its own that can be left behind when it hangs (see
+            `Cleanup.within`, also for how to have one run in the closing thread). Half of the grace is
+            reserved in equal parts.
 
     Warns:
         ResourceWarning: it was garbage-collected with cleanups pending.
@@ -64,8 +65,8 @@ class Scope:
     """
 
     __slots__ = (
-        "__weakref__", "_body", "_closer", "_current", "_early", "_ran", "_ref", "_shut", "_stack", "_untimed",
-        "grace", "name",
+        "__weakref__", "_body", "_closer", "_current", "_early", "_ran", "_ref", "_shut", "_stack",
+        "_untimed", "grace", "name",
     )  # fmt: skip
 
     def __init__(self, name: "str | None" = None, *, grace: "float | timedelta | None" = None) -> None:
@@ -87,10 +88,10 @@ class Scope:
     def defer(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
         """Have ``fn(*args, **kwargs)`` run when the scope closes; return its handle.
 
-        Deferred twice, it runs twice. As a decorator it leaves the handle in the function's place, which can be
-        called like it. Deferring an action (`lastly.action`, `lastly.actions`) is durable: it is written down
-        before this returns. An ``async def`` function is awaited, by `asyncio.run`; in a running event loop use
-        `AsyncScope`.
+        Deferred twice, it runs twice. As a decorator it leaves the handle in the function's place, which
+        can be called like it. Deferring an action (`lastly.action`, `lastly.actions`) is durable: it is
+        written down before this returns. An ``async def`` function is awaited, by `asyncio.run`; in a
+        running event loop use `AsyncScope`.
 
         Raises:
             ScopeClosed: the scope has run its cleanups.
@@ -111,9 +112,10 @@ class Scope:
     def defer_early(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
         """Have a request to stop run before all other cleanups; return its handle.
 
-        On the root scope that is before CPython waits for threads and shuts executors down, which it does *before*
-        anything else runs at exit: ``defer_early(stop.set)`` ends a worker thread that would otherwise be waited
-        for without end, ``defer_early(scheduler.shutdown)`` finds the scheduler's executors alive.
+        On the root scope that is before CPython waits for threads and shuts executors down, which it does
+        *before* anything else runs at exit: ``defer_early(stop.set)`` ends a worker thread that would
+        otherwise be waited for without end, ``defer_early(scheduler.shutdown)`` finds the scheduler's
+        executors alive.
 
         Raises:
             ScopeClosed: the scope has run its cleanups.
@@ -132,8 +134,8 @@ class Scope:
     def enter(self, manager: "AbstractContextManager[T]") -> "T":
         """Enter a context manager and leave it when the scope closes; return what entering gives.
 
-        It is left as after a body without an error: an exception cannot be swallowed by it. Entering a `Scope`
-        nests it.
+        It is left as after a body without an error: an exception cannot be swallowed by it. Entering a
+        `Scope` nests it.
         """
         kind = type(manager)
         try:
@@ -149,15 +151,17 @@ class Scope:
             leave(manager, None, None, None)
             raise
         cleanup.named(f"{kind.__qualname__}.__exit__")
-        if isinstance(manager, Scope):
-            cleanup.nested = manager
+        entered: object = manager
+        if isinstance(entered, Scope):
+            cleanup.nested = entered
         return value
 
     def parallel(self, name: "str | None" = None, *, grace: "float | timedelta | None" = None) -> "Parallel":
         """Return a scope whose cleanups run at the same time, each in a thread.
 
-        It closes as one cleanup of this scope: after what is deferred to this scope later, before what was deferred
-        earlier. Its ``with`` block only gathers: leaving it closes nothing. `grace` is for all of them.
+        It closes as one cleanup of this scope: after what is deferred to this scope later, before what was
+        deferred earlier. Its ``with`` block only gathers: leaving it closes nothing. `grace` is for all of
+        them.
         """
         from lastly._parallel import Parallel
 
@@ -168,7 +172,7 @@ class Scope:
         return pool
 
     def planned(self, action: "Any", /, *args: "Any", **kwargs: "Any") -> "Any":
-        """Write an action down before its resource exists: ``with scope.planned(…) as plan`` creates it inside."""
+        """Write an action down before its resource exists: ``with scope.planned(…) as plan`` creates it."""
         from lastly import _durable
 
         return _durable.planned(self, action, args, kwargs)
@@ -191,7 +195,7 @@ class Scope:
         """
         self._close(None)
 
-    def __enter__(self: "Self") -> "Self":
+    def __enter__(self) -> "Self":
         if self._shut == CLOSED:
             raise ScopeClosed(f"{self._title} is closed: make a new one")
         return self
@@ -222,7 +226,7 @@ class Scope:
         self._body = body
         _closing.closing[self] = me
         try:
-            self._drain_all(failures, self.grace if limit is None else min(limit, self.grace or limit))
+            self._drain_all(failures, self._budget(limit))
         finally:
             _closing.closing.pop(self, None)
             self._closer = self._current = None
@@ -234,8 +238,18 @@ class Scope:
                 failures.append((None, error))
         return failures
 
-    def _drain_all(self, failures: "list[Failure]", grace: "float | None") -> None:
-        budget = None if grace is None else _closing.Budget(grace, len(self._stack))
+    def _budget(self, limit: "float | None") -> "_closing.Budget | None":
+        """Return what there is to spend: the scope's grace, the outer scope's, the process's."""
+        times = [time for time in (self.grace, limit) if time is not None]
+        beyond = 0
+        if _closing.deadline is not None:
+            times.append(max(_closing.deadline - _closing.clock(), 0.0))
+            # Scopes that are still open will close before the deadline too: they are the older ones.
+            others = [reference() for reference in list(_scopes) if reference is not self._ref]
+            beyond = sum(len(scope) for scope in others if scope is not None and scope._closer is None)
+        return _closing.Budget(min(times), len(self._stack), beyond) if times else None
+
+    def _drain_all(self, failures: "list[Failure]", budget: "_closing.Budget | None") -> None:
         while True:
             try:
                 if self._early:
@@ -259,11 +273,8 @@ class Scope:
 
     def _late(self, cleanup: Cleanup) -> None:
         """Deal with a cleanup that was deferred to a scope which is not open."""
-        try:
-            del cleanup._stack[cleanup]
-        except KeyError:
-            return  # the closer took it, and runs it
-        raise ScopeClosed(f"{self._title} is closed: {cleanup.name} was not deferred and will not run")
+        if cleanup.detach():  # else the closer took it, and runs it
+            raise ScopeClosed(f"{self._title} is closed: {cleanup.name} was not deferred and will not run")
 
     def _defer_durable(self, action: "Any", args: "Any", kwargs: "Any") -> Cleanup:
         if self._shut == CLOSED:
@@ -330,16 +341,20 @@ class Scope:
 
 
 def _in_child() -> None:
-    """Empty all scopes after a fork: what is in them is the parent's. The handles find nothing to run either."""
+    """Empty all scopes after a fork: what is in them is the parent's. The handles run nothing either."""
     for reference in _scopes:
         scope = reference()
         if scope is None:
             continue
+        if scope._closer != _thread.get_ident():
+            scope._closer = None  # that thread is not here
         for stack in (scope._stack, scope._early):
             if stack:
                 _parents.append(list(stack))
                 stack.clear()
     _closing.closing.clear()
+    if workers := sys.modules.get("lastly._workers"):
+        workers.forget()
 
 
 os.register_at_fork(after_in_child=_in_child)

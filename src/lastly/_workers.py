@@ -1,20 +1,24 @@
 """Threads to run cleanups in that may have to be left behind.
 
 No way exists of no longer waiting for a Python call but to have it made by another thread. These come from
-`_thread`: `threading` costs an import, and its threads would be waited for at exit, which is what must not happen.
+`_thread`: `threading` costs an import, and its threads would be waited for at exit, which is what must not
+happen.
 
-At exit, from 3.12 on, no thread can be started any more once the non-daemon ones are joined. `reserve` starts them
-before that; without one, `start` says so and the caller runs the cleanup itself, without a limit.
+At exit, from 3.12 on, no thread can be started any more once the non-daemon ones are joined. `reserve`
+starts them before that; without one, `start` says so and the caller runs the cleanup itself, without a
+limit.
 """
 
 import _contextvars
 import _thread
 
+from lastly._cleanup import finish
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lastly._cleanup import Cleanup
+    from collections.abc import Callable
 
-from lastly._cleanup import finish
+    from lastly._cleanup import Cleanup
 
 # How long a thread waits for another cleanup before it ends: a closing scope has the next one at once.
 LINGER = 0.2
@@ -28,10 +32,11 @@ _linger = LINGER
 class Job:
     """One cleanup in another thread; `done` is released when it has ended."""
 
-    __slots__ = ("cleanup", "context", "done", "error")
+    __slots__ = ("cleanup", "context", "done", "error", "tell")
 
-    def __init__(self, cleanup: "Cleanup") -> None:
+    def __init__(self, cleanup: "Cleanup", tell: "Callable[[], object] | None") -> None:
         self.cleanup = cleanup
+        self.tell = tell
         self.context = _contextvars.copy_context()
         self.done = _thread.allocate_lock()
         self.done.acquire()
@@ -44,6 +49,11 @@ class Job:
             self.error = error
         finally:
             self.done.release()
+        if self.tell is not None:
+            try:
+                self.tell()
+            except RuntimeError:  # the event loop is closed: nobody waits any more
+                pass
 
     def _call(self) -> None:
         if (result := self.cleanup()) is not None:
@@ -73,9 +83,9 @@ class _Worker:
                     return
 
 
-def start(cleanup: "Cleanup") -> "Job | None":
-    """Run a cleanup in another thread; None when no thread can be had."""
-    job = Job(cleanup)
+def start(cleanup: "Cleanup", tell: "Callable[[], object] | None" = None) -> "Job | None":
+    """Run a cleanup in another thread, which calls `tell` when it has ended; None: no thread can be had."""
+    job = Job(cleanup, tell)
     try:
         worker = _idle.pop()
     except IndexError:
@@ -90,7 +100,7 @@ def start(cleanup: "Cleanup") -> "Job | None":
 
 
 def reserve(count: int) -> None:
-    """Have threads waiting for the exit, when none can be started; they do not end before the process does."""
+    """Have threads waiting for the exit, when none can be started; they do not end before it."""
     global _linger
     _linger = _thread.TIMEOUT_MAX
     for _ in range(min(count, MANY) - len(_idle)):
