@@ -8,7 +8,7 @@ DEV    := $(VENV)/.installed-dev
 PYTHONS ?= python3.11 python3.12 python3.13
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench test-all clean help
+.PHONY: demo test check bench test-all docs clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo 'make check     ruff, mypy, and the tests that hold the architecture'
 	@echo 'make bench     benchmarks, as ratios to their peers in the same run'
 	@echo 'make test-all  all tests with every Python on PATH, 3.11 to 3.13'
+	@echo 'make docs      the reference pages, from the docstrings'
 	@echo 'make clean     remove the environments that these commands have made'
 
 $(DEMO): pyproject.toml scripts/venv
@@ -57,6 +58,9 @@ test-all:
 	if [ -z "$$found" ]; then echo "make: none of '$(PYTHONS)' is here; name some: make test-all PYTHONS=…" >&2; exit 1; fi; \
 	if [ -n "$$failed" ]; then echo "make: tests failed with Python$$failed (of$$found)" >&2; exit 1; fi; \
 	echo "All tests pass with Python$$found"
+
+docs: $(DEV)
+	@$(PY) scripts/reference.py
 
 clean:
 	rm -rf $(VENV) .venvs

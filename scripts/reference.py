@@ -1,0 +1,132 @@
+"""Fill the reference pages from the docstrings: ``python scripts/reference.py [--check]``.
+
+What stands between ``<!-- api: lastly.Scope -->`` and ``<!-- /api -->`` in docs/reference/*.md is written by
+this program; everything around it by people. ``--check`` writes nothing and ends with 1 when a page is out of
+date.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+PAGES = Path(__file__).resolve().parents[1] / "docs" / "reference"
+BLOCK = re.compile(r"(<!-- api: ([\w.]+) -->\n).*?(<!-- /api -->)", re.DOTALL)
+SECTION = re.compile(r"^(Args|Attributes|Raises|Warns|Returns|Yields):\s*$")
+HIDDEN = {"expect", "confirmed"}  # arguments that only the journal gives
+
+
+def find(path: str) -> Any:
+    """The object that a dotted path from ``lastly`` names."""
+    import lastly
+
+    value: Any = lastly
+    words = path.split(".")[1:]
+    for i, word in enumerate(words):
+        try:
+            value = getattr(value, word)
+        except AttributeError:
+            __import__(".".join(["lastly", *words[: i + 1]]))
+            value = getattr(value, word)
+    return value
+
+
+def signature(name: str, value: Any) -> str:
+    """How it is called, without quotes around annotations and without ``self``."""
+    function = getattr(value, "fn", value)
+    try:
+        found = inspect.signature(function)
+    except (TypeError, ValueError):
+        return name
+    keep = [p for p in found.parameters.values() if p.name != "self" and p.name not in HIDDEN]
+    text = str(found.replace(parameters=keep))
+    text = re.sub(r"(: |-> )(['\"])(.*?)\2", r"\1\3", text)
+    return name + re.sub(r"\blastly\.(\w+\.)*", "", text)
+
+
+def markdown(doc: str) -> str:
+    """A docstring as Markdown: sections become lists, the rest stays."""
+    out: list[str] = []
+    inside = None
+    for line in inspect.cleandoc(doc).splitlines():
+        if heading := SECTION.match(line):
+            inside = heading[1]
+            out += ["", f"**{'Arguments' if inside == 'Args' else inside}**", ""]
+        elif line.startswith(".. versionadded::"):
+            inside = None
+            out += ["", f"*Since {line.split('::')[1].strip()}.*"]
+        elif inside and line.startswith("    ") and (item := re.match(r"    ([\w*, .]+): (.*)", line)):
+            out.append(f"* `{item[1]}`: {item[2]}")
+        elif inside and line.startswith("  "):
+            out.append("  " + line.strip())
+        else:
+            if line:
+                inside = None
+            out.append(line)
+    text = re.sub(r"``([^`]+)``", r"`\1`", "\n".join(out))
+    text = re.sub(r"(?m)^(.*)::$", r"\1:", text)
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def entry(title: str, value: Any, level: str) -> list[str]:
+    """A heading, the signature, the text."""
+    callable_ = value.fget is None if isinstance(value, property) else callable(value)
+    lines = [f"{level} {title}", ""]
+    if callable_ and not (isinstance(value, type) and issubclass(value, BaseException)):
+        lines += ["```py", signature(title, value), "```", ""]
+    elif isinstance(value, type):
+        bases = ", ".join(f"`{base.__name__}`" for base in value.__bases__)
+        lines += [f"An exception: {bases}.", ""]
+    return [*lines, markdown(value.__doc__ or ""), ""]
+
+
+def members(owner: type) -> list[tuple[str, Any]]:
+    """Public methods and properties that say something, in the order of the source."""
+    found: dict[str, Any] = {}
+    for base in owner.__mro__:
+        if not base.__module__.startswith("lastly"):
+            break
+        if base is not owner and getattr(sys.modules["lastly"], base.__name__, None) is base:
+            break  # it has an entry of its own
+        for name, raw in vars(base).items():
+            value = raw.__func__ if isinstance(raw, classmethod | staticmethod) else raw
+            if not name.startswith("_") and isinstance(value, FunctionType | property) and value.__doc__:
+                found.setdefault(name, value)
+    return list(found.items())
+
+
+def describe(path: str) -> str:
+    """All that the reference says about one name."""
+    try:
+        value = find(path)
+    except (AttributeError, ImportError) as error:
+        raise SystemExit(f"docs/reference names {path}, and it is not there: {error}") from error
+    name = path.removeprefix("lastly.")
+    lines = entry(name, value, "##")
+    if isinstance(value, type) and not issubclass(value, BaseException):
+        for member, method in members(value):
+            lines += entry(f"{name}.{member}", method, "###")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Write or check all pages."""
+    stale = []
+    for page in sorted(PAGES.glob("*.md")):
+        before = page.read_text(encoding="utf-8")
+        after = BLOCK.sub(lambda m: f"{m[1]}{describe(m[2])}{m[3]}", before)
+        if before != after:
+            stale.append(page.name)
+            if "--check" not in sys.argv:
+                page.write_text(after, encoding="utf-8")
+    if stale:
+        print(("out of date: " if "--check" in sys.argv else "written: ") + ", ".join(stale))
+    return bool(stale) and "--check" in sys.argv
+
+
+if __name__ == "__main__":
+    sys.exit(main())
