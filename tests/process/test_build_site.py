@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from harness import ROOT, Program, Programs, wait_until
+from harness import ROOT, Program, Programs, reaper_of, wait_process_gone, wait_until
 
 sys.path.insert(0, str(ROOT / "examples"))
 from leftovers import Left, Watched, with_environment
@@ -192,6 +192,24 @@ def test_a_build_waits_for_what_a_killed_one_left(deployment: Deployment) -> Non
     assert newer.wait().status == 0, newer.out + newer.err
     assert deployment.left(older) == Left()
     assert "<title>The second</title>" in deployment.served
+
+
+def test_killed_together_with_the_reaper_the_next_build_finds_a_clean_place(
+    deployment: Deployment, home: Path
+) -> None:
+    """The journal is the only truth: the reaper that the next build starts settles what the two have left."""
+    older = deployment.start("HEAD~1", failpoint="upload=pause")
+    older.line("paused")
+    reaper = wait_until(lambda: reaper_of(home), what="a reaper is there")
+    os.kill(reaper, signal.SIGKILL)  # ours: it serves this test's home only
+    wait_process_gone(reaper)
+    older.send(signal.SIGKILL)
+    older.wait()
+    assert deployment.watched(older).left()[1:] == (1, 1, 1)
+    newer = deployment.start("HEAD")
+    assert newer.wait().status == 0, newer.out + newer.err
+    assert deployment.left(older) == Left()
+    assert deployment.left(newer) == Left()
 
 
 def test_a_newer_build_has_the_right_of_way(deployment: Deployment) -> None:
