@@ -57,8 +57,8 @@ def _takes_nothing(main: "Any") -> bool:
     return code is not None and code.co_argcount == 0 and not code.co_flags & 0x04  # CO_VARARGS
 
 
-# A command is known by its classes, so that Click is imported only by a program that uses it, and so that a copy of
-# Click inside another package, as Typer may carry one, is as good.
+# A command is known by its classes: Click is imported only by a program that uses it, and a copy of Click
+# inside another package, as Typer may carry one, is as good.
 def _click_command(main: "Any") -> "Any":
     for cls in type(main).__mro__:
         root = cls.__module__.partition(".")[0]

@@ -1,8 +1,8 @@
 """Controllers: classes whose methods are the commands of a program.
 
-``app prog [options] CONTROLLER … COMMAND [options]``: the base controller has the program's own options and commands. A
-controller stacked on another is either nested, then it is a word on the command line, or embedded, then its
-options and commands are those of the one it is stacked on.
+``prog [options] CONTROLLER … COMMAND [options]``: the base controller has the program's own options and
+commands. A controller stacked on another is either nested, then it is a word on the command line, or
+embedded, then its options and commands are those of the one it is stacked on.
 """
 
 import argparse
@@ -27,7 +27,9 @@ _NAMESPACE, _DISPATCH = "__controller_namespace__", "__dispatch__"
 class Command:
     """What :class:`ex` says of a command: its word, its arguments, its parser's options."""
 
-    def __init__(self, label: str, hide: bool, arguments: "list[Any]", parser_options: "dict[str, Any]") -> None:
+    def __init__(
+        self, label: str, hide: bool, arguments: "list[Any]", parser_options: "dict[str, Any]"
+    ) -> None:
         self.label = label
         self.hide = hide
         self.arguments = arguments
@@ -57,6 +59,7 @@ class ex:  # noqa: N801  # its name in the programs that use it
         self._parser_options = parser_options
 
     def __call__(self, func: "Function") -> "Function":
+        """Mark *func* and return it, otherwise unchanged."""
         label = self._label or _word(func.__name__)
         setattr(func, _COMMAND, Command(label, self._hide, self._arguments, self._parser_options))
         return func

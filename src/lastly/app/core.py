@@ -43,6 +43,8 @@ class App(MetaMixin):
     class Meta(settings.Settings):
         """The settings of an app, described one by one in ``lastly.app.settings``."""
 
+    #: Whether a signal is done with when the app is closed. Otherwise the process ends by it.
+    forgets_signals = False
     #: The status with which the program is to end.
     exit_code: int
     hook: "HookManager"

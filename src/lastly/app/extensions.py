@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from lastly.app.core import App
 
+    Names = list[str]  # ``list`` is a method of ExtensionManager
+
 # What Cement loads as extensions and lastly always has: naming them is no mistake.
 _BUILT_IN = frozenset({"argparse", "configparser", "dummy", "logging", "plugin"})
 
@@ -41,11 +43,11 @@ class ExtensionManager:
     def __repr__(self) -> str:
         return f"<ExtensionManager {self._loaded}>"
 
-    def list(self) -> "list[str]":
+    def get_loaded_extensions(self) -> "Names":
         """Return the names of the extensions loaded, in order: only those of this app."""
         return [*self._loaded]
 
-    get_loaded_extensions = list
+    list = get_loaded_extensions
 
     def load_extension(self, ext_module: str) -> None:
         """Import the module *ext_module* and call its ``load(app)``; a second call does nothing.

@@ -168,7 +168,9 @@ class HandlerManager:
         """
         return [*self._of(interface).values()]
 
-    def get(self, interface: str, handler_label: str, fallback: "Any" = None, *, setup: bool = False) -> "Any":
+    def get(
+        self, interface: str, handler_label: str, fallback: "Any" = None, *, setup: bool = False
+    ) -> "Any":
         """Return the class of the handler *handler_label*; with *setup* a new instance, set up.
 
         Raises:

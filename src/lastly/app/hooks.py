@@ -9,7 +9,11 @@ if TYPE_CHECKING:
 
     from lastly.app.core import App
 
-#: The points of every app. Those of argument parsing come between pre_run and post_run; signal comes any time.
+    Functions = list[tuple[int, Callable[..., Any]]]
+    Failures = list[BaseException]
+    Names = list[str]  # ``list`` is a method of HookManager
+
+#: The points of every app. Arguments are parsed between pre_run and post_run; signal comes any time.
 CORE_HOOKS = (
     "pre_setup",
     "post_setup",
@@ -42,12 +46,12 @@ class HookManager:
 
     def __init__(self, app: "App") -> None:
         self.app = app
-        self._hooks: dict[str, list[tuple[int, Callable[..., Any]]]] = {}
+        self._hooks: dict[str, Functions] = {}
 
     def __repr__(self) -> str:
         return f"<HookManager {', '.join(f'{name}: {len(funcs)}' for name, funcs in self._hooks.items())}>"
 
-    def list(self) -> "list[str]":
+    def list(self) -> "Names":
         """Return the names of all hooks, in the order in which they were defined."""
         return [*self._hooks]
 
@@ -108,7 +112,7 @@ class HookManager:
             for func in self._functions(name):
                 yield from self._results(func, args, kwargs)
             return
-        failures: list[BaseException] = []
+        failures: Failures = []
         for func in self._functions(name):
             try:
                 yield from self._results(func, args, kwargs)
@@ -125,12 +129,12 @@ class HookManager:
     def _functions(self, name: str) -> "Iterator[Callable[..., Any]]":
         return iter([func for _weight, func in self._hooks[name]])
 
-    def try_all(self, name: str, *args: "Any") -> "list[BaseException]":
+    def try_all(self, name: str, *args: "Any") -> "Failures":
         """Call every function of the hook *name*, drop the results, and return what was raised.
 
         .. versionadded:: 0.1
         """
-        failures: list[BaseException] = []
+        failures: Failures = []
         for func in self._functions(name):
             try:
                 for _result in self._results(func, args, {}):

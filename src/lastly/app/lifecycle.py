@@ -1,38 +1,47 @@
 """How an app lives and ends: made, set up, run, closed; each of them from any state, in any order.
 
-What has to hold. The close hooks run exactly once in a life, whatever ended it, in the process that set the app up. All of
-them are tried. What ended the program is not changed by what fails while closing: an exception goes on, with a
-note for each failure; an exit code stays. Only success is not success when a cleanup failed.
+What has to hold. The close hooks run exactly once in a life, whatever ended it, in the process that set the
+app up. All of them are tried. What ended the program is not changed by what fails while closing: an exception
+goes on, with a note for each failure; an exit code stays. Only success is not success when a cleanup failed.
 
-What does not work. A ``with`` statement sees neither a failing ``__enter__`` nor a program that never leaves it, and a
-``finally`` needs somebody to write it. So setting up puts the app on the process's root scope, which closes at exit what
-nobody closed, and a setup that fails closes what it began.
+What does not work. A ``with`` statement sees neither a failing ``__enter__`` nor a program that never leaves
+it, and a ``finally`` needs somebody to write it. So setting up puts the app on the process's root scope,
+which closes at exit what nobody closed, and a setup that fails closes what it began.
 """
 
 import os
 import sys
 
 from lastly import _root
+from lastly._reason import ExitReason
 from lastly.app import paths, quiet, settings, signals
 from lastly.app.commands import dispatch, has_registry
 from lastly.app.failures import attach, flattened, grouped, show
 from lastly.app.hooks import CORE_HOOKS, HookManager
+from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from lastly._scope import Cleanup, Scope
+    from lastly._cleanup import Cleanup
+    from lastly._scope import Scope
     from lastly.app.core import App
     from lastly.app.handlers import HandlerManager, InterfaceManager
-    from lastly.errors import CaughtSignal
 
 NEW, OPEN, CLOSING, CLOSED = "new", "open", "closing", "closed"
 
 # Made by setup(); None before it.
 _PARTS = ("ext", "config", "log", "plugin", "args", "controller")
 # Settings that setup() itself changes; a reload starts from what they were.
-_CHANGED_BY_SETUP = ("config_section", "config_files", "config_dirs", "extensions", "plugin_dirs", "plugin_module")
+_CHANGED_BY_SETUP = (
+    "config_section",
+    "config_files",
+    "config_dirs",
+    "extensions",
+    "plugin_dirs",
+    "plugin_module",
+)
 
 
 class Life:
@@ -48,7 +57,6 @@ class Life:
         self.at_exit: Cleanup | None = None
         self.registries: tuple[InterfaceManager, HandlerManager] | None = None
         self.watch: signals.Watch | None = None
-        self.caught: CaughtSignal | KeyboardInterrupt | None = None
         self.settings: dict[str, Any] = {}
 
 
@@ -110,7 +118,7 @@ def reload(app: "App") -> None:
     if life.state != OPEN or life.pid != os.getpid():
         setup(app)
         return
-    life.caught = None
+    signals.answer(app)
     exit_code = app.exit_code
     app.log.close()
     lay(app)
@@ -273,17 +281,18 @@ def close(app: "App", code: int | None) -> None:
         return
     if code is not None:
         app.exit_code = code
-    _conclude(app, _shut(app))
+    caught = signals.unanswered(app)
+    _conclude(app, _shut(app), caught)
 
 
-# Failures, a caught signal, an exit code: all of them are told, and the one that ends the program is the one that says most.
-def _conclude(app: "App", failures: "list[BaseException]") -> None:
-    caught = None if app.exit_code else signals.unanswered(app)
+# Failures, a caught signal, an exit code: all are told, and the one that says most is how the program ends.
+def _conclude(app: "App", failures: "list[BaseException]", caught: "CaughtSignal | None") -> None:
     if app._meta.exit_on_close and (app.exit_code or caught):
         show(failures)
         raise caught or SystemExit(app.exit_code)
     if failures:
         raise grouped(f"close of app {app.label!r}", failures)
+    signals.raise_due()
     if app._meta.exit_on_close:
         sys.exit(app.exit_code)
 
@@ -297,25 +306,25 @@ def leave(app: "App", exc: BaseException | None) -> None:
 
 
 def _fail(app: "App", exc: BaseException) -> None:
-    passing(app, exc)
-    if not app.exit_code and not isinstance(exc, SystemExit):
-        app.exit_code = 1
+    signals.passing(app, exc)
+    if not app.exit_code:
+        app.exit_code = ExitReason.of(exc).code or 0
     attach(exc, _shut(app))
 
 
 def passing(app: "App", exc: BaseException) -> None:
     """Note what *exc*, which is about to leave *app*, says about its end; the same one again says no more."""
     signals.passing(app, exc)
-    if isinstance(exc, SystemExit) and not app.exit_code:
-        code = exc.code
-        app.exit_code = code if isinstance(code, int) else int(code is not None)
+    if isinstance(exc, SystemExit) and not isinstance(exc, CaughtSignal) and not app.exit_code:
+        app.exit_code = ExitReason.of(exc).code or 0
 
 
 def _close_at_exit(app: "App") -> None:
     app._life.at_exit = None
-    if not app.exit_code and getattr(sys, "last_value", None) is not None:
-        app.exit_code = 1
-    failures = _shut(app)
+    reason = _root.exit_reason()
+    if not app.exit_code and reason is not None:
+        app.exit_code = reason.code or 0
+    failures = _shut(app, at_exit=True)
     if app._meta.exit_on_close and app.exit_code:
         from lastly import _finish
 
@@ -324,7 +333,8 @@ def _close_at_exit(app: "App") -> None:
         raise grouped(f"close of app {app.label!r}", failures)
 
 
-def _shut(app: "App") -> "list[BaseException]":
+# At exit the signals stay caught: one that comes now is noted, and the process ends by it when all is done.
+def _shut(app: "App", *, at_exit: bool = False) -> "list[BaseException]":
     life = app._life
     if life.state in (CLOSING, CLOSED):
         return []
@@ -339,7 +349,12 @@ def _shut(app: "App") -> "list[BaseException]":
             failures += app.hook.try_all("post_close", app)
     finally:
         failures += _give_back(app)
+        if not at_exit:
+            signals.release(app)
     return failures
+
+
+signals.leave_alone(_shut)
 
 
 def _close_scope(life: Life) -> "list[BaseException]":
@@ -354,7 +369,7 @@ def _close_scope(life: Life) -> "list[BaseException]":
 def _give_back(app: "App") -> "list[BaseException]":
     life = app._life
     failures: list[BaseException] = []
-    for give_back in (app.log.close if app.log is not None else None, life.at_exit and life.at_exit.detach):
+    for give_back in (getattr(app.log, "close", None), getattr(life.at_exit, "detach", None)):
         if give_back is None:
             continue
         try:
@@ -363,7 +378,6 @@ def _give_back(app: "App") -> "list[BaseException]":
             failures.append(exc)
     life.at_exit = None
     quiet.restore(app)
-    signals.release(app)
     life.state = CLOSED
     return failures
 

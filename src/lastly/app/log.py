@@ -25,7 +25,7 @@ _LEVELS = {
 
 
 class _Logger(logging.Logger):
-    """A logger that logging's manager does not know: its answers are not cached, as nobody would clear them."""
+    """A logger that logging's manager does not know, so that nobody would clear a cache of its answers."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
         return not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
@@ -170,7 +170,7 @@ class LogHandler(MetaMixin):
         return logging.getLevelName(self.backend.level)
 
     def close(self) -> None:
-        """Close the log file. What is logged afterwards goes to the console alone; a second call does nothing.
+        """Close the log file; from then on the console is all there is. A second call does nothing.
 
         .. versionadded:: 0.1
         """

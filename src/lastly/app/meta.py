@@ -25,6 +25,7 @@ class Meta:
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
 # What one class's own Meta says, or None: ``vars(cls)`` sees no inherited Meta, which would count twice.

@@ -43,7 +43,7 @@ def config_dirs(meta: "Meta") -> "list[str]":
 
 
 def files_of(directory: str, suffix: str) -> "list[str]":
-    """Return the files of *directory* whose names end in *suffix*, by name; none if there is no such place."""
+    """Return the files of *directory* whose names end in *suffix*, by name; none if it is not there."""
     try:
         names = os.listdir(directory)
     except OSError:

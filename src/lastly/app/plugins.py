@@ -91,12 +91,13 @@ class PluginManager:
         except ImportError as exc:
             places = ", ".join(meta.plugin_dirs) or "no directory"
             raise FrameworkError(
-                f"plugin '{name}' of app '{meta.label}' not loaded: {exc} (looked in {places} and for {module})"
+                f"plugin '{name}' of app '{meta.label}' not loaded: {exc} "
+                f"(looked in {places} and for {module})"
             ) from exc
 
 
 # A plugin's module is called as the plugin is, so that it can import its own parts. Where that name is taken,
-# by a module of the standard library or by another app's plugin, it gets one of its own instead of theirs.
+# by a module of the standard library or by another app's plugin, it gets a name of its own.
 def _module_at(name: str, path: str) -> "ModuleType":
     from importlib.util import module_from_spec, spec_from_file_location
 

@@ -11,8 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-# More than one app can be quiet at a time, and they may end in any order: the first one takes the stream away,
-# the last one brings it back.
+# More than one app can be quiet at a time, and they may end in any order: the first one takes the stream
+# away, the last one brings it back.
 _holders: set[int] = set()
 _sink: "TextIO | None" = None
 _stdout: "TextIO | None" = None

@@ -1,6 +1,6 @@
-"""What may be set on an app, and what it is when nothing is said: the ``Meta`` of :class:`~lastly.app.App`."""
+"""What may be set on an app, and what holds when nothing is said: the ``Meta`` of ``App``."""
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

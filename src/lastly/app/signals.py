@@ -1,12 +1,27 @@
-"""Signals of an app: caught while it is open, told to its hooks, answered or not."""
+"""Signals of an app: caught while it is open, told to its hooks, answered or not.
 
-import _signal
-import _thread
+`lastly.install` does the work: what a signal raises, when it must not raise, and how the process ends
+afterwards. It knows one set of signals for the process, and apps come nested; so here is counted who wants
+which.
 
-from lastly.errors import CaughtSignal, _CaughtInterrupt
+A handler runs between any two bytecodes, in the middle of a print as well: nothing of the program's may run in
+it. The functions of the hook ``signal`` therefore run a moment later, where the exception comes by: in run(),
+at the end of the ``with`` block, at the latest in close().
+
+A program that catches CaughtSignal by name has taken note of it, and goes on: to its close(), normally. So the
+app holds the exception (dropped, it would count as swallowed and be raised again at once); the process still
+ends by the signal, unless the app is reloaded or a test's.
+"""
+
+import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
+
+from lastly import _finish, _signals, _swallowed
+from lastly.app.failures import attach
+from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any
 
@@ -14,53 +29,159 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """What :func:`catch` changed, to be given back by :func:`release`."""
+    """What one open app has to do with signals."""
 
     def __init__(self) -> None:
-        self.previous: dict[int, Any] = {}
+        self.signals: list[int] = []
+        self.given: dict[int, object] = {}  # handlers that a handler of the program's own has replaced
+        self.caught: CaughtSignal | None = None
+        self.told = False
 
 
-def catch(app):
-    life = app._life
-    if life.watch is None:
-        life.watch = Watch()
-    for signum in app._meta.catch_signals or ():
-        signum = int(signum)
-        if signum in life.watch.previous:
+# The open apps that catch signals, the innermost last, and what was installed before the first of them.
+_open: "list[App]" = []
+_before: "tuple[list[int], str, float | None]" = ([], "signal", None)
+
+
+def catch(app: "App") -> None:
+    """Catch the signals that *app* names; in a thread other than the main one, where that cannot be, none."""
+    watch = app._life.watch
+    if watch is None:
+        watch = app._life.watch = Watch()
+    wanted = [int(signum) for signum in app._meta.catch_signals or ()]
+    if not wanted:
+        return
+    handler = app._meta.signal_handler
+    if handler is not None:
+        _catch_with(app, watch, handler, wanted)
+        return
+    global _before
+    if not _open:
+        _before = (list(_signals.state.previous), _finish.status, _signals.state.grace)
+    watch.signals = wanted
+    if app not in _open:
+        _open.append(app)
+    try:
+        _install()
+    except RuntimeError:
+        _open.remove(app)
+        return
+    _signals.raising = _raising
+
+
+def _install() -> None:
+    numbers = dict.fromkeys(_before[0])
+    for app in _open:
+        watch = app._life.watch
+        numbers.update(dict.fromkeys(watch.signals if watch is not None else ()))
+    _signals.install(numbers, status=_before[1], grace=_before[2])
+
+
+# The program's own handler decides what a signal means: nothing is raised and nothing ended on its behalf.
+def _catch_with(
+    app: "App", watch: Watch, handler: "Callable[[int, FrameType | None], Any]", wanted: "list[int]"
+) -> None:
+    def told(signum: int, frame: "FrameType | None") -> None:
+        try:
+            handler(signum, frame)
+        except CaughtSignal as exc:
+            _raising(exc)
+            raise
+        app.hook.try_all("signal", app, signum, frame)
+
+    for signum in wanted:
+        previous = _signal.getsignal(signum)
+        if signum in watch.given or previous is None or previous == _signal.SIG_IGN:
             continue
         try:
-            previous = _signal.getsignal(signum)
-            if previous in (None, _signal.SIG_IGN):
-                continue
-            _signal.signal(signum, app._meta.signal_handler or _raise)
+            _signal.signal(signum, told)
         except ValueError:
             return
-        life.watch.previous[signum] = previous
+        watch.given[signum] = previous
+    if app not in _open:
+        _open.append(app)
 
 
-def _raise(signum, frame):
-    raise (_CaughtInterrupt if signum == 2 else CaughtSignal)(signum, frame)
-
-
-def release(app):
-    if app._life.watch:
-        for signum, previous in app._life.watch.previous.items():
-            _signal.signal(signum, previous)
-        app._life.watch = None
-
-
-def passing(app, exc):
-    life = app._life
-    if exc is life.caught or not isinstance(exc, CaughtSignal):
+def release(app: "App") -> None:
+    """Give the signals of *app* back: to an app around it, to who had installed them, or to the system."""
+    watch, app._life.watch = app._life.watch, None
+    if watch is None or app not in _open:
         return
-    life.caught = exc
-    from lastly.app.failures import attach
-    attach(exc, app.hook.try_all("signal", app, exc.signum, exc.frame))
+    _open.remove(app)
+    if app.forgets_signals and watch.caught is not None:
+        forget()
+    for signum, previous in watch.given.items():
+        _signal.signal(signum, previous)
+    if watch.signals:
+        _give_back()
 
 
-def last_call(app):
-    return []
+def _give_back() -> None:
+    try:
+        if _open or _before[0]:
+            _install()
+        else:
+            _signals.uninstall()
+    except (RuntimeError, ValueError):  # closed in another thread: the handlers stay until the end
+        return
+    if not _open:
+        _signals.raising = None
 
 
-def unanswered(app):
-    return app._life.caught
+def forget() -> None:
+    """Take the signal that came for answered: the process does not end by it."""
+    state = _signals.state
+    state.signum = state.handled = state.again = state.tries = state.count = state.presses = 0
+    state.due, state.deadline, state.first_press = False, None, 0.0
+    _swallowed.watched = None
+
+
+def _raising(exc: CaughtSignal) -> None:
+    for app in _open:
+        watch = app._life.watch
+        if watch is not None and (exc.signum in watch.signals or exc.signum in watch.given):
+            watch.caught, watch.told = exc, False
+
+
+def passing(app: "App", exc: BaseException) -> None:
+    """Run the hook ``signal`` if *exc* is a signal of which it was not told yet."""
+    watch = app._life.watch
+    if watch is None:
+        return
+    if isinstance(exc, CaughtSignal) and watch.caught is None:
+        watch.caught = exc
+    if watch.caught is not None and exc is watch.caught:
+        attach(exc, last_call(app))
+
+
+def last_call(app: "App") -> "list[BaseException]":
+    """Run the hook ``signal`` for a signal of which it was not told yet; return what failed."""
+    watch = app._life.watch
+    if watch is None or watch.caught is None or watch.told:
+        return []
+    watch.told = True
+    return app.hook.try_all("signal", app, watch.caught.signum, watch.caught.frame)
+
+
+def leave_alone(function: "Callable[..., Any]") -> None:
+    """Let no signal cut *function* short; it comes when the outermost such function has returned."""
+    _signals.closing.add(function.__code__)
+
+
+def raise_due() -> None:
+    """Raise a signal that came while an app was closing."""
+    _signals.raise_due()
+
+
+def unanswered(app: "App") -> "CaughtSignal | None":
+    """Return the signal that *app* has caught, if it has."""
+    watch = app._life.watch
+    return None if watch is None else watch.caught
+
+
+def answer(app: "App") -> None:
+    """Let the signal that *app* has caught be done with."""
+    watch = app._life.watch
+    if watch is not None and watch.caught is not None:
+        watch.caught = None
+        forget()

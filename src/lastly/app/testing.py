@@ -13,11 +13,12 @@ class TestApp(App):
     """An app that reads no configuration file, looks for no plugin, parses no argument and never exits.
 
     What a test needs of these it names itself. The label is a random one, so that no environment variable
-    meant for another app is found.
+    meant for another app is found. A signal that a test sends is done with when its app is closed.
 
     .. versionadded:: 0.1
     """
 
+    forgets_signals = True  # the process is the test runner's
     __test__ = False  # a class called Test…, and still none of pytest's
 
     class Meta:
