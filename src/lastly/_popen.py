@@ -62,7 +62,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # bytes or str, as its
         else:
             options["env"] = _with_token(options.get("env"), token)
         self.cleanup = cleanup = _durable.deferred(
-            scope or root, actions.kill, None, token=token, grace=seconds(grace, "grace")
+            root if scope is None else scope, actions.kill, None, token=token, grace=seconds(grace, "grace")
         )
         cleanup.named("end the child")
         try:

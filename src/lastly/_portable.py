@@ -59,9 +59,9 @@ def _main_path() -> str | None:
     if not path:
         return None
     path = os.path.abspath(path)
-    if not os.path.exists(path):  # app.zip/__main__.py
-        path = os.path.dirname(path)
-    return path if os.path.exists(path) else None
+    if not os.path.exists(path):
+        path = os.path.dirname(path)  # app.zip/__main__.py; but not <stdin>
+    return path if os.path.isfile(path) else None
 
 
 def name(action: Action) -> str:

@@ -157,7 +157,7 @@ def _make(
 
 def planned_removal(path: str, scope: "Scope | None") -> "_durable.DurableCleanup":
     """Owe the removal of a path that is not there yet."""
-    cleanup = _durable.deferred(scope or root, actions.remove, path, expect={})
+    cleanup = _durable.deferred(root if scope is None else scope, actions.remove, path, expect={})
     cleanup.named(f"remove {path!r}")
     return cleanup
 

@@ -148,8 +148,8 @@ def make(path: str) -> None:
         return
     except FileNotFoundError:
         parent = os.path.dirname(path)
-        if parent == path:
-            raise
+        if parent == path or os.path.isdir(parent):
+            raise  # /proc says that of what cannot be made in it
         make(parent)
         make(path)
 
