@@ -299,6 +299,11 @@ def main() -> None:
     parser.add_argument("--ways", help="only these ways to end, separated by commas", default="")
     options = parser.parse_args()
     ways = [way for way in WAYS if not options.ways or way.name in options.ways.split(",")]
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        if (
+            signal.getsignal(signum) is signal.SIG_IGN
+        ):  # in the background, under nohup: our programs are to die of them
+            signal.signal(signum, signal.SIG_DFL)
     resource.setrlimit(
         resource.RLIMIT_CORE, (0, 0)
     )  # a core dump of each segmentation fault is not what we count
