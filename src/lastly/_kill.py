@@ -1,19 +1,22 @@
 """Kill a tree of processes, and nobody else.
 
-Three things go wrong with `for child in children: kill(child)`. The pid may be somebody else's by now; a snapshot
-of the tree misses who is born while it is walked; and a grandchild whose parent has died is nobody's child any more.
+Three things go wrong with `for child in children: kill(child)`. The pid may be somebody else's by now; a
+snapshot of the tree misses who is born while it is walked; and a grandchild whose parent has died is nobody's
+child any more.
 
 * A process is named by pid and start time. It is signalled through a pidfd that was opened first and compared
   afterwards, so the signal can only reach the process that was looked at.
-* The tree is scanned again and again: TERM, grace, then stop, kill and look until two scans in a row are empty.
+* The tree is scanned again and again: TERM, grace, then stop, kill and look until two scans in a row are
+  empty.
   Stopping before killing keeps a fork bomb from outrunning us.
-* Orphans are found by the token that `lastly.Popen` and `lastly run` put into the environment of what they start.
+* Orphans are found by the token that `lastly.Popen` and `lastly run` put into the environment of what they
+  start.
 
-Never hit: ourselves, our ancestors, pid 1, other users' processes, multiprocessing's and loky's resource trackers
-(they end by themselves, after their own cleaning).
+Never hit: ourselves, our ancestors, pid 1, other users' processes, multiprocessing's and loky's resource
+trackers (they end by themselves, after their own cleaning).
 
-What still fails: a child that leaves the tree (its parent ends), clears its environment, and does both before the
-first scan. `lastly run --supervise` keeps these too.
+What still fails: a child that leaves the tree (its parent ends), clears its environment, and does both before
+the first scan. `lastly run --supervise` keeps these too.
 """
 
 import os
@@ -58,7 +61,8 @@ def kill_tree(
     grace: float = 5.0,
     only_children: bool = False,
 ) -> int:
-    """End a process and all below it; not there is success, and so is a second call. Returns how many were hit.
+    """End a process and all below it; not there is success, and so is a second call. Returns how many were
+    hit.
 
     Args:
         root: what :func:`identity` said. None: by token alone.

@@ -100,7 +100,10 @@ def remove(
         if stat.S_ISDIR(top.mode):
             _Tree(parent, name, top, raw).remove()
         else:
-            _gone_is_fine(os.unlink, name, parent)
+            try:
+                os.unlink(name, dir_fd=parent)
+            except FileNotFoundError:
+                pass
     finally:
         os.close(parent)
 
@@ -192,13 +195,6 @@ def _never(*, with_cwd: bool = True) -> list[str]:
     return list(found)
 
 
-def _gone_is_fine(call: "type[os.unlink] | object", name: bytes | str, dir_fd: int) -> None:
-    try:
-        call(name, dir_fd=dir_fd)  # type: ignore[operator]  # os.unlink or os.rmdir
-    except FileNotFoundError:
-        pass
-
-
 class _Level:
     """One open folder on the way down."""
 
@@ -263,10 +259,7 @@ class _Tree:
         try:
             found = entry(dir_fd=fd)
             above = known or self.levels[-1].entry
-            if known is not None and not _same(found, known):
-                raise NotOurs(f"{self.path!r} was exchanged while it was looked at")
-            if found.mount_root or found.dev != above.dev or found.mount != above.mount:
-                raise OSError(errno.EBUSY, "a mount point is inside: unmount it, then retry")
+            self._may_enter(found, known, above)
         except OSError as error:
             os.close(fd)
             self._fail(error, name)
@@ -281,6 +274,12 @@ class _Tree:
             if far.fd >= 0:
                 os.close(far.fd)
                 far.fd = -1
+
+    def _may_enter(self, found: Entry, known: Entry | None, above: Entry) -> None:
+        if known is not None and not _same(found, known):
+            raise NotOurs(f"{self.path!r} was exchanged while it was looked at")
+        if found.mount_root or found.dev != above.dev or found.mount != above.mount:
+            raise OSError(errno.EBUSY, "a mount point is inside: unmount it, then retry")
 
     def _empty(self, level: _Level) -> None:
         try:
@@ -336,7 +335,8 @@ def _open_folder(parent: int, name: bytes | str) -> int:
     try:
         return os.open(name, _FOLDER, dir_fd=parent)
     except PermissionError:
-        # A folder without r or x. There is no fchmodat that keeps off links, so: hold it, then change what is held.
+        # A folder without r or x. There is no fchmodat that keeps off links, so: hold it, then change what is
+        # held.
         held = os.open(name, _STEP, dir_fd=parent)
         try:
             os.chmod(f"/proc/self/fd/{held}", 0o700)

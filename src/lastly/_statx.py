@@ -2,7 +2,8 @@
 
 Device and inode alone do not name a file: ext4 gives a new directory the inode of the one removed a moment
 ago. The birth time tells the two apart, and a mount id tells a bind mount from the folder it was mounted over
-(their device numbers are equal). Only statx() reports them, and only ctypes reaches statx() from CPython 3.11–3.13.
+(their device numbers are equal). Only statx() reports them, and only ctypes reaches statx() from CPython
+3.11–3.13.
 """
 
 import os
@@ -29,7 +30,8 @@ class Entry:
 
     __slots__ = ("btime", "dev", "ino", "mode", "mount", "mount_root", "uid")
 
-    def __init__(  # a plain class: importing typing or dataclasses costs more than all of this module
+    # A plain class: importing typing or dataclasses costs more than all of this module.
+    def __init__(  # noqa: PLR0917 - the fields of one system call, in its order
         self,
         dev: int,
         ino: int,

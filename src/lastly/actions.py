@@ -4,8 +4,8 @@
     defer(actions.kill, process)                    a process and all below it
     defer(actions.run, ["docker", "rm", "-f", name])  any program
 
-They are run by the reaper itself, without an interpreter of yours; so they work when the virtual environment is gone.
-Each accepts that there is nothing left to do.
+They are run by the reaper itself, without an interpreter of yours; so they work when the virtual environment
+is gone. Each accepts that there is nothing left to do.
 """
 
 import os
@@ -31,9 +31,10 @@ def _remove(
 ) -> None:
     """Remove a file, a link or a tree; nothing there is success.
 
-    Deferred before the thing is made (the right order), the path alone is recorded. Deferred when it is there, or
-    made by `lastly.temp_dir`, its device, inode and birth time are recorded too, and something else at the same path
-    is left alone. Never /, a home, the working directory, what contains them, a mount point, another user's.
+    Deferred before the thing is made (the right order), the path alone is recorded. Deferred when it is
+    there, or made by `lastly.temp_dir`, its device, inode and birth time are recorded too, and something else
+    at the same path is left alone. Never /, a home, the working directory, what contains them, a mount point,
+    another user's.
 
     Args:
         path: made absolute when deferred. Links in it are resolved then; a link at its end is itself removed.
@@ -76,9 +77,9 @@ def _kill(
 ) -> None:
     """End a process and everything below it; nobody there is success.
 
-    SIGTERM to all, a grace, then SIGKILL until two looks at the tree find nobody. The process is named by pid, start
-    time and boot, recorded when deferred: a later process with the same pid is never touched. Ourselves, our
-    ancestors and multiprocessing's resource trackers are spared.
+    SIGTERM to all, a grace, then SIGKILL until two looks at the tree find nobody. The process is named by
+    pid, start time and boot, recorded when deferred: a later process with the same pid is never touched.
+    Ourselves, our ancestors and multiprocessing's resource trackers are spared.
 
     Args:
         target: a pid, or anything with a ``pid`` (a ``subprocess.Popen``).

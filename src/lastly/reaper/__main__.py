@@ -1,7 +1,8 @@
 """The reaper's process: ``python -I -S`` with an empty environment, started by the first owner.
 
-Everything is imported before the first owner is met: what is on the disk may change under a process that lives for
-weeks. Nothing of its starter's is kept: no terminal, no working directory, no open file, no process group.
+Everything is imported before the first owner is met: what is on the disk may change under a process that
+lives for weeks. Nothing of its starter's is kept: no terminal, no working directory, no open file, no process
+group.
 """
 
 import os
@@ -9,7 +10,6 @@ import resource
 import signal
 import sys
 
-from lastly.journal import home
 from lastly.reaper import child, election, protocol
 from lastly.reaper.log import Log
 from lastly.reaper.loop import Reaper
@@ -33,6 +33,8 @@ def serve(state: str, runtime: str, idle: float, *, foreground: bool = False) ->
     """Become the reaper; returns False when there is one already.
 
     Args:
+        state: the state directory.
+        runtime: the runtime directory.
         idle: seconds without an owner after which it exits.
         foreground: for ``lastly reaper``: also write the log to standard error, and end on Ctrl-C.
     """

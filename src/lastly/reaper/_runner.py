@@ -1,19 +1,20 @@
 """Run one action of a dead owner. The reaper's worker starts this file with the owner's interpreter.
 
-The request comes on descriptor 3, the answer goes to descriptor 4; standard output and error are the action's own. The
-module is imported under its name from the owner's ``sys.path``. A function of the owner's script is loaded from the
-script's file under another name than ``__main__``, so that ``if __name__ == "__main__":`` keeps the program from running
-again.
+The request comes on descriptor 3, the answer goes to descriptor 4; standard output and error are the action's
+own. The module is imported under its name from the owner's ``sys.path``. A function of the owner's script is
+loaded from the script's file under another name than ``__main__``, so that ``if __name__ == "__main__":``
+keeps the program from running again.
 
-**A script without that guard** would run again: plan again, create again, sleep again. So loading stops where the script
-defers something, if the wanted function is defined by then: it was, when the owner deferred it. What stands
-*before* that line is executed once more, as with multiprocessing's "spawn".
+**A script without that guard** would run again: plan again, create again, sleep again. So loading stops where
+the script defers something, if the wanted function is defined by then: it was, when the owner deferred it.
+What stands *before* that line is executed once more, as with multiprocessing's "spawn".
 """
 
 import json
 import os
 import sys
 import traceback
+from typing import Any  # this is the owner's interpreter: nothing here needs to be light
 
 MAIN = "__lastly_main__"
 
@@ -28,8 +29,8 @@ def main() -> None:
     os.set_inheritable(4, False)  # what the action starts must not answer for it
     try:
         _run(request)
-        answer = {"ok": True}
-    except BaseException as error:  # noqa: BLE001 - SystemExit too: the function did not return
+        answer: dict[str, Any] = {"ok": True}
+    except BaseException as error:
         traceback.print_exc()
         text = "".join(traceback.format_exception_only(error)).strip()
         answer = {"error": text[-2000:]}
@@ -44,7 +45,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _run(request: dict) -> None:
+def _run(request: dict[str, Any]) -> None:
     if request["path"]:
         sys.path[:] = request["path"]
     sys.argv = [request["argv0"]]
@@ -68,11 +69,11 @@ def _run(request: dict) -> None:
         asyncio.run(_whole(result))
 
 
-async def _whole(awaitable: object) -> None:
+async def _whole(awaitable: Any) -> None:
     await awaitable
 
 
-def _load(name: str, request: dict) -> object:
+def _load(name: str, request: dict[str, Any]) -> Any:
     import importlib
 
     try:
@@ -83,7 +84,7 @@ def _load(name: str, request: dict) -> object:
         return _from_file(name, request["file"], "")
 
 
-def _load_main(path: str, qualname: str) -> object:
+def _load_main(path: str, qualname: str) -> Any:
     if not path:
         raise LookupError("the owner had no script that could be loaded")
     if os.path.isdir(path):
@@ -120,15 +121,16 @@ class _StopAtDefer:
     def __enter__(self) -> None:
         from lastly import _durable
 
-        self.durable, self.before = _durable, _durable.defer
-        _durable.defer = self._defer
+        self.durable: Any = _durable
+        self.before: Any = _durable.defer
+        self.durable.defer = self._defer
 
-    def __exit__(self, kind: type | None, *_exc: object) -> bool:
+    def __exit__(self, kind: type[BaseException] | None, *_exc: object) -> bool:
         self.durable.defer = self.before
         return kind is _Enough
 
-    def _defer(self, *args: object, **kwargs: object) -> object:
-        found = self.module
+    def _defer(self, *args: Any, **kwargs: Any) -> Any:
+        found: Any = self.module
         for name in self.wanted.split("."):
             found = getattr(found, name, None)
         if self.wanted and found is not None:

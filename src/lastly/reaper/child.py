@@ -1,9 +1,9 @@
 """A child that runs somebody's code: bounded in time and output, and leaving nothing behind.
 
 It has a session of its own, no terminal, an empty standard input, and dies with the worker that started it
-(PR_SET_PDEATHSIG). What it forks is found by process group, by a token in its environment, and because its orphans
-become the worker's children; when the child has ended, well or badly, the rest is killed: a cleanup has no business
-leaving servers behind.
+(PR_SET_PDEATHSIG). What it forks is found by process group, by a token in its environment, and because its
+orphans become the worker's children; when the child has ended, well or badly, the rest is killed: a cleanup
+has no business leaving servers behind.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ _prctl = _libc.prctl
 _limits = resource.getrlimit(resource.RLIMIT_NOFILE)  # as it was before the reaper raised it
 
 
-class ActionFailed(LastlyError):
+class ActionFailed(LastlyError):  # noqa: N818 - as in errors.py: the name says what happened
     """An action did not succeed; ``output`` is the end of what it printed."""
 
     def __init__(self, text: str, output: str = "") -> None:
@@ -41,7 +41,10 @@ _adopting = False
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of what its children leave behind. For workers, whose only children these are."""
+    """Make this process the parent of what its children leave behind.
+
+    For workers, whose only children these are.
+    """
     global _adopting
     _adopting = True
     _prctl(_SUBREAPER, 1, 0, 0, 0)
@@ -58,6 +61,10 @@ def run(
     """Run the program to its end, or to its limit.
 
     Args:
+        argv: the program and its arguments.
+        env: its whole environment, but for the token that is added.
+        cwd: where to run it.
+        limit: seconds after which it is killed.
         request: given to it on descriptor 3 as JSON; it then has to answer ``{"ok": true}`` on descriptor 4.
 
     Raises:
@@ -145,7 +152,10 @@ class _Child:
                     poll.unregister(fd)
 
     def _drain(self, fd: int) -> bool:
-        """Read what is there, keeping a bounded part; False at the end. Bounded too, for who prints faster than we read."""
+        """Read what is there, keeping a bounded part; False at the end of it.
+
+        Bounded in time too: somebody may print faster than we read.
+        """
         kept = self.pipes[fd]
         for _ in range(64):
             try:
@@ -195,6 +205,7 @@ def _bury() -> None:
 def _become(argv: list[str], env: dict[str, str], cwd: str, parent: int, fds: tuple[int, int, int]) -> None:
     """In the forked child: turn into the program. Never returns."""
     out, question, answer = fds
+    tell = answer
     try:
         os.setsid()
         _prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -205,6 +216,7 @@ def _become(argv: list[str], env: dict[str, str], cwd: str, parent: int, fds: tu
         null = os.open(os.devnull, os.O_RDWR)
         for fd, to in ((null, 0), (high[0], 1), (high[0], 2), (high[1], 3), (high[2], 4)):
             os.dup2(fd, to)
+        tell = 4
         os.closerange(5, max(map(int, os.listdir("/proc/self/fd"))) + 1)
         resource.setrlimit(resource.RLIMIT_NOFILE, _limits)
         for signum in (
@@ -217,9 +229,9 @@ def _become(argv: list[str], env: dict[str, str], cwd: str, parent: int, fds: tu
         ):
             signal.signal(signum, signal.SIG_DFL)
         os.chdir(cwd)
-        os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell
+        os.execvpe(argv[0], argv, env)
     except BaseException as error:
         why = f"{argv[0]!r} could not be started in {cwd!r}: {error}"
-        os.write(answer if answer > 4 else 4, json.dumps({"error": why}).encode("ascii"))
+        os.write(tell, json.dumps({"error": why}).encode("ascii"))
     finally:
         os._exit(126)

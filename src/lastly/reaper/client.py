@@ -1,14 +1,16 @@
-"""The program's side of the reaper: it says "I owe something", starts one where there is none, and never waits.
+"""The program's side of the reaper: it says "I owe something", starts one where there is none, and never
+waits.
 
-`ensure` is called with every durable defer, and costs a microsecond when all is well: one non-blocking ``recv`` tells
-whether the reaper that knows us is still there. Nothing else is asked of it, no answer is waited for: the journal is
-on file, and a reaper that is slow, stopped or hung must not slow down anybody (invariant I10).
+`ensure` is called with every durable defer, and costs a microsecond when all is well: one non-blocking
+``recv`` tells whether the reaper that knows us is still there. Nothing else is asked of it, no answer is
+waited for: the journal is on file, and a reaper that is slow, stopped or hung must not slow down anybody
+(invariant I10).
 
-**Starting one.** The program must not see a new child: not in ``os.wait()``, not as a zombie, not in its process
-group, which somebody may kill as a whole. ``os.fork()`` twice would run the program's at-fork hooks, copy its page
-tables, and warn when it has threads. So a shell is spawned (no copy: vfork) in a new session; it starts the reaper in
-the background and ends after a millisecond, for which we wait. What is left of the trap: another thread that sits in
-``os.wait()`` in just that millisecond may be told of the shell's end.
+**Starting one.** The program must not see a new child: not in ``os.wait()``, not as a zombie, not in its
+process group, which somebody may kill as a whole. ``os.fork()`` twice would run the program's at-fork hooks,
+copy its page tables, and warn when it has threads. So a shell is spawned (no copy: vfork) in a new session;
+it starts the reaper in the background and ends after a millisecond, for which we wait. What is left of the
+trap: another thread that sits in ``os.wait()`` in just that millisecond may be told of the shell's end.
 """
 
 import _socket
@@ -31,7 +33,7 @@ _BOOT = (
 
 
 class _Line:
-    """This process's connection to the reaper."""
+    """The connection of this process to the reaper."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -50,8 +52,8 @@ _shells: list[int] = []  # spawned, and not yet waited for because an exception 
 def ensure(journal: str) -> None:
     """Make it known to a reaper that this process owes what stands in ``journal``; start one if need be.
 
-    A second call notices when the reaper has gone and starts another. Never raises for what the reaper or the system
-    does, never waits for the reaper; the first call of a process may take a millisecond.
+    A second call notices when the reaper has gone and starts another. Never raises for what the reaper or the
+    system does, never waits for the reaper; the first call of a process may take a millisecond.
     """
     global _line
     line = _line
@@ -75,7 +77,7 @@ def ensure(journal: str) -> None:
         return
     try:
         _reach(line, journal, now)
-    except Exception as error:  # noqa: BLE001 - the plan is on file: a later defer or any later lastly tries again
+    except Exception as error:
         line.not_before = now + 10.0
         _warn(f"no reaper could be started ({error}); what this program owes stays in its journal")
 
@@ -111,7 +113,7 @@ def calm() -> None:
 
 
 def ask(op: str, *, within: float = 5.0, **fields: "Any") -> "dict[str, Any] | None":
-    """Ask the reaper something and wait for the answer; None when there is none. For tools, not for programs."""
+    """Ask the reaper something and wait for the answer; None without one. For tools, not for programs."""
     made = _connect()
     if made is None:
         return None
@@ -194,7 +196,8 @@ def _send_deadline(line: _Line) -> bool:
 def _interpreter() -> str:
     """Find the Python that runs the reaper: this one, without its virtual environment.
 
-    A frozen or embedding program is its own ``sys.executable``; starting *that* would start the program again.
+    A frozen or embedding program is its own ``sys.executable``; starting *that* would start the program
+    again.
     """
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     own = getattr(sys, "_base_executable", None) or sys.executable or ""
@@ -208,11 +211,8 @@ def _interpreter() -> str:
 
 
 def _spawn(argv: list[str]) -> None:
-    """Run the shell in a session of its own, with no environment and nothing of ours open; wait for its end."""
-    actions: list[tuple[int, Any, Any, Any] | tuple[int, int]] = [
-        (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0)  # type: ignore[list-item]  # five items, one kind
-        for fd in range(3)
-    ]
+    """Run the shell in a session of its own, with no environment and nothing of ours; wait for its end."""
+    actions: list[Any] = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         try:

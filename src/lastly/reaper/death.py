@@ -1,4 +1,4 @@
-"""How a process ended, asked of its pidfd: Linux tells it since 6.15, to anybody who held the pidfd before."""
+"""How a process ended, asked of its pidfd: Linux tells it since 6.15, to whoever held the pidfd before."""
 
 import fcntl
 import os

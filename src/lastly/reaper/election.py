@@ -6,13 +6,13 @@ Two locks (flock, so the kernel gives them back whatever happens):
     reaper.lock   held from before the election until the socket is bound, and from before an idle reaper
                   closes its socket until it has exited
 
-An owner writes its journal, then connects. Either that reaches a bound socket, or it fails. If it fails, the owner
-starts a reaper, and that one waits for reaper.lock. When it has it, the holder of reaper.run, if there is one, *is
-bound and not about to exit*, and bound itself after the owner's attempt, so its scan, which follows the binding, sees
-the journal. If nobody holds reaper.run, the new one is elected and scans itself.
+An owner writes its journal, then connects. Either that reaches a bound socket, or it fails. If it fails, the
+owner starts a reaper, and that one waits for reaper.lock. When it has it, the holder of reaper.run, if there
+is one, *is bound and not about to exit*, and bound itself after the owner's attempt, so its scan, which
+follows the binding, sees the journal. If nobody holds reaper.run, the new one is elected and scans itself.
 
-An idle reaper closes its socket first, then takes the connections that came before, then scans once more. Whoever
-came too late for that has been refused, and is in the case above.
+An idle reaper closes its socket first, then takes the connections that came before, then scans once more.
+Whoever came too late for that has been refused, and is in the case above.
 """
 
 import fcntl
@@ -31,7 +31,7 @@ def lock(folder: str, *, wait: float = _PATIENCE) -> int | None:
 
 
 def elect(folder: str) -> int | None:
-    """Take reaper.run; returns its descriptor, or None when there is a reaper. The caller holds reaper.lock."""
+    """Take reaper.run, holding reaper.lock; returns its descriptor, or None when there is a reaper."""
     return _take(os.path.join(folder, protocol.RUN), 0.0)
 
 

@@ -1,7 +1,8 @@
 """Run one cleanup of a dead owner, within its time.
 
-The built-in actions are done right here, under an alarm: they consist of many short system calls. Anything else is the
-owner's code, which this process never imports: it runs in a child, see :mod:`lastly.reaper.child`.
+The built-in actions are done right here, under an alarm: they consist of many short system calls. Anything
+else is the owner's code, which this process never imports: it runs in a child, see
+:mod:`lastly.reaper.child`.
 """
 
 import os
@@ -56,9 +57,10 @@ def run(
     if not exe or not os.access(exe, os.X_OK):
         raise ActionFailed(f"the owner's interpreter {exe!r} is gone")
     request = {
-        "action": item.action, "args": item.args, "kwargs": item.kwargs, "attempt": attempt, "token": item.token,
-        "confirmed": item.known, "path": context.get("path"), "main": context.get("main"),
-        "argv0": (seen.header or {}).get("argv0", ""), "file": item.extra.get("file"),
+        "action": item.action, "args": item.args, "kwargs": item.kwargs, "attempt": attempt,
+        "token": item.token, "confirmed": item.known, "path": context.get("path"), "main": context.get("main"),
+        "argv0": (seen.header or {}).get("argv0", ""),
+        "file": item.extra.get("file"),
     }  # fmt: skip
     child.run([exe, "-P", _RUNNER], _env(context), _cwd(context), limit, request)
 
@@ -113,7 +115,7 @@ _SHORTEST = 8  # characters of a token: one that somebody shortened by hand woul
 
 
 class _Alarm:
-    """Raises TimeoutError in the main thread after ``seconds``; elsewhere (a test's thread) there is no limit."""
+    """Raises TimeoutError in the main thread after ``seconds``; elsewhere there is no limit."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = max(seconds, 0.1)

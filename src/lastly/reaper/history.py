@@ -1,7 +1,8 @@
 """What became of cleanups whose journals are closed: ``history.db``, SQLite in WAL mode, synchronous=FULL.
 
-Written by the reaper's workers only, after the cleanups, never before them; a journal is removed once its entry is
-committed. A worker killed in between writes the same entry again. The statements are in ``history.sql``.
+Written by the reaper's workers only, after the cleanups, never before them; a journal is removed once its
+entry is committed. A worker killed in between writes the same entry again. The statements are in
+``history.sql``.
 """
 
 import json
@@ -153,12 +154,20 @@ def _owner(seen: Replay, about: "dict[str, Any]", now: float) -> "dict[str, Any]
     header = seen.header or {}
     who = seen.identity
     return {
-        "journal": _text(journal_name(seen.path)), "host": _text(who.host) if who else "", "boot": who.boot if who else "",
-        "pid": who.pid if who else 0, "start": who.start if who else 0, "uid": who.uid if who else -1,
-        "argv0": _text(header.get("argv0", "")), "exe": _text(header.get("exe", "")), "began": header.get("t"),
-        "ended": about.get("at"), "died": about.get("died") or "", "settled": now,
+        "journal": _text(journal_name(seen.path)),
+        "host": _text(who.host) if who else "",
+        "boot": who.boot if who else "",
+        "pid": who.pid if who else 0,
+        "start": who.start if who else 0,
+        "uid": who.uid if who else -1,
+        "argv0": _text(header.get("argv0", "")),
+        "exe": _text(header.get("exe", "")),
+        "began": header.get("t"),
+        "ended": about.get("at"),
+        "died": about.get("died") or "",
+        "settled": now,
         "header": json.dumps(header),
-    }  # fmt: skip
+    }
 
 
 def _cleanup(seen: Replay, item: Item) -> "dict[str, Any]":
@@ -166,12 +175,22 @@ def _cleanup(seen: Replay, item: Item) -> "dict[str, Any]":
     if len(events) > MOST_EVENTS:
         events = [*events[: MOST_EVENTS // 2], *events[-MOST_EVENTS // 2 :]]
     return {
-        "journal": _text(journal_name(seen.path)), "id": item.id, "action": _text(item.action),
-        "args": json.dumps(item.args), "kwargs": json.dumps(item.kwargs), "scope": _text(item.scope),
-        "remote": int(item.remote), "state": item.state, "attempts": item.attempts, "planned": item.t,
-        "changed": item.changed, "error": _text(item.error), "reason": _text(item.reason),
-        "events": json.dumps(events), "context": json.dumps(item.context or {}),
-    }  # fmt: skip
+        "journal": _text(journal_name(seen.path)),
+        "id": item.id,
+        "action": _text(item.action),
+        "args": json.dumps(item.args),
+        "kwargs": json.dumps(item.kwargs),
+        "scope": _text(item.scope),
+        "remote": int(item.remote),
+        "state": item.state,
+        "attempts": item.attempts,
+        "planned": item.t,
+        "changed": item.changed,
+        "error": _text(item.error),
+        "reason": _text(item.reason),
+        "events": json.dumps(events),
+        "context": json.dumps(item.context or {}),
+    }
 
 
 def _text(value: "Any") -> str:

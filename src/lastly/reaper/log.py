@@ -1,8 +1,8 @@
 """The reaper's log: one line per event, appended to ``reaper.log`` in the state directory, rotated by size.
 
-**Contract**: tools may parse the lines. A line is ``<UTC time> <pid> <event> key=value …``; values are JSON; keys and events
-are only ever added. Events: ``start``, ``own``, ``dead``, ``done``, ``failed``, ``abandoned``, ``void``, ``killed`` (a deadline
-passed), ``archived``, ``refused``, ``error``, ``exit``.
+**Contract**: tools may parse the lines. A line is ``<UTC time> <pid> <event> key=value …``; values are JSON;
+keys and events are only ever added. Events: ``start``, ``own``, ``dead``, ``done``, ``failed``,
+``abandoned``, ``void``, ``killed`` (a deadline passed), ``archived``, ``refused``, ``error``, ``exit``.
 """
 
 import json
@@ -28,6 +28,7 @@ class Log:
         self._open()
 
     def __call__(self, event: str, **more: "Any") -> None:
+        """Write one line."""
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
         words = "".join(f" {key}={json.dumps(value)}" for key, value in more.items() if value is not None)

@@ -1,8 +1,9 @@
 """The reaper: watches owners, and has their cleanups run when they die.
 
-It keeps no state of its own: everything it knows it read from journals, and whoever starts after it was killed reads
-the same. One thread, one epoll. Nothing in here may block: no cleanup, no file of an owner beyond a stat and the first
-line of its journal, no database. What may block is a job for a worker (:mod:`lastly.reaper.pool`).
+It keeps no state of its own: everything it knows it read from journals, and whoever starts after it was
+killed reads the same. One thread, one epoll. Nothing in here may block: no cleanup, no file of an owner
+beyond a stat and the first line of its journal, no database. What may block is a job for a worker
+(:mod:`lastly.reaper.pool`).
 """
 
 import heapq
@@ -62,11 +63,12 @@ class Reaper:
     # ---- the loop
 
     def run(self) -> None:
+        """Serve until idle or told to quit."""
         self._rescan()
         while not self.quit:
             self._turn()
         self.pool.close()
-        self.log("exit", idle=not self.quit or None)
+        self.log("exit", idle=False)
 
     def _turn(self) -> None:
         """Poll once. Deaths are served first, then workers, then everybody else."""
@@ -77,20 +79,23 @@ class Reaper:
         for fd in ready:
             if (worker := self.workers.get(fd)) is not None:
                 self.pool.heard(worker)
-        for fd in ready:
-            if (call := self.others.get(fd)) is not None:
-                call()
-        for _ in range(min(_MET, len(self.unmet))):
-            self._meet(self.unmet.popleft())
+        self._the_rest(ready)
         now = monotonic()
-        while self.timers and self.timers[0][0] <= now:
-            heapq.heappop(self.timers)[2]()
         self.next_tick = self.pool.tick()
         if self._at_rest():
             if now - self.served >= self.idle:
                 self._leave()
         else:
             self.served = now
+
+    def _the_rest(self, ready: list[int]) -> None:
+        for fd in ready:
+            if (call := self.others.get(fd)) is not None:
+                call()
+        for _ in range(min(_MET, len(self.unmet))):
+            self._meet(self.unmet.popleft())
+        while self.timers and self.timers[0][0] <= monotonic():
+            heapq.heappop(self.timers)[2]()
 
     next_tick = 0.0
 
@@ -114,10 +119,12 @@ class Reaper:
         heapq.heappush(self.timers, (monotonic() + max(seconds, 0.0), next(self.order), call))
 
     def watch(self, fd: int, call: "Callable[[], None]") -> None:
+        """Call something whenever there is something to read."""
         self.others[fd] = call
         self.epoll.register(fd, select.EPOLLIN)
 
     def unwatch(self, fd: int) -> None:
+        """Forget a descriptor; twice is fine."""
         if self.others.pop(fd, None) is not None:
             self.epoll.unregister(fd)
 
@@ -146,7 +153,7 @@ class Reaper:
         for path in home.journals():
             name = "/".join(path.rsplit("/", 2)[1:])
             owner = self.owners.get(name)
-            if owner is None or owner.pidfd is None and owner.state == owners.WATCHED:
+            if owner is None or (owner.pidfd is None and owner.state == owners.WATCHED):
                 self.unmet.append(name)
             elif owner.state == owners.KEPT or (force and owner.state == owners.WAITING):
                 self._settle(owner, force=force)
@@ -326,7 +333,7 @@ class Reaper:
     # ---- deadlines
 
     def keep_deadline(self, owner: Owner, fd: int, signals: frozenset[int], grace: float) -> None:
-        """Kill the owner ``grace`` seconds after one of ``signals`` came out of ``fd``, unless it says that it lives on."""
+        """Kill the owner ``grace`` seconds after one of ``signals`` came out of ``fd``, unless it is calm."""
         self._drop_deadline(owner)
         os.set_blocking(fd, False)
         owner.wakeup, owner.signals, owner.grace = fd, signals, grace
@@ -380,6 +387,7 @@ class Reaper:
         os.close(lock)
 
     def status(self) -> "dict[str, Any]":
+        """What ``lastly doctor`` shows."""
         states: dict[str, int] = {}
         for owner in self.owners.values():
             states[owner.state] = states.get(owner.state, 0) + 1

@@ -58,7 +58,7 @@ def pid_of(name: str) -> int | None:
 
 
 def look(path: str) -> tuple[str, int | None]:
-    """Decide what to do about a journal by its first line: WATCHED (with a pidfd, if one is to be had), QUEUED or KEPT."""
+    """Decide about a journal by its first line: WATCHED (with a pidfd if there is one), QUEUED or KEPT."""
     identity = _identity(path)
     if identity is None:
         return QUEUED, None  # a worker reads the rest, and keeps what it cannot read

@@ -1,10 +1,10 @@
 """The connections of the reaper: who speaks, what is believed, and how much of it.
 
-Anybody of this user may connect, and may write anything. Nothing that is said is trusted beyond what the kernel says of
-the speaker (SO_PEERCRED, SO_PEERPIDFD): ``own`` merely makes the reaper watch a process; whether it is dead, and what is
-owed, is decided by its journal's lock, its identity and its content. The first thing that is not understood ends the
-connection. Connections are taken and read in small portions, deaths first, so that a flood delays nothing by
-more than one portion.
+Anybody of this user may connect, and may write anything. Nothing that is said is trusted beyond what the
+kernel says of the speaker (SO_PEERCRED, SO_PEERPIDFD): ``own`` merely makes the reaper watch a process;
+whether it is dead, and what is owed, is decided by its journal's lock, its identity and its content. The
+first thing that is not understood ends the connection. Connections are taken and read in small portions,
+deaths first, so that a flood delays nothing by more than one portion.
 """
 
 import os
@@ -19,7 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from lastly.reaper.loop import Owner, Reaper
+    from lastly.reaper.loop import Reaper
+    from lastly.reaper.owners import Owner
 
 PORTION = 32  # connections taken, or messages of one connection read, at a time
 SILENT = 256  # connections that have not said whose they are: the oldest is closed for the next one
@@ -81,6 +82,7 @@ class Peers:
         self.listener = None
 
     def accept(self) -> None:
+        """Take some of those who wait."""
         for _ in range(PORTION):
             if not self._accept_one():
                 return
@@ -113,6 +115,7 @@ class Peers:
         return True
 
     def hear(self, peer: Peer) -> None:
+        """Read some of what a peer says."""
         for _ in range(PORTION):
             try:
                 raw, ancillary, flags, _ = peer.socket.recvmsg(
@@ -143,6 +146,7 @@ class Peers:
                     pass
 
     def drop(self, peer: Peer) -> None:
+        """Close a connection; twice is fine."""
         fd = peer.socket.fileno()
         if fd < 0:
             return
@@ -217,7 +221,7 @@ def _descriptors(ancillary: "list[tuple[int, int, bytes]]") -> list[int]:
 
 
 def _peer_pidfd(sock: socket.socket) -> int | None:
-    """Ask for the process that connected, whatever its pid means by now; None where Linux is older than 6.5."""
+    """Ask for the process that connected, whatever its pid means by now; None before Linux 6.5."""
     try:
         return sock.getsockopt(socket.SOL_SOCKET, protocol.SO_PEERPIDFD)
     except OSError:

@@ -1,10 +1,10 @@
 """The reaper's workers: forked processes that do what may block, one job at a time each.
 
-A cleanup may hang (a dead NFS server, a program that waits for ever), and nobody else's may wait for it. So the
-reaper itself only watches; jobs go to workers. One worker is kept forked and idle, so that a death costs no fork. A
-job that takes longer than a moment does not count any more: another worker is forked for the jobs behind it. A job
-that says nothing for longer than it announced is killed with its worker; the kernel gives back the worker's locks,
-and the journal tells the next one what had been begun.
+A cleanup may hang (a dead NFS server, a program that waits for ever), and nobody else's may wait for it. So
+the reaper itself only watches; jobs go to workers. One worker is kept forked and idle, so that a death costs
+no fork. A job that takes longer than a moment does not count any more: another worker is forked for the jobs
+behind it. A job that says nothing for longer than it announced is killed with its worker; the kernel gives
+back the worker's locks, and the journal tells the next one what had been begun.
 """
 
 import json
@@ -44,7 +44,7 @@ class Worker:
 
 
 class Pool:
-    """Hands jobs to workers. ``watch`` and ``unwatch`` are told of their sockets; ``answer`` of each ended job."""
+    """Hands jobs to workers; ``watch``, ``unwatch`` hear of their sockets, ``answer`` of each ended job."""
 
     def __init__(
         self,
@@ -67,9 +67,11 @@ class Pool:
 
     @property
     def busy(self) -> int:
+        """How many jobs are under way or waiting."""
         return len(self.workers) - len(self.idle) + len(self.queue)
 
     def submit(self, job: "Job") -> None:
+        """Have a job done as soon as possible."""
         self.queue.append(job)
         self.spread()
 
@@ -204,7 +206,8 @@ def _worker(
     """The life of a worker. Never returns."""
     status = 1
     try:
-        # Everything of the reaper's is closed: a client must see its line end when the reaper dies, a lock must be free.
+        # Everything of the reaper's is closed: a client must see its line end when the reaper dies, a lock
+        # must be free.
         kept = sorted({0, 1, 2, its.fileno(), *keep})
         top = max(map(int, os.listdir("/proc/self/fd")))
         for low, high in zip(kept, [*kept[1:], top + 1], strict=True):

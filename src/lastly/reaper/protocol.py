@@ -1,15 +1,16 @@
 """What a program and the reaper say to each other, and where.
 
-One message is one packet of a SOCK_SEQPACKET socket: its length is known, a message is read whole or not at all, and
-nothing in a path can end it early. Inside is JSON. The socket lies in a folder that only its user can enter; it is
-not an abstract one, which every user of the machine could reach. Whoever speaks is known by SO_PEERCRED.
+One message is one packet of a SOCK_SEQPACKET socket: its length is known, a message is read whole or not at
+all, and nothing in a path can end it early. Inside is JSON. The socket lies in a folder that only its user
+can enter; it is not an abstract one, which every user of the machine could reach. Whoever speaks is known by
+SO_PEERCRED.
 
-    program → reaper   own       journal                this process owes what stands in this journal
-                       deadline  signals, grace         (with a descriptor) kill me if a signal is not answered in time
-                       calm                             the signal was answered, I live on
-                       sweep     force                  look again now; force: also what waits for its next attempt
+    program → reaper   own       journal         this process owes what stands in this journal
+                       deadline  signals, grace  (with a descriptor) kill me if a signal stays unanswered
+                       calm                      the signal was answered, I live on
+                       sweep     force           look again; force: also at what waits for its next attempt
                        status
-                       quit                             exit; nothing is lost
+                       quit                      exit; nothing is lost
     reaper → program   {"ok": op, …} after it is true, {"no": op, "why": …} and the connection is closed
 """
 
@@ -48,7 +49,7 @@ def decode(raw: bytes) -> "dict[str, Any]":
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(message, dict):
-        raise ValueError("not an object")
+        raise ValueError("not an object")  # noqa: TRY004 - one error for all that is not a message
     return message
 
 

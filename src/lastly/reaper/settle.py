@@ -1,14 +1,16 @@
-"""Settle one dead owner: prove that it is dead, take the lease, run what it owes, write down what became of it.
+"""Settle one dead owner: prove that it is dead, take the lease, run what it owes, write down what became of
+it.
 
-The lease is the POSIX lock on the owner's journal. The owner held it while it lived; now whoever settles holds it, and
-the kernel takes it back from a settler that dies. What has been done is in the journal, so the next one goes on from
+The lease is the POSIX lock on the owner's journal. The owner held it while it lived; now whoever settles
+holds it, and the kernel takes it back from a settler that dies. What has been done is in the journal, so the
+next one goes on from
 there: at least once, never exactly once.
 
 What is owed runs by phase, then newest first, each whatever became of the ones before it. The words:
 
     done      it ran, or there was nothing left to do
     fail      it did not; ``next`` says when it is tried again (backoff doubled each time, with jitter)
-    abandon   given up: too many failures, or something else is there than what was planned (which stays untouched)
+    abandon   given up: too many failures, or something else is there than was planned (it stays untouched)
     void      the boot is over, and the process to be killed with it
 """
 
@@ -34,9 +36,9 @@ class Outcome:
     """What became of one journal.
 
     Attributes:
-        state: ``final`` (nothing is owed any more), ``wait`` (something is tried again at ``next``), ``busy`` (somebody
-            else holds the lease), ``gone`` (no journal), ``alive`` (the owner lives, or nobody can tell), ``kept``
-            (there is something this version must neither run nor drop).
+        state: ``final`` (nothing is owed any more), ``wait`` (something is tried again at ``next``), ``busy``
+            (somebody else holds the lease), ``gone`` (no journal), ``alive`` (the owner lives, or nobody can
+            tell), ``kept`` (there is something this version must neither run nor drop).
         next: unix time of the next attempt, for ``wait``.
         ran: one dict per cleanup that was run or settled: id, action, state, error, seconds.
         why: for people.
@@ -52,6 +54,7 @@ class Outcome:
         self.ran: list[dict[str, Any]] = []
 
     def to_mapping(self) -> "dict[str, Any]":
+        """The same as JSON."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -67,6 +70,7 @@ def settle(
     """Run what the dead owner of the journal at ``path`` owes; a second call runs what is still owed.
 
     Args:
+        path: the journal.
         by: who does this, for the history.
         force: also run what waits for its next attempt.
         only: just the cleanup with this number.
@@ -82,14 +86,14 @@ def settle(
         return Outcome(path, "busy" if exists else "gone", "somebody else has the lease" if exists else "")
     try:
         seen = journal.read()
-        if (refusal := _not_dead(seen)) is not None:
+        if (refusal := not_dead(seen)) is not None:
             return refusal
         return _Settling(journal, seen, by, died_at, announce).run(force, only)
     finally:
         journal.close()
 
 
-def _not_dead(seen: Replay) -> Outcome | None:
+def not_dead(seen: Replay) -> Outcome | None:
     """Why this owner's cleanups must not be run, or None when they may."""
     if seen.newer:
         return Outcome(seen.path, "kept", "written by a later version of lastly")

@@ -1,0 +1,343 @@
+"""What is owed, by whom, since when, and what became of it: plain data for the command line and other tools.
+
+A cleanup's reference is ``<owner>.<number>``: eight digits of its journal's random name, and its number in
+there. All times are unix times in seconds. Keys are only ever added.
+"""
+
+import json
+import os
+import time
+
+from lastly.errors import LastlyError
+from lastly.journal import home, locks, replay
+from lastly.journal.file import Journal
+from lastly.journal.record import VERSION, encode
+from lastly.journal.replay import Item, Replay
+from lastly.reaper import client, history
+from lastly.reaper.settle import settle
+from lastly.reaper.sweep import reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+    from typing import Any
+
+__all__ = ["NotFound", "NotNow", "abandoned", "forget", "owners", "past", "retry", "status", "why"]
+
+
+class NotFound(LastlyError, LookupError):  # noqa: N818 - as in errors.py: the name says what happened
+    """No cleanup has this reference."""
+
+
+class NotNow(LastlyError, RuntimeError):  # noqa: N818
+    """The cleanup's owner lives, or somebody is working on it."""
+
+
+def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what it means
+    """Return every owner that has a journal, oldest first, with what it owes.
+
+    Args:
+        all: also cleanups that are done, released, void or abandoned.
+
+    Returns:
+        dicts with owner (reference), journal (path), host, boot, pid, uid, argv0, exe, since, alive (True, False,
+        or None when it cannot be told from here), leased, damage (list of str), newer, cleanups (see
+        :func:`why`, without owner and events).
+    """
+    found = []
+    for path in home.journals():
+        try:
+            seen = replay.read(path)
+        except OSError:
+            continue
+        items = [item for item in seen.items.values() if all or not item.final]
+        found.append({**_owner(seen), "cleanups": [_cleanup(seen.path, item) for item in items]})
+    found.sort(key=lambda owner: owner["since"])
+    return found
+
+
+def why(ref: str) -> "dict[str, Any]":
+    """Return everything about one cleanup.
+
+    Returns:
+        a dict: ref, action, args, kwargs, scope, remote, state, attempts, planned, changed, error, reason,
+        next, doubt, retries, timeout, owner (as in :func:`owners`, without cleanups; with died and ended),
+        events (its records).
+
+    Raises:
+        NotFound: there is none.
+    """
+    path, number = _find(ref)
+    if path is not None:
+        seen = replay.read(path)
+        item = seen.items[number]
+        return {
+            **_cleanup(path, item),
+            "owner": {**_owner(seen), "died": "", "ended": None},
+            "events": item.events,
+        }
+    row = _row(ref)
+    about = _past(row)
+    header = json.loads(row["header"])
+    about["owner"] = {
+        "owner": reference(row["journal"]),
+        "journal": None,
+        "host": row["host"],
+        "boot": row["boot"],
+        "pid": row["pid"],
+        "uid": row["uid"],
+        "argv0": row["argv0"],
+        "exe": row["exe"],
+        "since": header.get("t"),
+        "alive": False,
+        "leased": False,
+        "damage": [],
+        "newer": False,
+        "died": row["died"],
+        "ended": row["ended"],
+    }
+    about["events"] = json.loads(row["events"])
+    return about
+
+
+def past(*, since: float = 0.0, limit: int = 1000) -> "list[dict[str, Any]]":
+    """Return what became of cleanups whose owners are settled, newest first.
+
+    Args:
+        since: unix time.
+        limit: how many at most.
+    """
+    base = history.connect()
+    if base is None:
+        return []
+    try:
+        return [
+            _past(row) for row in base.execute(history.SQL["list_since"], {"since": since, "most": limit})
+        ]
+    finally:
+        base.close()
+
+
+def abandoned() -> "list[dict[str, Any]]":
+    """Return what was given up and nobody has retried or forgotten, newest first."""
+    return [row for row in past(limit=10_000) if row["state"] == "abandoned" and not row["settled"]]
+
+
+def retry(ref: str, *, by: str) -> "dict[str, Any]":
+    """Run a cleanup of a dead owner now, also one that was abandoned; returns what :func:`why` says
+    afterwards.
+
+    Raises:
+        NotFound: there is none.
+        NotNow: its owner lives, or somebody is working on it; or it is done already.
+    """
+    path, number = _find(ref)
+    if path is None:
+        row = _row(ref)
+        if row["state"] != "abandoned":
+            raise NotNow(f"{ref} is {row['state']}: there is nothing to retry")
+        path = _reopen(dict(row))
+        _mark(row, f"retried by {by}")
+    else:
+        _dead(path, ref)
+        if replay.read(path).items[number].state == "abandoned":
+            history.archive([{"path": path}])
+            if not os.path.exists(path):
+                return retry(ref, by=by)
+    outcome = settle(path, by=by, force=True, only=number)
+    if outcome.state == "busy":
+        raise NotNow(f"{ref}: somebody is working on it")
+    if outcome.state == "alive":
+        raise NotNow(f"{ref}: {outcome.why}")
+    if outcome.state == "final":
+        history.archive([{"path": path}])
+    else:
+        client.ask("sweep")  # a running reaper then knows of it
+    return why(f"{reference(path)}.{number}")
+
+
+def forget(ref: str, *, by: str) -> None:
+    """Owe a cleanup no more, without running it.
+
+    Raises:
+        NotFound: there is none.
+        NotNow: its owner lives, or somebody is working on it.
+    """
+    path, number = _find(ref)
+    if path is None:
+        _mark(_row(ref), f"forgotten by {by}")
+        return
+    _dead(path, ref)
+    journal = Journal.take(path)
+    if journal is None:
+        raise NotNow(f"{ref}: somebody is working on it")
+    try:
+        journal.release(number, by=by, reason=f"forgotten by {by}")
+        empty = not journal.read().pending()
+    finally:
+        journal.close()
+    if empty:
+        history.archive([{"path": path}])
+
+
+def status() -> "dict[str, Any] | None":
+    """Return what the reaper says of itself (pid, seconds, owners by state, workers, jobs); None without one."""
+    return client.ask("status")
+
+
+# ---- finding
+
+
+def _find(ref: str) -> tuple[str | None, int]:
+    owner, _, number = ref.partition(".")
+    if len(owner) < 4 or not number.isdecimal():
+        raise NotFound(f"{ref!r} is not a reference like 3f2a9c1b.2: see `lastly ls`")
+    for path in home.journals():
+        if reference(path).startswith(owner):
+            try:
+                if int(number) in replay.read(path).items:
+                    return path, int(number)
+            except OSError:
+                continue
+    return None, int(number)
+
+
+def _row(ref: str) -> "sqlite3.Row":
+    owner, _, number = ref.partition(".")
+    base = history.connect()
+    if base is not None and owner.isalnum():
+        try:
+            row = base.execute(
+                history.SQL["find"], {"journal": f"%.{owner}%.j", "id": int(number)}
+            ).fetchone()
+        finally:
+            base.close()
+        if row is not None:
+            found: sqlite3.Row = row
+            return found
+    raise NotFound(f"no cleanup is called {ref!r}: see `lastly ls` and `lastly history`")
+
+
+def _mark(row: "sqlite3.Row", text: str) -> None:
+    base = history.connect(write=True)
+    if base is not None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
+        base.execute(
+            history.SQL["mark"], {"journal": row["journal"], "id": row["id"], "settled": f"{text}, {stamp}"}
+        )
+        base.close()
+
+
+def _dead(path: str, ref: str) -> None:
+    if locks.held(path) is None:
+        seen = replay.read(path)
+        alive = seen.identity.alive() if seen.identity is not None else None
+        if alive is False:
+            return
+        if alive is None:
+            raise NotNow(f"{ref}: its owner belongs to another machine or pid namespace: ask there")
+    raise NotNow(f"{ref}: its owner lives and will run it")
+
+
+def _reopen(row: "dict[str, Any]") -> str:
+    """Make a journal for one abandoned cleanup, in its dead owner's name, so that everything else works as ever."""
+    header = {**json.loads(row["header"]), "kind": "owner", "v": VERSION, "next": 1}
+    plan = dict(json.loads(row["events"])[0])
+    known: dict[str, Any] = {}
+    for event in json.loads(row["events"]):
+        known.update(event.get("known") or {})
+    plan.update(n=1, known=known)
+    lines = [header]
+    context = json.loads(row["context"])
+    if context:
+        lines.append({**context, "n": 1})
+        plan.update(n=2, context=context.get("id"))
+    lines.append(plan)
+    folder = os.path.join(home.state_dir(), "owners", row["journal"].partition("/")[0])
+    home.make(folder)
+    stem = os.path.join(folder, f"{row['pid']}.{row['start']}.{os.urandom(8).hex()}")
+    fd = os.open(f"{stem}.tmp", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, b"".join(map(encode, lines)))
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+    os.rename(f"{stem}.tmp", f"{stem}.j")
+    return f"{stem}.j"
+
+
+# ---- showing
+
+
+def _owner(seen: Replay) -> "dict[str, Any]":
+    header = seen.header or {}
+    who = seen.identity
+    try:
+        held = locks.is_locked(seen.path)
+    except OSError:
+        held = False
+    alive = who.alive() if who is not None else None
+    return {
+        "owner": reference(seen.path),
+        "journal": seen.path,
+        "host": who.host if who else "",
+        "boot": who.boot if who else "",
+        "pid": who.pid if who else 0,
+        "uid": who.uid if who else -1,
+        "argv0": str(header.get("argv0", "")),
+        "exe": str(header.get("exe", "")),
+        "since": float(header.get("t") or 0.0),
+        "alive": alive,
+        "leased": held and alive is False,
+        "damage": seen.damage,
+        "newer": seen.newer,
+    }
+
+
+def _cleanup(path: str, item: Item) -> "dict[str, Any]":
+    return {
+        "ref": f"{reference(path)}.{item.id}",
+        "action": item.action,
+        "args": item.args,
+        "kwargs": item.kwargs,
+        "scope": item.scope,
+        "remote": item.remote,
+        "state": item.state,
+        "attempts": item.attempts,
+        "planned": item.t,
+        "changed": item.changed,
+        "error": item.error,
+        "reason": item.reason,
+        "next": item.next,
+        "doubt": item.doubt,
+        "retries": item.retries,
+        "timeout": item.timeout,
+        "settled": "",
+    }
+
+
+def _past(row: "sqlite3.Row") -> "dict[str, Any]":
+    return {
+        "ref": f"{reference(row['journal'])}.{row['id']}",
+        "action": row["action"],
+        "args": json.loads(row["args"]),
+        "kwargs": json.loads(row["kwargs"]),
+        "scope": row["scope"],
+        "remote": bool(row["remote"]),
+        "state": row["state"],
+        "attempts": row["attempts"],
+        "planned": row["planned"],
+        "changed": row["changed"],
+        "error": row["error"],
+        "reason": row["reason"],
+        "next": None,
+        "doubt": False,
+        "retries": None,
+        "timeout": None,
+        "host": row["host"],
+        "pid": row["pid"],
+        "argv0": row["argv0"],
+        "died": row["died"],
+        "ended": row["ended"],
+        "settled": row["settled"],
+    }

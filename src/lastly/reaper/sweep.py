@@ -1,0 +1,89 @@
+"""Settle all dead owners here and now, in this process: for ``lastly reap``, timers and tests.
+
+Needs no reaper and disturbs none: each journal is worked on by who holds its lease.
+"""
+
+import os
+
+from lastly.journal import home, locks, replay
+from lastly.reaper import history
+from lastly.reaper.settle import Outcome, not_dead, settle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Outcome", "sweep"]
+
+
+def sweep(
+    *,
+    dry_run: bool = False,
+    only: str | None = None,
+    force: bool = True,
+    by: str = "sweep",
+    progress: "Callable[[Outcome], None] | None" = None,
+) -> list[Outcome]:
+    """Run what dead owners owe; a second call runs what is still owed.
+
+    Args:
+        dry_run: run nothing; the outcomes say what would be run (state ``due``), and what not, and why.
+        only: a cleanup's reference, as in ``lastly ls``; or the part before its dot: all of one owner.
+        force: also run what waits for its next attempt. Default True.
+        by: who does this, for the history.
+        progress: called with each outcome as soon as it is there.
+
+    Returns:
+        one outcome for each journal whose owner does not live.
+
+    Raises:
+        NotRecorded: the home belongs to somebody else.
+    """
+    if not os.path.isdir(home.state_path()):
+        return []
+    home.state_dir(create=False)
+    wanted, _, number = (only or "").partition(".")
+    found: list[Outcome] = []
+    for path in home.journals():
+        if wanted and not reference(path).startswith(wanted):
+            continue
+        outcome = _one(path, dry_run, int(number) if number else None, force, by)
+        if outcome is None:
+            continue
+        found.append(outcome)
+        if progress is not None:
+            progress(outcome)
+    if not dry_run:
+        final = [{"path": outcome.path} for outcome in found if outcome.state == "final"]
+        for start in range(0, len(final), 200):
+            history.archive(final[start : start + 200])
+    return found
+
+
+def reference(path: str) -> str:
+    """What people call a journal: the first eight digits of the random part of its name."""
+    return os.path.basename(path).split(".")[-2][:8]
+
+
+def _one(path: str, dry_run: bool, number: int | None, force: bool, by: str) -> Outcome | None:
+    if locks.held(path) is not None:
+        return None  # this very process's; to open and close it would drop its lock
+    try:
+        seen = replay.read(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Outcome(path, "kept", str(error))
+    refusal = not_dead(seen)
+    if refusal is not None:
+        return None if refusal.why == "its owner lives" else refusal
+    if not dry_run:
+        outcome = settle(path, by=by, force=force, only=number)
+        return None if outcome.state == "gone" else outcome
+    outcome = Outcome(path, "due")
+    outcome.ran = [
+        {"id": item.id, "action": item.action, "state": item.state, "error": item.error, "seconds": None}
+        for item in seen.pending()
+        if number is None or item.id == number
+    ]
+    return outcome
