@@ -71,7 +71,7 @@ class Config(RawConfigParser):
         name = "_".join((self._base_section, *words))
         return "".join(c if c.isascii() and c.isalnum() else "_" for c in name).upper()
 
-    def set(self, section: str, key: str, value: "Any" = None) -> None:  # type: ignore[override]  # as get()
+    def set(self, section: str, key: str, value: "Any" = None) -> None:
         """Set *key* in *section* to *value*, of any type. A second call replaces it.
 
         Raises:

@@ -48,7 +48,7 @@ class App(MetaMixin):
     #: The status with which the program is to end.
     exit_code: int
     hook: "HookManager"
-    # These exist from setup() on; before it they are None.
+    # These exist from setup() on; before it they are None, which nobody wants to be asked about all the time.
     ext: "ExtensionManager"
     config: "Config"
     log: "LogHandler"

@@ -389,10 +389,11 @@ def _complete(app: "App") -> None:
     from lastly.app.log import LogHandler
 
     meta = app._meta
-    if app.config is None:
+    made = vars(app)
+    if made["config"] is None:
         app.config = Config(meta.config_section or meta.label)
         app.config.merge(meta.config_defaults or {})
-    if app.log is None:
+    if made["log"] is None:
         app.config.merge({"log.logging": {"file": None}})
         app.log = LogHandler()
         app.log._setup(app)

@@ -1,16 +1,15 @@
 """Signals of an app: caught while it is open, told to its hooks, answered or not.
 
 `lastly.install` does the work: what a signal raises, when it must not raise, and how the process ends
-afterwards. It knows one set of signals for the process, and apps come nested; so here is counted who wants
-which.
+afterwards. It knows one set of signals for the process, and apps come nested: here is counted who wants which.
 
-A handler runs between any two bytecodes, in the middle of a print as well: nothing of the program's may run in
-it. The functions of the hook ``signal`` therefore run a moment later, where the exception comes by: in run(),
-at the end of the ``with`` block, at the latest in close().
+A handler runs between any two bytecodes, in the middle of a print as well: nothing of the program's may run
+in it. The functions of the hook ``signal`` therefore run a moment later, where the exception comes by: in
+run(), at the end of the ``with`` block, at the latest in close().
 
-A program that catches CaughtSignal by name has taken note of it, and goes on: to its close(), normally. So the
-app holds the exception (dropped, it would count as swallowed and be raised again at once); the process still
-ends by the signal, unless the app is reloaded or a test's.
+A program that catches CaughtSignal by name has taken note of it, and goes on: to its close(), normally. So
+the app holds the exception (dropped, it would count as swallowed and be raised again at once); the process
+still ends by the signal, unless the app is reloaded or a test's.
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum

@@ -1,0 +1,280 @@
+"""Close hooks run whatever happened: each way to end is a real program that really ends that way."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from harness import Programs, Result, wait_until
+
+APP = """
+import os, signal, sys, threading, time
+from lastly.app import App, CaughtSignal
+
+def says(word):
+    def hook(app, *more):
+        print(word, *more[:1], flush=True)
+    return hook
+
+class MyApp(App):
+    class Meta:
+        label = "endings"
+        hooks = [("pre_close", says("pre_close")), ("post_close", says("post_close")), ("signal", says("signal"))]
+"""
+
+ENDS = {
+    "return": ("with MyApp() as app:\n    app.run()", [], 0),
+    "exception in the block": ("with MyApp() as app:\n    raise ValueError('boom')", [], 1),
+    "exception in run": (
+        "class A(MyApp):\n    def run(self):\n        raise ValueError('boom')\nwith A() as app:\n    app.run()",
+        [],
+        1,
+    ),
+    "sys.exit": ("with MyApp() as app:\n    sys.exit(3)", [], 3),
+    "help": ("with MyApp() as app:\n    app.run()", ["--help"], 0),
+    "bad option": ("with MyApp() as app:\n    app.run()", ["--nonsense"], 2),
+    "exit code": ("with MyApp(exit_on_close=True) as app:\n    app.exit_code = 100", [], 100),
+    "failing setup": ("with MyApp(extensions=['no_such_thing']) as app:\n    app.run()", [], 1),
+    "failing pre_setup": (
+        "def bad(app):\n    raise ValueError('boom')\n"
+        "app = MyApp()\napp.hook.register('pre_setup', bad)\nwith app:\n    app.run()",
+        [],
+        1,
+    ),
+    "broken configuration": (
+        "open('x.conf', 'w').write('no section')\nwith MyApp(config_files=['x.conf']) as app:\n    app.run()",
+        [],
+        1,
+    ),
+    "nobody closes": ("app = MyApp()\napp.setup()\napp.run()", [], 0),
+    "nobody closes, local": ("def main():\n    app = MyApp()\n    app.setup()\nmain()", [], 0),
+    "nobody closes, exception": ("app = MyApp()\napp.setup()\nraise ValueError('boom')", [], 1),
+    "nobody closes, exit code": ("app = MyApp(exit_on_close=True)\napp.setup()\napp.exit_code = 7", [], 7),
+    "closed by hand": ("app = MyApp()\napp.setup()\napp.run()\napp.close()", [], 0),
+    "closed twice": ("with MyApp(exit_on_close=True) as app:\n    app.close(5)", [], 5),
+    "in a thread": (
+        "def work():\n    with MyApp() as app:\n        app.run()\n"
+        "t = threading.Thread(target=work)\nt.start()\nt.join()",
+        [],
+        0,
+    ),
+    "KeyboardInterrupt": ("with MyApp() as app:\n    raise KeyboardInterrupt", [], -2),
+}
+
+
+@pytest.mark.parametrize("way", ENDS)
+def test_close_hooks_run_once(programs: Programs, way: str) -> None:
+    body, args, status = ENDS[way]
+    result = programs.run(APP + body, *args)
+    closes = [line for line in result.lines if line.endswith("_close")]
+    assert (closes, result.status) == (["pre_close", "post_close"], status), result.err
+    if status == 1:
+        assert "Traceback" in result.err
+
+
+WAITS = {
+    "in the block": "with MyApp() as app:\n    print('ready', flush=True)\n    time.sleep(60)",
+    "in run": (
+        "class A(MyApp):\n    def run(self):\n        print('ready', flush=True)\n        time.sleep(60)\n"
+        "with A() as app:\n    app.run()"
+    ),
+    "in main": (
+        "def main(app):\n    print('ready', flush=True)\n    time.sleep(60)\nwith MyApp(main=main) as app:\n    app.run()"
+    ),
+    "in a hook": (
+        "def slow(app):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "app = MyApp()\napp.hook.register('pre_run', slow)\nwith app:\n    app.run()"
+    ),
+    "in setup": (
+        "def slow(app):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "app = MyApp()\napp.hook.register('pre_setup', slow)\nwith app:\n    app.run()"
+    ),
+    "nobody closes": "app = MyApp()\napp.setup()\nprint('ready', flush=True)\ntime.sleep(60)",
+    "in a function": (
+        "def main():\n    with MyApp(exit_on_close=True) as app:\n        print('ready', flush=True)\n        time.sleep(60)\n"
+        "main()"
+    ),
+    "caught by name": (
+        "with MyApp(exit_on_close=True) as app:\n"
+        "    try:\n        print('ready', flush=True)\n        time.sleep(60)\n"
+        "    except CaughtSignal as e:\n        print('caught', e.signum, flush=True)\n        app.exit_code = 0\n"
+        "    print('goes on', flush=True)"
+    ),
+}
+
+
+def ended_by(programs: Programs, code: str, signum: int) -> Result:
+    program = programs.start(APP + code)
+    program.line("ready")
+    program.send(signum)
+    return program.wait()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("where", WAITS)
+def test_signal_runs_its_hook_and_the_close_hooks_and_is_what_the_parent_sees(
+    programs: Programs, where: str, signum: int
+) -> None:
+    result = ended_by(programs, WAITS[where], signum)
+    hooks = [line for line in result.lines if line.split()[0] in ("signal", "pre_close", "post_close")]
+    assert (hooks, result.status) == ([f"signal {signum:d}", "pre_close", "post_close"], -signum), result.err
+
+
+def test_program_that_catches_the_signal_by_name_goes_on_to_its_close(programs: Programs) -> None:
+    result = ended_by(programs, WAITS["caught by name"], signal.SIGTERM)
+    assert result.lines == ["ready", "caught 15", "goes on", "signal 15", "pre_close", "post_close"]
+
+
+def test_signal_while_closing_cuts_no_hook(programs: Programs) -> None:
+    """The hook that runs is finished, the others follow, and the program ends by the signal."""
+    code = """
+def slow(app):
+    print("ready", flush=True)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        time.sleep(0.01)
+    print("slow done", flush=True)
+app = MyApp()
+app.hook.register("pre_close", slow, weight=-1)
+with app:
+    pass
+print("goes on")
+"""
+    result = ended_by(programs, code, signal.SIGTERM)
+    assert (result.lines, result.status) == (["ready", "slow done", "pre_close", "post_close"], -15), result.err
+
+
+def test_ignored_signal_stays_ignored(programs: Programs) -> None:
+    result = programs.run(
+        "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        + APP
+        + "with MyApp() as app:\n    os.kill(os.getpid(), signal.SIGHUP)\n    print('lives')"
+    )
+    assert (result.lines, result.status) == (["lives", "pre_close", "post_close"], 0)
+
+
+def test_forked_child_does_not_run_the_hooks_of_its_parent(programs: Programs) -> None:
+    code = """
+with MyApp() as app:
+    app.scope.defer(print, "scope", flush=True)
+    if os.fork() == 0:
+        sys.exit(4)
+    print("child ended with", os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+    result = programs.run(APP + code)
+    assert (result.lines, result.status) == (["child ended with 4", "pre_close", "scope", "post_close"], 0)
+
+
+def test_forked_child_that_leaves_the_block_runs_no_hooks(programs: Programs) -> None:
+    code = """
+with MyApp() as app:
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+print("left", flush=True)
+"""
+    result = programs.run(APP + code)
+    assert (result.lines, result.status) == (["left", "pre_close", "post_close", "left"], 0)
+
+
+def test_quiet_hides_output_and_log_but_no_traceback(programs: Programs) -> None:
+    code = "with MyApp() as app:\n    print('hidden')\n    app.log.error('hidden')\n    app.run()\n    raise ValueError('seen')"
+    result = programs.run(APP + code, "-q")
+    assert (result.out, result.status) == ("", 1)
+    assert result.err.endswith("ValueError: seen\n")
+    assert "hidden\n" not in result.err
+
+
+def test_quiet_app_that_nobody_closes_hides_no_traceback(programs: Programs) -> None:
+    result = programs.run(APP + "app = MyApp()\napp.setup()\nraise ValueError('seen')", "--quiet")
+    assert (result.out, result.status) == ("", 1)
+    assert "ValueError: seen" in result.err
+
+
+def test_failing_hooks_all_run_and_are_reported(programs: Programs) -> None:
+    code = """
+def bad(app):
+    raise OSError("first")
+def worse(app):
+    raise KeyError("second")
+app = MyApp()
+app.hook.register("pre_close", bad, -2)
+app.hook.register("pre_close", worse, -1)
+app.scope.defer(lambda: 1 / 0)
+with app:
+    pass
+"""
+    result = programs.run(APP + code)
+    assert (result.lines, result.status) == (["pre_close", "post_close"], 1)
+    for error in ("CleanupFailed", "OSError: first", "KeyError: 'second'", "ZeroDivisionError"):
+        assert error in result.err
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [("app.exit_code = 9", 9), ("sys.exit(9)", 9), ("sys.exit(0)", 1), ("raise ValueError('mine')", 1), ("pass", 1)],
+)
+def test_failing_hook_keeps_the_exit_code_but_not_success(programs: Programs, body: str, status: int) -> None:
+    code = f"""
+def bad(app):
+    raise OSError("in hook")
+app = MyApp(exit_on_close=True)
+app.hook.register("post_close", bad)
+with app:
+    {body}
+"""
+    result = programs.run(APP + code)
+    assert (result.lines, result.status) == (["pre_close", "post_close"], status)
+    assert "in hook" in result.err
+
+
+def test_sys_exit_in_a_hook_does_not_stop_the_others(programs: Programs) -> None:
+    code = "app = MyApp()\napp.hook.register('pre_close', lambda app: sys.exit(5), -1)\nwith app:\n    pass"
+    result = programs.run(APP + code)
+    assert (result.lines, result.status) == (["pre_close", "post_close"], 5)
+
+
+def test_custom_signal_handler_decides(programs: Programs) -> None:
+    code = """
+def mine(signum, frame):
+    os.write(1, b"handler\\n")
+with MyApp(signal_handler=mine, catch_signals=[signal.SIGUSR1]) as app:
+    os.kill(os.getpid(), signal.SIGUSR1)
+    print("goes on", flush=True)
+print(signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL)
+"""
+    result = programs.run(APP + code)
+    assert result.lines == ["handler", "signal 10", "goes on", "pre_close", "post_close", "True"]
+    assert result.status == 0
+
+
+def test_reload_answers_a_hangup(programs: Programs) -> None:
+    """A daemon that rereads its configuration on SIGHUP ends as it wants to, and not by that signal."""
+    code = """
+with MyApp(exit_on_close=True) as app:
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(60)
+    except CaughtSignal as e:
+        app.reload()
+    print("reloaded", flush=True)
+"""
+    result = programs.run(APP + code)
+    assert (result.lines, result.status) == (["reloaded", "pre_close", "post_close"], 0), result.err
+
+
+def test_durable_cleanup_of_an_app_survives_a_kill(programs: Programs) -> None:
+    code = """
+from lastly import actions
+app = MyApp()
+app.setup()
+os.mkdir("work")
+app.scope.defer(actions.remove, os.path.abspath("work"))
+print("ready", flush=True)
+time.sleep(60)
+"""
+    program = programs.start(APP + code)
+    program.line("ready")
+    program.send(signal.SIGKILL)
+    program.wait()
+    wait_until(lambda: not (program.cwd / "work").exists(), what="the reaper to remove the directory")
