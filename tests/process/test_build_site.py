@@ -212,6 +212,19 @@ def test_killed_together_with_the_reaper_the_next_build_finds_a_clean_place(
     assert deployment.left(newer) == Left()
 
 
+def test_of_many_builds_the_newest_is_published(deployment: Deployment) -> None:
+    """Each asks the one before it to end, or finds that a newer one has overtaken it."""
+    builds = []
+    for _ in range(5):
+        builds.append(deployment.start())
+        builds[-1].line("lock")
+    *older, newest = builds
+    assert newest.wait().status == 0, newest.out + newest.err
+    assert {program.wait().status for program in older} <= {-signal.SIGTERM, 1}
+    assert [deployment.left(program) for program in builds] == [Left()] * 5
+    assert os.readlink(deployment.site / "current") == f"releases/{newest.out.split()[1]}"
+
+
 def test_a_newer_build_has_the_right_of_way(deployment: Deployment) -> None:
     lock = deployment.site / "deploy.lock"
     lock.symlink_to("99999999999999999999-1 boot pid:[1] 1 1")
