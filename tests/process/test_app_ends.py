@@ -36,8 +36,8 @@ ENDS = {
     "exit code": ("with MyApp(exit_on_close=True) as app:\n    app.exit_code = 100", [], 100),
     "failing setup": ("with MyApp(extensions=['no_such_thing']) as app:\n    app.run()", [], 1),
     "failing pre_setup": (
-        "def bad(app):\n    raise ValueError('boom')\n"
-        "app = MyApp()\napp.hook.register('pre_setup', bad)\nwith app:\n    app.run()",
+        ("def bad(app):\n    raise ValueError('boom')\n"
+        "app = MyApp()\napp.hook.register('pre_setup', bad)\nwith app:\n    app.run()"),
         [],
         1,
     ),
@@ -53,8 +53,8 @@ ENDS = {
     "closed by hand": ("app = MyApp()\napp.setup()\napp.run()\napp.close()", [], 0),
     "closed twice": ("with MyApp(exit_on_close=True) as app:\n    app.close(5)", [], 5),
     "in a thread": (
-        "def work():\n    with MyApp() as app:\n        app.run()\n"
-        "t = threading.Thread(target=work)\nt.start()\nt.join()",
+        ("def work():\n    with MyApp() as app:\n        app.run()\n"
+        "t = threading.Thread(target=work)\nt.start()\nt.join()"),
         [],
         0,
     ),

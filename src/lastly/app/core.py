@@ -66,8 +66,6 @@ class App(MetaMixin):
         self._life = lifecycle.Life()
         self._given = dict(self._meta.__dict__)  # what to start from when set up anew
         glance(self._meta)
-        if self.quiet:
-            self._suppress_output()
         lifecycle.lay(self)
 
     def __repr__(self) -> str:
