@@ -1,0 +1,466 @@
+"""Signals: capture, unwind, run everything, die of the signal.
+
+What we want: after SIGTERM every ``finally``, ``with``, cleanup and atexit function runs, once, whole; and the parent
+sees a death by SIGTERM. Raising an exception from a handler is nearly that, and fails at the edges:
+
+* Raised where nobody can let it pass (``__del__``, a weakref callback, a bare ``except:``) it is lost, and the
+  program lives on. So the exception is watched: when it dies while the program's own code is still running,
+  it was swallowed, and the signal is raised again (_swallowed.py).
+* Raised in `threading._shutdown` or inside an atexit function it is printed, the rest is cut off, and the status
+  is 0. So the handler looks at the *bottom* of the interrupted stack: there stands the program's main module, or else
+  we are past it, and nothing is raised any more.
+* Raised inside a cleanup it cuts that cleanup off. So a stack with a closing scope in it is left alone as well, and
+  the signal is raised when the scope has closed.
+* Raised in an event loop it ends whichever task happens to run. So there the main task is cancelled (_loops.py).
+
+In each case a flag is set first, and the flag decides the end: the driver below, one atexit function, runs the
+other atexit functions that are left, and then dies of the signal. Whatever became of the exception, the status is true.
+
+What still fails: a main thread that never comes back from C code runs no handler. For that the wake-up descriptor goes
+to the reaper (`_durable`), which keeps the deadline from outside.
+"""
+
+import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
+import _thread
+import atexit
+import sys
+from posix import getpid, register_at_fork, write
+from time import monotonic
+
+from lastly import _finish, _loops, _swallowed
+from lastly.errors import CaughtSignal, _CaughtInterrupt, signal_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import timedelta
+    from types import CodeType, FrameType, TracebackType
+
+DEFAULT = ("INT", "TERM", "HUP", "QUIT")
+
+# Pressed by a person at the keyboard: only these can force.
+_KEYBOARD = (_signal.SIGINT, _signal.SIGQUIT)
+_FORCE_AFTER = 2.0
+# After a signal, threads that do not end are not waited for longer than this; without us it would not wait at all.
+_JOIN_LIMIT = 5.0
+
+# Code objects of functions that run cleanups: a stack that holds one is not interrupted. Filled by _scope.
+closing: "set[CodeType]" = set()
+# Called in a repeated signal's message: what is running and what is left, in a few words. Set by _root.
+describe: "Callable[[], str] | None" = None
+# Called once, in the handler, with the first signal's number and the deadline (monotonic) or None. Set by _root.
+announce: "Callable[[int, float | None], None] | None" = None
+# Called in the handler with the exception that it is about to raise. Set by an App, which keeps it.
+raising: "Callable[[CaughtSignal], None] | None" = None
+
+BODY, CLOSING, JOIN, EXIT = "body", "closing", "join", "exit"
+
+
+class _State:
+    """What is known in this process; a forked child gets a fresh one."""
+
+    def __init__(self) -> None:
+        self.pid = getpid()
+        self.previous: dict[int, object] = {}  # what to give back
+        self.grace: float | None = None
+        self.bottom: FrameType | None = None  # of the stack that called install()
+        self.signum = 0  # the signal that this process ends with; 0: none came
+        self.handled = 0  # a SIGINT that the program caught by its name
+        self.again = 0  # a swallowed signal is on its way once more
+        self.tries = 0
+        self.due = False  # to be raised when the scope has closed
+        self.count = self.presses = 0
+        self.first_press = 0.0
+        self.deadline: float | None = None
+        self.driving = self.ending = False
+
+
+state = _State()
+
+
+class Installation:
+    """What `install` returns: leave its ``with`` block, or call `uninstall`, to give the signals back."""
+
+    def __enter__(self) -> "Installation":
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
+        uninstall()
+
+    def __repr__(self) -> str:
+        names = " ".join(map(signal_name, state.previous)) or "nothing installed"
+        return f"<{type(self).__name__} {names}>"
+
+
+def install(
+    signals: "Iterable[int | str]" = DEFAULT,
+    *,
+    status: str = "signal",
+    grace: "float | timedelta | None" = None,
+) -> Installation:
+    """Let these signals end the program in order: unwind, run all cleanups and atexit functions, then die of them.
+
+    A second call replaces the settings; what was there before the first one is still given back in the end.
+    A signal that is ignored (``nohup``, a shell's ``&``) or that C code handles is left alone; SIGPIPE, which Python
+    itself ignores, is taken when it is named.
+
+    Args:
+        signals: names (``"TERM"``, ``"SIGTERM"``) or numbers.
+        status: ``"signal"``: the parent sees a death by the signal, shells 128 + number. ``"code"``: the process
+            exits with 128 + number, as it does anyway as PID 1.
+        grace: seconds from the first signal to the end of the process, all cleanups together. None: no limit.
+
+    Raises:
+        RuntimeError: not in the main thread of the main interpreter.
+        ValueError: an unknown signal or status, or one that cannot be caught.
+
+    .. versionadded:: 0.1
+    """
+    numbers = [_number(signal) for signal in signals]
+    if status not in ("signal", "code"):
+        raise ValueError(f"status={status!r}: use 'signal' or 'code'")
+    seconds = None if grace is None else _seconds(grace)
+    if state.pid != getpid():
+        _forked()
+    for signum in [signum for signum in state.previous if signum not in numbers]:
+        _give_back(signum)
+    for signum in numbers:
+        _take(signum)
+    _finish.status = status
+    state.grace = seconds
+    state.bottom = _bottom(sys._getframe())  # noqa: SLF001  # the only way to one's own frame
+    _finish.observe_exit()
+    atexit.unregister(_driver)
+    atexit.register(_driver)
+    from lastly import _root
+
+    _root.connect(sys.modules[__name__])
+    return Installation()
+
+
+def uninstall() -> None:
+    """Give every signal back; a second call does nothing.
+
+    A handler that somebody else has set meanwhile stays. A signal that is already ending the program does so.
+
+    Warns:
+        RuntimeWarning: a signal was in other hands, and was left there.
+
+    .. versionadded:: 0.1
+    """
+    for signum in list(state.previous):
+        _give_back(signum)
+    _finish.unobserve_exit()
+    if not state.signum:
+        atexit.unregister(_driver)
+        state.bottom = None
+
+
+def _number(signal: "int | str") -> int:
+    if isinstance(signal, str):
+        name = signal.upper().removeprefix("SIG")
+        number = getattr(_signal, f"SIG{name}", None)
+        if not isinstance(number, int) or name.startswith("_"):
+            raise ValueError(f"{signal!r} is not the name of a signal")
+        return number
+    return int(signal)
+
+
+def _seconds(grace: "float | timedelta") -> float:
+    seconds = float(grace.total_seconds() if hasattr(grace, "total_seconds") else grace)
+    if not seconds >= 0:
+        raise ValueError(f"grace={grace!r}: must be 0 or more seconds")
+    return seconds
+
+
+def _take(signum: int) -> None:
+    if signum in state.previous:
+        if _signal.getsignal(signum) is not _handler:
+            _set(signum)
+        return
+    previous = _signal.getsignal(signum)
+    if previous is None or (previous == _signal.SIG_IGN and signum != _signal.SIGPIPE):
+        return
+    _set(signum)
+    state.previous[signum] = previous
+
+
+def _set(signum: int) -> None:
+    try:
+        _signal.signal(signum, _handler)
+    except ValueError:
+        raise RuntimeError(
+            "install() works in the main thread only: Python runs signal handlers there"
+        ) from None
+    except OSError:
+        raise ValueError(f"{signal_name(signum)} cannot be caught") from None
+
+
+def _give_back(signum: int) -> None:
+    previous = state.previous.pop(signum)
+    if _signal.getsignal(signum) is _handler:
+        _signal.signal(signum, previous)
+        return
+    import warnings
+
+    name = signal_name(signum)
+    warnings.warn(f"{name} has another handler since install(): left as it is", RuntimeWarning, stacklevel=3)
+
+
+# ── the handler ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _handler(signum: int, frame: "FrameType | None") -> None:
+    if state.pid != getpid():  # a forked child, before its own defaults were back
+        _signal.signal(signum, _signal.SIG_DFL)
+        _signal.raise_signal(signum)
+        return
+    if state.again:
+        state.again = 0
+        _deliver(state.signum, frame, _where(frame))
+        return
+    repeated = _note(signum)
+    where = _where(frame)
+    if repeated:
+        _repeated(signum, frame, where)
+    else:
+        _deliver(signum, frame, where)
+
+
+def _note(signum: int) -> bool:
+    """Set the flags; return whether the process was ending already."""
+    now = monotonic()
+    state.count += 1
+    if signum in _KEYBOARD:
+        state.presses += 1
+        state.first_press = state.first_press or now
+    if state.signum:
+        return True
+    state.signum = signum
+    if state.grace is not None:
+        state.deadline = now + state.grace
+        _alarm_in(state.grace)
+    if announce is not None:
+        announce(signum, state.deadline)
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        try:
+            threading._register_atexit(_join_limit)  # noqa: SLF001  # the one place before the join
+        except (AttributeError, RuntimeError):  # another Python; or the join has begun
+            pass
+    return False
+
+
+def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
+    """Make the program unwind, if it can."""
+    if where == JOIN:
+        _end_now()
+    elif where == CLOSING:
+        state.due = True
+    elif where == BODY and not _loops.cancel(signum, frame):
+        raise _watched(signum, frame)
+
+
+def _repeated(signum: int, frame: "FrameType | None", where: str) -> None:
+    if signum in _KEYBOARD and state.presses >= 2:
+        if state.count >= 3 or monotonic() - state.first_press >= _FORCE_AFTER:
+            _force("forced")
+    if where == JOIN:
+        _end_now()
+    elif where == BODY and not _loops.cancelling() and not _swallowed.unwinding():
+        raise _watched(state.signum, frame)
+    else:
+        _explain(signum)
+
+
+def raise_due() -> None:
+    """Raise the signal that came while a scope was closing; called by the scope that has closed."""
+    if state.due and _thread.get_ident() == _main_thread():
+        frame = sys._getframe(1)  # noqa: SLF001  # as above
+        if _where(frame) == BODY:
+            state.due = False
+            if not _loops.cancel(state.signum, frame):
+                raise _watched(state.signum, frame)
+
+
+def _watched(signum: int, frame: "FrameType | None") -> CaughtSignal:
+    kind = _CaughtInterrupt if signum == _signal.SIGINT else CaughtSignal
+    caught = kind(signum, frame)
+    if raising is not None:
+        raising(caught)
+    return _swallowed.watch(caught)
+
+
+def _main_thread() -> int:
+    return _main_ident
+
+
+_main_ident = _thread.get_ident()
+
+
+def _bottom(frame: "FrameType | None") -> "FrameType | None":
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def _where(frame: "FrameType | None") -> str:
+    """Where in its life the main thread is, by its stack."""
+    found = BODY
+    bottom = None
+    while frame is not None:
+        if frame.f_code in closing:
+            found = CLOSING
+        bottom, frame = frame, frame.f_back
+    if state.ending:
+        return EXIT
+    if (
+        bottom is None or bottom is state.bottom
+    ):  # None: the interpreter reads the program, or waits at its prompt
+        return found
+    module = bottom.f_globals.get("__name__")
+    name = bottom.f_code.co_name
+    if name == "_shutdown" and module == "threading":
+        return EXIT if found == CLOSING else JOIN
+    if (name == "<module>" and module == "__main__") or module in ("runpy", "importlib._bootstrap"):
+        return found
+    return found if _still_running(state.bottom) else EXIT
+
+
+def _still_running(frame: "FrameType | None") -> bool:
+    """Whether the program's main frame is: then this stack is a greenlet's, and not past the end."""
+    try:
+        if frame is not None:
+            frame.clear()  # of a frame that has ended: drops locals that nobody sees
+    except RuntimeError:
+        return True
+    return False
+
+
+# ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _RanAlready:
+    """Equal to every atexit function from the driver on: those have been run, or are the driver.
+
+    atexit calls its functions from the last to the first and forgets them only at the very end, so a run inside
+    the run would call some twice; and it shows its list to nobody. But `unregister` compares with ``==``, from the
+    first to the last, and thus lets us name those behind the driver.
+    """
+
+    __slots__ = ("seen",)
+    __hash__ = None  # type: ignore[assignment]  # equal to many
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __eq__(self, other: object) -> bool:
+        self.seen = self.seen or other is _driver
+        return self.seen
+
+
+def _driver() -> None:
+    """Run the atexit functions that are left; then end by the signal, or make way for the plain end."""
+    if state.pid != getpid():
+        return
+    atexit.unregister(_RanAlready())
+    state.driving = True
+    atexit._run_exitfuncs()  # noqa: SLF001  # atexit's own test hook, and all there is
+    # From here on a late signal kills by its default action. Blocked first, so that none falls between.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, state.previous)
+    signum = state.signum
+    if not signum and state.handled and _finish.status_would_be_zero():
+        signum = state.handled
+    if signum:
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, state.previous)
+        _finish.die_of(signum)
+    for number in state.previous:
+        if _signal.getsignal(number) is _handler:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, state.previous)
+
+
+def _end_now() -> None:
+    """Run the exit functions here and die: the interpreter waits for threads, and would not come to it."""
+    state.ending = True
+    atexit._run_exitfuncs()  # noqa: SLF001  # the driver is among them, and does not return
+    _finish.die_of(state.signum)
+
+
+def _force(why: str) -> None:
+    _say(f"{why}: leaving at once{_pending(' without: ')}; what is durable stays with the reaper")
+    _finish.die_of(state.signum, limit=1.0)
+
+
+def _explain(signum: int) -> None:
+    how = "Ctrl-C again" if state.presses else "Ctrl-C twice"
+    _say(
+        f"{signal_name(signum)} again: still cleaning up{_pending(': ')}. To leave at once: {how} (after 2 s)"
+    )
+
+
+def _pending(before: str) -> str:
+    try:
+        text = describe() if describe is not None else ""
+    except Exception:
+        text = ""
+    return before + text if text else ""
+
+
+def _say(text: str) -> None:
+    try:
+        write(2, f"lastly: {text}\n".encode(errors="replace"))
+    except OSError:
+        pass
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _alarm_in(seconds: float) -> None:
+    """Come back after so many seconds, if the program does not use SIGALRM itself."""
+    if _signal.getsignal(_signal.SIGALRM) not in (_signal.SIG_DFL, _alarm):
+        return
+    left = _signal.getitimer(_signal.ITIMER_REAL)[0]
+    if not left or _signal.getsignal(_signal.SIGALRM) is _alarm:
+        _signal.signal(_signal.SIGALRM, _alarm)
+        _signal.setitimer(_signal.ITIMER_REAL, max(seconds, 0.001))
+
+
+def _alarm(_signum: int, frame: "FrameType | None") -> None:
+    if state.pid != getpid() or not state.signum:
+        return
+    if state.deadline is not None and monotonic() >= state.deadline - 0.001:
+        _force(f"{state.grace:g} s are over")
+    elif _where(frame) == JOIN:
+        _end_now()
+    elif not state.driving:
+        _alarm_in(1.0)
+
+
+def _join_limit() -> None:
+    left = _JOIN_LIMIT if state.deadline is None else state.deadline - monotonic()
+    _alarm_in(min(left, _JOIN_LIMIT))
+
+
+# ── fork ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _forked() -> None:
+    """Make a forked child what it would be without us: its parent's cleanups are none of its business."""
+    global state, _main_ident
+    old, state = state, _State()
+    _main_ident = _thread.get_ident()
+    atexit.unregister(_driver)
+    _finish.exit_code = None
+    _finish.unobserve_exit()
+    for signum, previous in old.previous.items():
+        if _signal.getsignal(signum) is _handler:
+            _signal.signal(signum, previous)
+    if _signal.getsignal(_signal.SIGALRM) is _alarm:
+        _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+
+
+register_at_fork(after_in_child=_forked)

@@ -1,0 +1,103 @@
+"""Notice that a `CaughtSignal` was swallowed, and send the signal once more.
+
+An exception is an object; while it unwinds the program something holds it, and when it has been swallowed nothing
+does. So a weak reference to it tells us, at once and in the very frame that let it go.
+
+The trick is what that reference calls. A callback in Python cannot trip the signal: the interpreter would run the
+handler inside the callback, whose exceptions go nowhere. So the callback is the C function `_thread.interrupt_main`
+itself, which only marks the signal for the next bytecode of the program. It wants the number as its argument and gets
+the dead reference; so the reference is an integer, and its ``__index__`` is where we decide.
+
+CPython blames an exception that comes up at a backward jump on the instruction before the jump's target, and 3.12 lays
+out ``except`` blocks with such a jump back into the ``try`` (the same block catches again, for ever). Hence only the
+first attempt comes at the next bytecode; later ones a moment later, from a thread; and after some twenty nobody
+is trying to end this program any more: the exit functions run where we are.
+"""
+
+import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
+import _thread
+import sys
+from _weakref import ref
+from time import sleep
+
+from lastly.errors import CaughtSignal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+# For `interrupt_main`: a signal that never has a Python handler, so nothing happens.
+_NOTHING = int(_signal.SIGKILL)
+_TRIES = 20
+
+watched: "Watch | None" = None
+
+
+class Watch(ref):  # type: ignore[type-arg]  # ref is generic for mypy alone
+    """A weak reference to the exception on its way; an integer when it has died."""
+
+    __slots__ = ()
+
+    def __index__(self) -> int:
+        return died(self)
+
+
+def watch(caught: CaughtSignal) -> CaughtSignal:
+    """Return the exception to be raised, under watch."""
+    global watched
+    watched = Watch(caught, _thread.interrupt_main)
+    return caught
+
+
+def unwinding() -> bool:
+    """Whether the signal is being handled in the interrupted code: in a ``finally``, an ``__exit__``, an ``except``."""
+    caught = watched() if watched is not None else None
+    error = sys.exc_info()[1]
+    seen = 0
+    while error is not None and seen < 100:
+        if error is caught or isinstance(error, CaughtSignal):
+            return True
+        error, seen = error.__context__, seen + 1
+    return False
+
+
+def died(watch: Watch) -> int:
+    """Return the signal to send again, or `_NOTHING`."""
+    from lastly import _signals
+
+    state = _signals.state
+    if watch is not watched or not state.signum or state.driving or state.ending:
+        return _NOTHING
+    try:
+        frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # the frame that let it go
+    except ValueError:  # no Python code is running: it has left the program, as it should
+        return _NOTHING
+    if _thread.get_ident() != _signals._main_ident:  # noqa: SLF001  # one module in two files
+        _later(state.signum, 0.0)
+        return _NOTHING
+    if _signals._where(frame) == _signals.EXIT:  # noqa: SLF001  # as above
+        return _NOTHING
+    state.tries += 1
+    state.again = state.tries
+    if state.tries == 1:
+        return state.signum
+    _later(state.signum, 0.001 * state.tries)
+    return _NOTHING
+
+
+def given_up() -> bool:
+    """Whether the signal has been swallowed so often that unwinding will not end the program."""
+    from lastly import _signals
+
+    return _signals.state.tries >= _TRIES
+
+
+def _later(signum: int, seconds: float) -> None:
+    from lastly import _signals
+
+    def send() -> None:
+        sleep(seconds)
+        _signals.state.again = 1
+        _signal.pthread_kill(_signals._main_ident, signum)  # noqa: SLF001  # as above
+
+    _thread.start_new_thread(send, ())
