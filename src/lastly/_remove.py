@@ -29,6 +29,7 @@ _OPEN_LEVELS = 40  # deeper trees close their upper folders and come back throug
 _ROUNDS = 4  # how often a folder that somebody keeps filling is emptied again
 _CLOCK_SLACK = 1_000_000_000
 
+_allowed: tuple[object, frozenset[str]] = (None, frozenset())
 _kept: list[str] = []  # further folders never removed: the reaper adds its home
 
 
@@ -39,8 +40,14 @@ def keep(path: str) -> None:
 
 def identity(path: str | bytes) -> dict[str, int | None] | None:
     """Return what tells this file from any other, or None when nothing is there; links are not followed."""
-    folder, name = _split(canonical(path))
+    return identity_at(canonical(path))
+
+
+def identity_at(path: str) -> dict[str, int | None] | None:
+    """As `identity`, of a path that is canonical already."""
+    folder, name = _split(path)
     try:
+        os.lstat(path)  # nothing there yet: the usual case when deferring, told cheaply
         fd = os.open(folder, _STEP)
         try:
             found = entry(name, dir_fd=fd)
@@ -62,9 +69,16 @@ def canonical(path: str | bytes) -> str:
 
 def check_allowed(path: str) -> None:
     """Raise ValueError for what is never removed: /, a home, the working directory, what contains them."""
-    for kept in _never():
-        if path == kept or kept.startswith(path.rstrip("/") + "/"):
-            raise ValueError(f"refusing to plan the removal of {path!r}: {kept!r} is it or lies inside it")
+    global _allowed
+    try:
+        now = (os.environ.get("HOME"), os.getcwd(), os.geteuid(), len(_kept))
+    except OSError:  # the working directory was removed under us
+        now = None
+    if now is None or now != _allowed[0]:
+        # Remembered: looking up the user reads /etc/passwd, at every durable defer.
+        _allowed = (now, frozenset(_never()))
+    if path in _allowed[1]:  # what contains a folder that is kept is in the set itself
+        raise ValueError(f"refusing to plan the removal of {path!r}: it is or contains a folder that is kept")
 
 
 def remove(

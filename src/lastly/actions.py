@@ -65,7 +65,7 @@ def _prepare_remove(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple
         return [os.fsdecode(path)], rest
     full = safe.canonical(os.fspath(path))
     safe.check_allowed(full)
-    return [full], {**rest, "expect": safe.identity(full) or {}}
+    return [full], {**rest, "expect": safe.identity_at(full) or {}}
 
 
 def _kill(
