@@ -134,7 +134,7 @@ class Config(RawConfigParser):
         .. versionadded:: 0.1
         """
         # Read into a parser of its own: configparser joins the lines of *all* values after each file,
-        # and so turns a default that is a list into text, and fails on one that is a number.
+        # and so turns a default that is a list of words into text, and fails on a list of numbers.
         fresh = RawConfigParser()
         fresh.optionxform = self.optionxform  # type: ignore[method-assign]  # documented as assignable
         try:
