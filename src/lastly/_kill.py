@@ -30,6 +30,8 @@ from lastly.owner import Identity, boot_id, pid_namespace, start_time
 _TRACKERS = (b"multiprocessing.resource_tracker import main", b"loky.backend.resource_tracker import main")
 _GIVE_UP = 10.0  # seconds for SIGKILL to take effect: longer means a process stuck in the kernel
 _RESCAN = 0.02
+_LISTINGS = 40  # a machine that forks all the time must not keep us reading for ever
+_QUIET = 10  # scans, at most, before nobody counts as nobody although processes come and go
 
 
 def identity(pid: int) -> dict[str, object]:
@@ -89,10 +91,13 @@ def kill_tree(
 def _finish(hunt: "_Hunt") -> None:
     """SIGKILL until two scans in a row find nothing."""
     give_up = time.monotonic() + _GIVE_UP
-    empty = 0
+    empty = restless = 0
     while empty < 2:
         if not hunt.scan():
-            empty += 1
+            # Somebody ended while we looked; with a token to look for, its child may have been born behind
+            # our back.
+            restless += hunt.vanished
+            empty += not hunt.vanished or restless > _QUIET
             continue
         empty = 0
         if time.monotonic() > give_up:
@@ -130,6 +135,7 @@ class _Hunt:
         self.members: dict[int, int] = {}  # pid → start time, living
         self.once: set[tuple[int, int]] = set()  # everyone who ever was a member: their children are
         self.hit: set[tuple[int, int]] = set()
+        self.vanished = False  # during the last scan, somebody went before its environment could be read
 
     def scan(self) -> int:
         """Read /proc once more; returns how many living members there are."""
@@ -141,6 +147,7 @@ class _Hunt:
         ):
             return 0  # the usual case, without reading all of /proc
         table = processes()
+        self.vanished = False
         spared = ancestors()
         children: dict[int, list[int]] = {}
         for process in table.values():
@@ -167,7 +174,11 @@ class _Hunt:
         key = (process.pid, process.start)
         if key == self.root or key in self.once:
             return True
-        return self.token is not None and has_token(process.pid, self.token)
+        if self.token is None or process.dead:
+            return False
+        known = has_token(process.pid, self.token)
+        self.vanished |= known is None
+        return bool(known)
 
     def signal(self, signum: int) -> None:
         for pid, start in list(self.members.items()):
@@ -227,37 +238,52 @@ def _pidfd(pid: int, start: int) -> int | None:
 
 
 def processes() -> dict[int, Process]:
-    """Return this user's processes (root: everybody's), by pid."""
-    mine = os.geteuid()
+    """Return this user's processes (root: everybody's), by pid.
+
+    Reading takes milliseconds, and who is born meanwhile is not in the list that was read: so the list is
+    read again until it has nothing new.
+    """
     found: dict[int, Process] = {}
-    for name in os.listdir("/proc"):
-        if not name.isdecimal():
-            continue
-        path = f"/proc/{name}/stat"
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            if mine and os.fstat(fd).st_uid != mine:
-                continue
-            raw = os.read(fd, 1024)
-        except OSError:
-            continue
-        finally:
-            os.close(fd)
-        # pid (name, which may hold anything) state ppid … num_threads … starttime
-        fields = raw[raw.rindex(b")") + 2 :].split(maxsplit=21)
-        dead = fields[0] in {b"Z", b"X"} and fields[17] in {b"0", b"1"}
-        found[int(name)] = Process(int(name), int(fields[1]), int(fields[19]), dead)
+    seen: set[str] = set()
+    for _ in range(_LISTINGS):
+        new = {name for name in os.listdir("/proc") if name.isdecimal()} - seen
+        if not new:
+            break
+        seen |= new
+        for name in new:
+            if (process := _read(name)) is not None:
+                found[process.pid] = process
     return found
 
 
-def has_token(pid: int, token: bytes) -> bool:
-    """Whether the environment the process was started with carries the token."""
+def _read(name: str) -> Process | None:
+    """One process of this user's; None when it is another's, or has gone."""
+    try:
+        fd = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        mine = os.geteuid()
+        if mine and os.fstat(fd).st_uid != mine:
+            return None
+        raw = os.read(fd, 1024)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    # pid (name, which may hold anything) state ppid … num_threads … starttime
+    fields = raw[raw.rindex(b")") + 2 :].split(maxsplit=21)
+    dead = fields[0] in {b"Z", b"X"} and fields[17] in {b"0", b"1"}
+    return Process(int(name), int(fields[1]), int(fields[19]), dead)
+
+
+def has_token(pid: int, token: bytes) -> bool | None:
+    """Whether the environment the process was started with carries the token; None when it has gone."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             raw = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
     except OSError:
         return False
     if token not in raw:
