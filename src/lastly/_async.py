@@ -145,11 +145,27 @@ class AsyncScope(Scope):
     async def _drain_once(
         self, backend: "_Asyncio", budget: "Budget | None", failures: "list[Failure]"
     ) -> None:
+        stack = self._early or self._stack
         try:
-            cleanup, limit = (self._early or self._stack).popitem()
+            cleanup, limit = stack.popitem()
         except KeyError:
             return
+        if limit is None and budget is None and not cleanup._here and _is_async(cleanup):
+            stack[cleanup] = None
+            await backend.apart(cleanup, self._drain_plain(failures), HERE)
+            return
         await self._astep(backend, cleanup, _allowed(limit, budget, len(self._stack)), limit, failures)
+
+    async def _drain_plain(self, failures: "list[Failure]") -> None:
+        """Run in a task of its own, as far as may be: making one costs more than most cleanups do."""
+        inside = _backend()
+        inside.inside = True
+        while self._stack:
+            cleanup, limit = self._stack.popitem()
+            if cleanup._here:
+                self._stack[cleanup] = limit
+                return
+            await self._astep(inside, cleanup, HERE if limit is None else limit, limit, failures)
 
     async def _astep(
         self,
@@ -225,6 +241,7 @@ class _Asyncio:
 
     def __init__(self) -> None:
         self.cancelled: BaseException | None = None
+        self.inside = False  # in a task that is not the closing one, and that nobody cancels
 
     def shield(self) -> "Any":
         # Against anyio's own cancellation, which would come again at every turn of the loop.
@@ -244,7 +261,7 @@ class _Asyncio:
             return
         result = cleanup()
         if hasattr(result, "__await__"):
-            wait = self.inline if cleanup._here else self.apart
+            wait = self.inline if cleanup._here or (self.inside and limit == HERE) else self.apart
             await wait(cleanup, result, limit)
 
     async def apart(self, cleanup: Cleanup, awaitable: "Any", limit: float) -> None:

@@ -151,6 +151,7 @@ def _probe() -> type:
 
 
 COROUTINE = _probe()
+FUNCTION = type(_probe)
 
 
 def finish(result: object) -> None:

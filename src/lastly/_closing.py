@@ -13,7 +13,7 @@ raised in the end is decided in `settle`.
 
 import time
 
-from lastly._cleanup import HERE, finish
+from lastly._cleanup import FUNCTION, HERE, finish, name_of
 from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
 
 TYPE_CHECKING = False
@@ -65,31 +65,56 @@ class Budget:
 
 def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
     """Run until the stack is empty, or a cleanup fails: then call again."""
-    stack = scope._stack
-    pop = stack.popitem
+    if budget is None and len(scope._stack) > TIMED:
+        drain_many(scope, failures)
+        return
+    ran = scope._ran.append
     cleanup: Cleanup | None = None
-    count = 0
+    before = clock()
     try:
-        if budget is not None or len(stack) <= TIMED:
-            for cleanup, limit in iter(pop, ()):
+        for cleanup, limit in iter(scope._stack.popitem, ()):
+            scope._current = cleanup
+            if limit is not None or budget is not None:
                 step(scope, cleanup, limit, budget, failures)
-                cleanup = None  # noqa: PLW2901  # nothing in hand
-        else:
-            for cleanup, limit in iter(pop, ()):
-                scope._current = cleanup
-                if limit is None:
-                    count += 1
-                    if (result := cleanup()) is not None:
-                        finish(result)
-                else:
-                    step(scope, cleanup, limit, None, failures)
-                cleanup = None  # noqa: PLW2901  # nothing in hand
+                before = clock()
+            else:
+                fn = cleanup.func
+                # Of a method only the name is kept: the report must not keep its object alive.
+                who = cleanup._name or (fn if type(fn) is FUNCTION else name_of(fn))
+                if (result := cleanup()) is not None:
+                    finish(result)
+                after = clock()
+                ran((who, before, after, "done", None, cleanup.nested))
+                before = after
+            cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
-        scope._untimed += count
-        if cleanup is None:
-            if error.__class__ is not KeyError:  # an interrupt between two cleanups
-                failures.append((None, error))
-            return  # popitem: empty, or so it was a moment ago
+        failed(cleanup, error, failures)
+        if cleanup is not None:
+            ran((cleanup.name, before, clock(), outcome_of(error), repr(error), cleanup.nested))
+
+
+def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
+    """The same, without looking at the clock."""
+    cleanup: Cleanup | None = None
+    count = len(scope._stack)
+    try:
+        for cleanup, limit in iter(scope._stack.popitem, ()):
+            scope._current = cleanup
+            if limit is None:
+                if (result := cleanup()) is not None:
+                    finish(result)
+            else:
+                step(scope, cleanup, limit, None, failures)
+                count -= 1
+            cleanup = None  # noqa: PLW2901  # nothing in hand
+    except BaseException as error:
+        scope._untimed += max(count - len(scope._stack), 0)
+        failed(cleanup, error, failures)
+
+
+def failed(cleanup: "Cleanup | None", error: BaseException, failures: "list[Failure]") -> None:
+    """Note what ended a loop: a cleanup, an interrupt between two, or popitem, which found no more."""
+    if cleanup is not None or error.__class__ is not KeyError:
         failures.append((cleanup, without_us(error)))
 
 

@@ -1,5 +1,7 @@
 """What a scope ran: as data and as JSON."""
 
+from lastly._cleanup import name_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +26,7 @@ class Entry:
     __slots__ = ("cleanups", "error", "name", "outcome", "seconds", "start")
 
     def __init__(self, raw: "Any") -> None:
-        self.name: str = raw[0]
+        self.name: str = raw[0] if isinstance(raw[0], str) else name_of(raw[0])
         self.start: float = raw[1]
         self.seconds: float = raw[2] - raw[1]
         self.outcome: str = raw[3]

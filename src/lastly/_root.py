@@ -12,7 +12,6 @@ from lastly._scope import CLOSED, OPEN, UNOPENED, Scope
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
     from typing import Any, TypeVar
 
     from lastly._closing import Failure
@@ -151,7 +150,7 @@ def complain(cleanup: "Cleanup | None", error: BaseException) -> None:
             pass
 
 
-def connect(signals: "ModuleType") -> None:
+def connect(signals: "Any") -> None:
     """Let `_signals` know what a closing scope looks like, and learn from it of signals and deadlines."""
     signals.closing.add(Scope._run_all.__code__)
     signals.describe = describe

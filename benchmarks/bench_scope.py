@@ -1,0 +1,245 @@
+"""Deferring and running cleanups, against atexit, ExitStack and the other libraries.
+
+Runs in a process of its own: atexit's functions can only be run all at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
+
+from benchmarks.measure import Report, interleaved, median
+
+from lastly import AsyncScope, Scope
+
+Case = Callable[[], tuple[float, float]]
+clock = time.perf_counter
+
+
+def undo(path: str = "", number: int = 0) -> None:
+    """What is registered: as little as possible."""
+
+
+async def undo_later(path: str = "", number: int = 0) -> None:
+    """The same, for a loop."""
+
+
+def timed(count: int, args: tuple, add: Callable, run: Callable) -> tuple[float, float]:
+    """Seconds per registration, seconds per run."""
+    if args:
+        one, two = args
+        start = clock()
+        for _ in range(count):
+            add(undo, one, two)
+    else:
+        start = clock()
+        for _ in range(count):
+            add(undo)
+    middle = clock()
+    run()
+    return (middle - start) / count, (clock() - middle) / count
+
+
+class Thing:
+    pass
+
+
+def finalizers(count: int, args: tuple) -> tuple[float, float]:
+    things = [Thing() for _ in range(count)]
+    start = clock()
+    found = [weakref.finalize(thing, undo, *args) for thing in things]
+    middle = clock()
+    for finalizer in found:
+        finalizer()
+    return (middle - start) / count, (clock() - middle) / count
+
+
+def in_loop(make: Callable, add: str, close: str, count: int) -> tuple[float, float]:
+    async def main() -> tuple[float, float]:
+        stack = make()
+        await stack.__aenter__()
+        register = getattr(stack, add)
+        start = clock()
+        for _ in range(count):
+            register(undo_later, "x", 1)
+        middle = clock()
+        await getattr(stack, close)()
+        return (middle - start) / count, (clock() - middle) / count
+
+    return asyncio.run(main())
+
+
+def subjects(count: int, args: tuple) -> dict[str, Case]:
+    def scope() -> tuple[float, float]:
+        ours = Scope()
+        return timed(count, args, ours.defer, ours.close)
+
+    def stack() -> tuple[float, float]:
+        theirs = ExitStack()
+        return timed(count, args, theirs.callback, theirs.close)
+
+    cases: dict[str, Case] = {
+        "lastly": scope,
+        "atexit": lambda: timed(count, args, atexit.register, atexit._run_exitfuncs),
+        "ExitStack": stack,
+        "finalize": lambda: finalizers(count, args),
+    }
+    try:
+        import safe_exit
+    except ImportError:
+        return cases
+    safe_exit.register(undo)  # takes the signals; a process of our own
+    cases["safe-exit"] = lambda: timed(count, args, safe_exit.register, safe_exit._call_exit_funcs)
+    return cases
+
+
+def hooks(count: int) -> dict[str, Case]:
+    cases: dict[str, Case] = {}
+    try:
+        import pyterminate
+    except ImportError:
+        pass
+    else:
+
+        def distinct() -> tuple[float, float]:
+            functions = [lambda *_: None for _ in range(count)]
+            start = clock()
+            for function in functions:
+                pyterminate.register(function, args=("x", 1))
+            middle = clock()
+            atexit._run_exitfuncs()
+            times = (middle - start) / count, (clock() - middle) / count
+            for function in functions:
+                pyterminate.unregister(function)
+            return times
+
+        cases["pyterminate"] = distinct
+    try:
+        from cement.core.hook import HookManager
+    except ImportError:
+        return cases
+
+    class FakeApp:
+        pass
+
+    def cement() -> tuple[float, float]:
+        manager = HookManager(FakeApp())
+        manager.define("pre_close")
+        start = clock()
+        for _ in range(count):
+            manager.register("pre_close", undo)
+        middle = clock()
+        list(manager.run("pre_close", "x"))
+        return (middle - start) / count, (clock() - middle) / count
+
+    cases["Cement hooks"] = cement
+    return cases
+
+
+def measured(cases: dict[str, Case], passes: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Medians per subject: of registering, of running."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+
+    def remember(name: str) -> Callable[[], float]:
+        def case() -> float:
+            found[name].append(cases[name]())
+            return 0.0
+
+        return case
+
+    interleaved({name: remember(name) for name in cases}, passes=passes)
+    return (
+        {name: median([pair[0] for pair in pairs]) for name, pairs in found.items()},
+        {name: median([pair[1] for pair in pairs]) for name, pairs in found.items()},
+    )
+
+
+def stacks(report: Report) -> None:
+    for count, passes in ((1_000, 60), (100_000, 5)):
+        for args in ((), ("x", 1)):
+            what = f"{count:,}" + (", with arguments" if args else "")
+            add, run = measured(subjects(count, args), passes)
+            # atexit stores a bare function in C and gives no handle; the target is for what has arguments.
+            targets = {"atexit": 3.0 if args else None, "ExitStack": 0.5}
+            for peer in ("atexit", "ExitStack", "finalize", "safe-exit"):
+                if peer in add:
+                    report.ratio(f"defer {what}", add["lastly"], peer, add[peer], target=targets.get(peer))
+            for peer in ("atexit", "ExitStack", "finalize", "safe-exit"):
+                if peer in run:
+                    target = 0.7 if peer == "ExitStack" else None
+                    report.ratio(f"run {what}", run["lastly"], peer, run[peer], target=target)
+
+
+def others(report: Report) -> None:
+    count = 250
+    add, run = measured({"lastly": subjects(count, ("x", 1))["lastly"], **hooks(count)}, 5)
+    for peer in add:
+        if peer != "lastly":
+            report.ratio(f"defer {count}", add["lastly"], peer, add[peer])
+            report.ratio(f"run {count}", run["lastly"], peer, run[peer])
+    cases = {
+        "lastly": lambda: in_loop(AsyncScope, "defer", "close", 1_000),
+        "AsyncExitStack": lambda: in_loop(AsyncExitStack, "push_async_callback", "aclose", 1_000),
+    }
+    add, run = measured(cases, 10)
+    report.ratio(
+        "AsyncScope, defer 1,000", add["lastly"], "AsyncExitStack", add["AsyncExitStack"], target=0.5
+    )
+    report.ratio("AsyncScope, close 1,000", run["lastly"], "AsyncExitStack", run["AsyncExitStack"])
+
+
+def detaching(report: Report) -> None:
+    scope = Scope()
+    handles = [scope.defer(undo, "x", i) for i in range(100_000)]
+    few = handles[::100]
+    start = clock()
+    for handle in few:
+        handle.detach()
+    report.value("detach one of 100,000", (clock() - start) / len(few), target=2e-6)
+    scope.detach_all()
+    functions = [lambda: None for _ in range(20_000)]
+    for function in functions:
+        atexit.register(function)
+    start = clock()
+    for function in functions[::2_000]:
+        atexit.unregister(function)
+    report.value("  atexit.unregister, one of 20,000", (clock() - start) / 10)
+    atexit._clear()
+
+
+def together(report: Report) -> None:
+    def close() -> float:
+        scope = Scope()
+        with scope.parallel() as pool:
+            for _ in range(20):
+                pool.defer(time.sleep, 0.1)
+        start = clock()
+        scope.close()
+        return clock() - start
+
+    report.value("close 20 of 100 ms in parallel", median([close() for _ in range(5)]), target=0.15)
+
+
+def here() -> None:
+    report = Report("scopes")
+    stacks(report)
+    others(report)
+    detaching(report)
+    together(report)
+    report.print()
+
+
+def main() -> None:
+    """Print the table, from a process of its own."""
+    sys.stdout.flush()
+    subprocess.run([sys.executable, "-m", "benchmarks.bench_scope", "--here"], check=True)
+
+
+if __name__ == "__main__":
+    here() if "--here" in sys.argv else main()
