@@ -89,7 +89,8 @@ class HookManager:
         if funcs is None:
             return False
         funcs.append((weight, func))
-        funcs.sort(key=lambda entry: entry[0])
+        if len(funcs) > 1 and funcs[-2][0] > weight:
+            funcs.sort(key=lambda entry: entry[0])
         return True
 
     def run(self, name: str, *args: "Any", **kwargs: "Any") -> "Generator[Any, None, None]":
@@ -147,6 +148,9 @@ class HookManager:
         self, func: "Callable[..., Any]", args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
     ) -> "Generator[Any, None, None]":
         result = func(*args, **kwargs)
+        if result is None:  # nearly always
+            yield None
+            return
         if hasattr(result, "__await__"):
             from lastly.app.awaiting import wait_for
 
