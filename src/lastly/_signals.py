@@ -24,10 +24,10 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself cos
 import _thread
 import atexit
 import sys
-from posix import getpid, register_at_fork, write
+from posix import getpid, register_at_fork
 from time import monotonic
 
-from lastly import _finish, _loops, _swallowed
+from lastly import _ending, _finish, _loops, _swallowed
 from lastly.errors import CaughtSignal, _CaughtInterrupt, signal_name
 
 TYPE_CHECKING = False
@@ -41,8 +41,6 @@ DEFAULT = ("INT", "TERM", "HUP", "QUIT")
 # Pressed by a person at the keyboard: only these can force.
 _KEYBOARD = (_signal.SIGINT, _signal.SIGQUIT)
 _FORCE_AFTER = 2.0
-# After a signal, threads that do not end are not waited for longer than this; without us it would not wait at all.
-_JOIN_LIMIT = 5.0
 
 # Code objects of functions that run cleanups: a stack that holds one is not interrupted. Filled by _scope.
 closing: "set[CodeType]" = set()
@@ -132,8 +130,8 @@ def install(
     state.grace = seconds
     state.bottom = _bottom(sys._getframe())  # noqa: SLF001  # the only way to one's own frame
     _finish.observe_exit()
-    atexit.unregister(_driver)
-    atexit.register(_driver)
+    atexit.unregister(_ending.driver)
+    atexit.register(_ending.driver)
     from lastly import _root
 
     _root.connect(sys.modules[__name__])
@@ -154,7 +152,7 @@ def uninstall() -> None:
         _give_back(signum)
     _finish.unobserve_exit()
     if not state.signum:
-        atexit.unregister(_driver)
+        atexit.unregister(_ending.driver)
         state.bottom = None
 
 
@@ -219,6 +217,8 @@ def _handler(signum: int, frame: "FrameType | None") -> None:
         return
     if state.again:
         state.again = 0
+        if state.tries >= _swallowed.TRIES:
+            _ending.end_now()
         _deliver(state.signum, frame, _where(frame))
         return
     repeated = _note(signum)
@@ -241,13 +241,13 @@ def _note(signum: int) -> bool:
     state.signum = signum
     if state.grace is not None:
         state.deadline = now + state.grace
-        _alarm_in(state.grace)
+        _ending.alarm_in(state.grace)
     if announce is not None:
         announce(signum, state.deadline)
     threading = sys.modules.get("threading")
     if threading is not None:
         try:
-            threading._register_atexit(_join_limit)  # noqa: SLF001  # the one place before the join
+            threading._register_atexit(_ending.join_limit)  # noqa: SLF001  # the one place before the join
         except (AttributeError, RuntimeError):  # another Python; or the join has begun
             pass
     return False
@@ -256,7 +256,7 @@ def _note(signum: int) -> bool:
 def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
     """Make the program unwind, if it can."""
     if where == JOIN:
-        _end_now()
+        _ending.end_now()
     elif where == CLOSING:
         state.due = True
     elif where == BODY and not _loops.cancel(signum, frame):
@@ -266,13 +266,13 @@ def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
 def _repeated(signum: int, frame: "FrameType | None", where: str) -> None:
     if signum in _KEYBOARD and state.presses >= 2:
         if state.count >= 3 or monotonic() - state.first_press >= _FORCE_AFTER:
-            _force("forced")
+            _ending.force("forced")
     if where == JOIN:
-        _end_now()
+        _ending.end_now()
     elif where == BODY and not _loops.cancelling() and not _swallowed.unwinding():
         raise _watched(state.signum, frame)
     else:
-        _explain(signum)
+        _ending.explain(signum)
 
 
 def raise_due() -> None:
@@ -339,112 +339,6 @@ def _still_running(frame: "FrameType | None") -> bool:
     return False
 
 
-# ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _RanAlready:
-    """Equal to every atexit function from the driver on: those have been run, or are the driver.
-
-    atexit calls its functions from the last to the first and forgets them only at the very end, so a run inside
-    the run would call some twice; and it shows its list to nobody. But `unregister` compares with ``==``, from the
-    first to the last, and thus lets us name those behind the driver.
-    """
-
-    __slots__ = ("seen",)
-    __hash__ = None  # type: ignore[assignment]  # equal to many
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    def __eq__(self, other: object) -> bool:
-        self.seen = self.seen or other is _driver
-        return self.seen
-
-
-def _driver() -> None:
-    """Run the atexit functions that are left; then end by the signal, or make way for the plain end."""
-    if state.pid != getpid():
-        return
-    atexit.unregister(_RanAlready())
-    state.driving = True
-    atexit._run_exitfuncs()  # noqa: SLF001  # atexit's own test hook, and all there is
-    # From here on a late signal kills by its default action. Blocked first, so that none falls between.
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, state.previous)
-    signum = state.signum
-    if not signum and state.handled and _finish.status_would_be_zero():
-        signum = state.handled
-    if signum:
-        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, state.previous)
-        _finish.die_of(signum)
-    for number in state.previous:
-        if _signal.getsignal(number) is _handler:
-            _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, state.previous)
-
-
-def _end_now() -> None:
-    """Run the exit functions here and die: the interpreter waits for threads, and would not come to it."""
-    state.ending = True
-    atexit._run_exitfuncs()  # noqa: SLF001  # the driver is among them, and does not return
-    _finish.die_of(state.signum)
-
-
-def _force(why: str) -> None:
-    _say(f"{why}: leaving at once{_pending(' without: ')}; what is durable stays with the reaper")
-    _finish.die_of(state.signum, limit=1.0)
-
-
-def _explain(signum: int) -> None:
-    how = "Ctrl-C again" if state.presses else "Ctrl-C twice"
-    _say(
-        f"{signal_name(signum)} again: still cleaning up{_pending(': ')}. To leave at once: {how} (after 2 s)"
-    )
-
-
-def _pending(before: str) -> str:
-    try:
-        text = describe() if describe is not None else ""
-    except Exception:
-        text = ""
-    return before + text if text else ""
-
-
-def _say(text: str) -> None:
-    try:
-        write(2, f"lastly: {text}\n".encode(errors="replace"))
-    except OSError:
-        pass
-
-
-# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _alarm_in(seconds: float) -> None:
-    """Come back after so many seconds, if the program does not use SIGALRM itself."""
-    if _signal.getsignal(_signal.SIGALRM) not in (_signal.SIG_DFL, _alarm):
-        return
-    left = _signal.getitimer(_signal.ITIMER_REAL)[0]
-    if not left or _signal.getsignal(_signal.SIGALRM) is _alarm:
-        _signal.signal(_signal.SIGALRM, _alarm)
-        _signal.setitimer(_signal.ITIMER_REAL, max(seconds, 0.001))
-
-
-def _alarm(_signum: int, frame: "FrameType | None") -> None:
-    if state.pid != getpid() or not state.signum:
-        return
-    if state.deadline is not None and monotonic() >= state.deadline - 0.001:
-        _force(f"{state.grace:g} s are over")
-    elif _where(frame) == JOIN:
-        _end_now()
-    elif not state.driving:
-        _alarm_in(1.0)
-
-
-def _join_limit() -> None:
-    left = _JOIN_LIMIT if state.deadline is None else state.deadline - monotonic()
-    _alarm_in(min(left, _JOIN_LIMIT))
-
-
 # ── fork ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -453,13 +347,13 @@ def _forked() -> None:
     global state, _main_ident
     old, state = state, _State()
     _main_ident = _thread.get_ident()
-    atexit.unregister(_driver)
+    atexit.unregister(_ending.driver)
     _finish.exit_code = None
     _finish.unobserve_exit()
     for signum, previous in old.previous.items():
         if _signal.getsignal(signum) is _handler:
             _signal.signal(signum, previous)
-    if _signal.getsignal(_signal.SIGALRM) is _alarm:
+    if _signal.getsignal(_signal.SIGALRM) is _ending.alarm:
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # For `interrupt_main`: a signal that never has a Python handler, so nothing happens.
 _NOTHING = int(_signal.SIGKILL)
-_TRIES = 20
+TRIES = 20
 
 watched: "Watch | None" = None
 
@@ -83,13 +83,6 @@ def died(watch: Watch) -> int:
         return state.signum
     _later(state.signum, 0.001 * state.tries)
     return _NOTHING
-
-
-def given_up() -> bool:
-    """Whether the signal has been swallowed so often that unwinding will not end the program."""
-    from lastly import _signals
-
-    return _signals.state.tries >= _TRIES
 
 
 def _later(signum: int, seconds: float) -> None:
