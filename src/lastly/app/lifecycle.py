@@ -11,6 +11,7 @@ which closes at exit what nobody closed, and a setup that fails closes what it b
 
 import os
 import sys
+from _functools import partial  # type: ignore[import-not-found]  # no stub; functools costs an import
 
 from lastly import _root
 from lastly._reason import ExitReason
@@ -348,9 +349,7 @@ def _shut(app: "App", *, at_exit: bool = False) -> "list[BaseException]":
             failures += _close_scope(life)
             failures += app.hook.try_all("post_close", app)
     finally:
-        failures += _give_back(app)
-        if not at_exit:
-            signals.release(app)
+        failures += _give_back(app, at_exit=at_exit)
     return failures
 
 
@@ -366,18 +365,21 @@ def _close_scope(life: Life) -> "list[BaseException]":
     return []
 
 
-def _give_back(app: "App") -> "list[BaseException]":
+def _give_back(app: "App", *, at_exit: bool) -> "list[BaseException]":
     life = app._life
     failures: list[BaseException] = []
-    for give_back in (getattr(app.log, "close", None), getattr(life.at_exit, "detach", None)):
-        if give_back is None:
-            continue
+    for give_back in (
+        getattr(app.log, "close", None),
+        getattr(life.at_exit, "detach", None),
+        partial(quiet.restore, app),
+        None if at_exit else partial(signals.release, app),
+    ):
         try:
-            give_back()
+            if give_back is not None:
+                give_back()
         except Exception as exc:  # a full disk, met when the log file is closed
             failures.append(exc)
     life.at_exit = None
-    quiet.restore(app)
     life.state = CLOSED
     return failures
 
