@@ -108,10 +108,17 @@ def alarm(_signum: int, frame: "FrameType | None") -> None:
         return
     if _signals.state.deadline is not None and monotonic() >= _signals.state.deadline - 0.001:
         force(f"{_signals.state.grace:g} s are over")
-    elif _signals._where(frame) == JOIN:
+    elif _signals._where(frame) == _signals.JOIN:
         end_now()
     elif not _signals.state.driving:
         alarm_in(1.0)
+
+
+def no_alarm() -> None:
+    """Take the alarm back."""
+    if _signal.getsignal(_signal.SIGALRM) is alarm:
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
 
 
 def join_limit() -> None:

@@ -163,7 +163,7 @@ def connect(signals: "Any") -> None:
 def announce(signum: int, deadline: "float | None") -> None:
     """Note why the process ends and by when; called in a signal handler."""
     global reason
-    reason = ExitReason(signal=signum, code=128 + signum)
+    reason = ExitReason(signal=signum, code=128 + signum) if signum else None  # 0: the signal was answered
     _closing.deadline = deadline
 
 

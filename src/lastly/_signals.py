@@ -28,7 +28,7 @@ from posix import getpid, register_at_fork
 from time import monotonic
 
 from lastly import _ending, _finish, _loops, _swallowed
-from lastly.errors import CaughtSignal, _CaughtInterrupt, signal_name
+from lastly.errors import CaughtSignal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
         _ending.end_now()
     elif where == CLOSING:
         state.due = True
-    elif where == BODY and not _loops.cancel(signum, frame):
+    elif where == BODY and not _loops.cancel(frame):
         raise _watched(signum, frame)
 
 
@@ -277,24 +277,33 @@ def _repeated(signum: int, frame: "FrameType | None", where: str) -> None:
 
 def raise_due() -> None:
     """Raise the signal that came while a scope was closing; called by the scope that has closed."""
-    if state.due and _thread.get_ident() == _main_thread():
+    if state.due and _thread.get_ident() == _main_ident:
         frame = sys._getframe(1)  # noqa: SLF001  # as above
         if _where(frame) == BODY:
             state.due = False
-            if not _loops.cancel(state.signum, frame):
+            if not _loops.cancel(frame):
                 raise _watched(state.signum, frame)
 
 
 def _watched(signum: int, frame: "FrameType | None") -> CaughtSignal:
-    kind = _CaughtInterrupt if signum == _signal.SIGINT else CaughtSignal
-    caught = kind(signum, frame)
+    caught = _swallowed.make(signum, frame)
     if raising is not None:
         raising(caught)
     return _swallowed.watch(caught)
 
 
-def _main_thread() -> int:
-    return _main_ident
+def answered() -> None:
+    """Let the program go on: it caught the signal by its name, and means to deal with it itself.
+
+    Should it then end with status 0, it dies of the signal after all: nobody shall hear that nothing was.
+    """
+    if state.previous:
+        state.handled = state.signum
+    state.signum = state.again = state.tries = state.count = state.presses = 0
+    state.due, state.deadline, state.first_press = False, None, 0.0
+    if announce is not None:
+        announce(0, None)
+    _ending.no_alarm()
 
 
 _main_ident = _thread.get_ident()
@@ -346,6 +355,7 @@ def _forked() -> None:
     """Make a forked child what it would be without us: its parent's cleanups are none of its business."""
     global state, _main_ident
     old, state = state, _State()
+    _loops.forget()
     _main_ident = _thread.get_ident()
     atexit.unregister(_ending.driver)
     _finish.exit_code = None

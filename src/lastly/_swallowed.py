@@ -20,7 +20,7 @@ import sys
 from _weakref import ref
 from time import sleep
 
-from lastly.errors import CaughtSignal
+from lastly.errors import CaughtSignal, _CaughtInterrupt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,54 @@ _NOTHING = int(_signal.SIGKILL)
 TRIES = 20
 
 watched: "Watch | None" = None
+
+# What the program's own clause says when it means to deal with a signal itself.
+_NAMES = ("KeyboardInterrupt", "CaughtSignal", "_CaughtInterrupt")
+_named = False
+
+
+class _Term(CaughtSignal):
+    """What is raised: looks back, when it dies, at who caught it; the weak reference could not any more."""
+
+    def __del__(self) -> None:
+        judge(self)
+
+    def __reduce__(self) -> "tuple[object, ...]":
+        return CaughtSignal, (self.signum,)
+
+
+class _Interrupt(_CaughtInterrupt):
+    """The same for SIGINT."""
+
+    def __del__(self) -> None:
+        judge(self)
+
+    def __reduce__(self) -> "tuple[object, ...]":
+        return _CaughtInterrupt, (self.signum,)
+
+
+for _kind in (_Term, _Interrupt):
+    _kind.__name__, _kind.__module__ = _kind.__base__.__name__, _kind.__base__.__module__  # type: ignore[union-attr]  # each has one
+
+
+def make(signum: int, frame: "FrameType | None") -> CaughtSignal:
+    """Return the exception for a signal."""
+    return (_Interrupt if signum == _signal.SIGINT else _Term)(signum, frame)
+
+
+def judge(caught: CaughtSignal) -> None:
+    """Note whether the program caught the signal by its name; called when its exception dies."""
+    global _named
+    _named = False
+    if watched is None or watched() is not caught:
+        return
+    try:
+        sys._getframe(2)  # noqa: SLF001  # none: it has left the program
+    except ValueError:
+        return
+    from lastly import _byname
+
+    _named = _byname.caught_by_name(caught, _NAMES)
 
 
 class Watch(ref):  # type: ignore[type-arg]  # ref is generic for mypy alone
@@ -76,6 +124,9 @@ def died(watch: Watch) -> int:
         _later(state.signum, 0.0)
         return _NOTHING
     if _signals._where(frame) == _signals.EXIT:  # noqa: SLF001  # as above
+        return _NOTHING
+    if _named or not state.previous:
+        _signals.answered()
         return _NOTHING
     state.tries += 1
     state.again = state.tries

@@ -1,0 +1,93 @@
+"""Was an exception that has just died caught by somebody who named it?
+
+``except KeyboardInterrupt:`` is how a program says that it deals with Ctrl-C itself: a prompt that starts anew, a server
+that counts to three. ``except:`` and ``except BaseException:`` say nothing of the kind; there a signal was swallowed. The
+interpreter tells neither apart, but the code does: the exception's traceback leads to the frame that caught it, that
+frame's table of exceptions to the handler, and the handler loads the names that it compares with.
+
+Imported only when a signal's exception has died in the program's own code: `dis` costs 10 ms.
+"""
+
+import dis
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_DEREF", "LOAD_ATTR", "LOAD_CLASSDEREF")
+_STEPS = 5000
+
+
+def caught_by_name(error: BaseException, names: "tuple[str, ...]") -> bool:
+    """Whether the clause that caught it names one of `names`, or, for a Ctrl-C, a context manager did.
+
+    In doubt False: then the signal comes again.
+    """
+    trace = error.__traceback__
+    if trace is None:
+        return False
+    try:
+        return _search(trace.tb_frame, trace.tb_lasti, error, names)
+    except Exception:
+        return False
+
+
+def _search(frame: "FrameType", offset: int, error: BaseException, names: "tuple[str, ...]") -> bool:
+    code = dis.Bytecode(frame.f_code)
+    table: Any = code.exception_entries  # type: ignore[attr-defined]  # public since 3.11, unknown to typeshed
+    steps = [step for step in code if step.opname != "CACHE"]
+    index = {step.offset: place for place, step in enumerate(steps)}
+    manager = False
+    loaded: list[str] = []
+    at = _handler(table, index, offset)
+    fresh = True
+    for _ in range(_STEPS):
+        if at is None:
+            return manager and isinstance(error, KeyboardInterrupt)
+        step = steps[at]
+        following = at + 1
+        if step.opname == "PUSH_EXC_INFO":
+            loaded, fresh = [], True
+            at = following
+            continue
+        if step.opname == "POP_TOP" and fresh:  # a bare except
+            return False
+        if step.opname == "WITH_EXCEPT_START":
+            manager = True
+        elif step.opname in _LOADS:
+            loaded.append(str(step.argval))
+        elif step.opname == "CHECK_EXC_MATCH":
+            if any(name in names for name in loaded):
+                return True
+            if _matches(frame, loaded, error):
+                return False
+            loaded = []
+        elif step.opname.startswith("POP_JUMP") and "IF_FALSE" in step.opname:
+            following = index[step.argval]
+        elif step.opname == "RERAISE":
+            loaded = []
+            at = _handler(table, index, step.offset)
+            continue
+        fresh = False
+        at = following
+    return False
+
+
+def _handler(table: "Any", index: "dict[int, int]", offset: int) -> "int | None":
+    for entry in table:
+        if entry.start <= offset < entry.end:
+            return index.get(entry.target)
+    return None
+
+
+def _matches(frame: "FrameType", loaded: "list[str]", error: BaseException) -> bool:
+    """Whether a clause with these names catches it; a name that is not found might."""
+    for name in loaded:
+        value = frame.f_globals.get(name, frame.f_builtins.get(name))
+        if isinstance(value, (type, tuple)):
+            if isinstance(error, value):
+                return True
+        elif value is None:
+            return True
+    return False
