@@ -137,6 +137,8 @@ class Page:
 
 
 def same(expected: str, got: str, where: str) -> None:
+    if "Traceback" in got and not re.search(r"Error|Exit|Exception|Interrupt", expected):
+        raise AssertionError(f"{where}: an error that the page does not show\n{got}")
     check = doctest.OutputChecker()
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     if not check.check_output(expected.strip(), got.strip(), flags):
