@@ -63,9 +63,9 @@ ENDS = {
 
 
 @pytest.mark.parametrize("way", ENDS)
-def test_close_hooks_run_once(programs: Programs, way: str) -> None:
+def test_close_hooks_run_once(programs: Programs, python: str, way: str) -> None:
     body, args, status = ENDS[way]
-    result = programs.run(APP + body, *args)
+    result = programs.run(APP + body, *args, python=python)
     closes = [line for line in result.lines if line.endswith("_close")]
     assert (closes, result.status) == (["pre_close", "post_close"], status), result.err
     if status == 1:
@@ -103,8 +103,8 @@ WAITS = {
 }
 
 
-def ended_by(programs: Programs, code: str, signum: int) -> Result:
-    program = programs.start(APP + code)
+def ended_by(programs: Programs, code: str, signum: int, **options: str) -> Result:
+    program = programs.start(APP + code, **options)
     program.line("ready")
     program.send(signum)
     return program.wait()
@@ -113,9 +113,9 @@ def ended_by(programs: Programs, code: str, signum: int) -> Result:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 @pytest.mark.parametrize("where", WAITS)
 def test_signal_runs_its_hook_and_the_close_hooks_and_is_what_the_parent_sees(
-    programs: Programs, where: str, signum: int
+    programs: Programs, python: str, where: str, signum: int
 ) -> None:
-    result = ended_by(programs, WAITS[where], signum)
+    result = ended_by(programs, WAITS[where], signum, python=python)
     hooks = [line for line in result.lines if line.split()[0] in ("signal", "pre_close", "post_close")]
     assert (hooks, result.status) == ([f"signal {signum:d}", "pre_close", "post_close"], -signum), result.err
 
