@@ -73,7 +73,10 @@ class Run:
         program.line("ready")
         for what in self.way.send:
             if what == "closing":
-                program.line("closing")
+                try:
+                    program.line("closing")
+                except AssertionError:  # it ended without any cleanup: that is what will be shown
+                    return
             elif what == "line":
                 if self.system == "lastly":
                     assert self.left() == 6, "the program lives on as another one, and so does what it made"
