@@ -1,9 +1,10 @@
 """Was an exception that has just died caught by somebody who named it?
 
-``except KeyboardInterrupt:`` is how a program says that it deals with Ctrl-C itself: a prompt that starts anew, a server
-that counts to three. ``except:`` and ``except BaseException:`` say nothing of the kind; there a signal was swallowed. The
-interpreter tells neither apart, but the code does: the exception's traceback leads to the frame that caught it, that
-frame's table of exceptions to the handler, and the handler loads the names that it compares with.
+``except KeyboardInterrupt:`` is how a program says that it deals with Ctrl-C itself: a prompt that starts
+anew, a server that counts to three. ``except:`` and ``except BaseException:`` say nothing of the kind;
+there a signal was swallowed. The interpreter tells neither apart, but the code does: the exception's
+traceback leads to the frame that caught it, that frame's table of exceptions to the handler, and the
+handler loads the names that it compares with.
 
 Imported only when a signal's exception has died in the program's own code: `dis` costs 10 ms.
 """
@@ -33,9 +34,11 @@ def caught_by_name(error: BaseException, names: "tuple[str, ...]") -> bool:
         return False
 
 
-def _search(frame: "FrameType", offset: int, error: BaseException, names: "tuple[str, ...]") -> bool:
+def _search(  # noqa: C901  # an interpreter of a few instructions: one branch for each
+    frame: "FrameType", offset: int, error: BaseException, names: "tuple[str, ...]"
+) -> bool:
     code = dis.Bytecode(frame.f_code)
-    table: Any = code.exception_entries  # type: ignore[attr-defined]  # public since 3.11, unknown to typeshed
+    table: Any = code.exception_entries  # type: ignore[attr-defined]  # typeshed does not know it
     steps = [step for step in code if step.opname != "CACHE"]
     index = {step.offset: place for place, step in enumerate(steps)}
     manager = False

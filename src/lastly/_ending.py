@@ -1,7 +1,7 @@
-"""How a signal ends the process, once unwinding is over or cannot be: the exit functions, then death by the signal.
+"""How a signal ends the process, once unwinding is over or cannot be: exit functions, then death by it.
 
-Three ways lead here: the driver, an atexit function; a signal in `threading._shutdown`, where the interpreter waits for
-threads and would not come to atexit; and force.
+Three ways lead here: the driver, an atexit function; a signal in `threading._shutdown`, where the
+interpreter waits for threads and would not come to atexit; and force.
 """
 # ruff: noqa: SLF001  # one machine in two files
 
@@ -10,23 +10,24 @@ import atexit
 from posix import getpid, write
 from time import monotonic
 
-from lastly import _finish, _signals
+from lastly import _finish
 from lastly.errors import signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
-# After a signal, threads that do not end are not waited for longer than this; without us it would not wait at all.
+# After a signal, threads that do not end are not waited for longer than this; without us it would not wait
+# at all.
 _JOIN_LIMIT = 5.0
 
 
 class _RanAlready:
     """Equal to every atexit function from the driver on: those have been run, or are the driver.
 
-    atexit calls its functions from the last to the first and forgets them only at the very end, so a run inside
-    the run would call some twice; and it shows its list to nobody. But `unregister` compares with ``==``, from the
-    first to the last, and thus lets us name those behind the driver.
+    atexit calls its functions from the last to the first and forgets them only at the very end, so a run
+    inside the run would call some twice; and it shows its list to nobody. But `unregister` compares with
+    ``==``, from the first to the last, and thus lets us name those behind the driver.
     """
 
     __slots__ = ("seen",)
@@ -42,9 +43,11 @@ class _RanAlready:
 
 def driver() -> None:
     """Run the atexit functions that are left; then end by the signal, or make way for the plain end."""
+    from lastly import _signals
+
     if _signals.state.pid != getpid():
         return
-    atexit.unregister(_RanAlready())
+    atexit.unregister(_RanAlready())  # type: ignore[arg-type]  # compared, never called
     _signals.state.driving = True
     atexit._run_exitfuncs()  # atexit's own test hook, and all there is
     # From here on a late signal kills by its default action. Blocked first, so that none falls between.
@@ -63,22 +66,33 @@ def driver() -> None:
 
 def end_now() -> None:
     """Run the exit functions here and die: the interpreter waits for threads, and would not come to it."""
+    from lastly import _signals
+
     _signals.state.ending = True
     atexit._run_exitfuncs()  # the driver is among them, and does not return
     _finish.die_of(_signals.state.signum)
 
 
 def force(why: str) -> None:
+    """Leave now: what is durable stays owed, all else is lost and named."""
+    from lastly import _signals
+
     say(f"{why}: leaving at once{pending(' without: ')}; what is durable stays with the reaper")
     _finish.die_of(_signals.state.signum, limit=1.0)
 
 
 def explain(signum: int) -> None:
+    """Say why the repeated signal does not end the program yet, and what does."""
+    from lastly import _signals
+
     how = "Ctrl-C again" if _signals.state.presses else "Ctrl-C twice"
     say(f"{signal_name(signum)} again: still cleaning up{pending(': ')}. To leave at once: {how} (after 2 s)")
 
 
 def pending(before: str) -> str:
+    """Return what is running and left, in a few words, or nothing."""
+    from lastly import _signals
+
     try:
         text = _signals.describe() if _signals.describe is not None else ""
     except Exception:
@@ -87,6 +101,7 @@ def pending(before: str) -> str:
 
 
 def say(text: str) -> None:
+    """Write a line to stderr by the system call alone: a handler may interrupt a print."""
     try:
         write(2, f"lastly: {text}\n".encode(errors="replace"))
     except OSError:
@@ -104,6 +119,9 @@ def alarm_in(seconds: float) -> None:
 
 
 def alarm(_signum: int, frame: "FrameType | None") -> None:
+    """Handle the deadline, or the limit of the join."""
+    from lastly import _signals
+
     if _signals.state.pid != getpid() or not _signals.state.signum:
         return
     if _signals.state.deadline is not None and monotonic() >= _signals.state.deadline - 0.001:
@@ -122,5 +140,8 @@ def no_alarm() -> None:
 
 
 def join_limit() -> None:
+    """Bound the wait for threads; called just before it."""
+    from lastly import _signals
+
     left = _JOIN_LIMIT if _signals.state.deadline is None else _signals.state.deadline - monotonic()
     alarm_in(min(left, _JOIN_LIMIT))

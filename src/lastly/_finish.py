@@ -1,14 +1,15 @@
 """How the process ends: with the truth for its parent, and with nothing left in a buffer.
 
-A program that was told to stop by a signal should, after all its cleanups, *die of that signal*: a shell loop goes on
-after ``exit(130)`` and stops after a death by SIGINT. The plain way to get there is expensive or lossy. Killing
-oneself inside an atexit function loses every open file's buffer and the functions that were to run after it. Letting
-the interpreter finalize first costs six times as much as the rest of the exit and repeats what has been done.
+A program that was told to stop by a signal should, after all its cleanups, *die of that signal*: a shell
+loop goes on after ``exit(130)`` and stops after a death by SIGINT. The plain way to get there is expensive
+or lossy. Killing oneself inside an atexit function loses every open file's buffer and the functions that
+were to run after it. Letting the interpreter finalize first costs six times as much as the rest of the exit
+and repeats what has been done.
 
-So the last cleanup is a driver (see _signals.py) that runs what is left of atexit, and then `die_of`: write out every
-buffer that finalization would have written out, restore the default action, and raise the signal. What finalization
-does beyond that, and we do not: ``__del__`` of what the program still holds. For what ends a file properly only when
-closed (gzip, bz2, lzma, zipfile, shelve), we close it.
+So the last cleanup is a driver (see _signals.py) that runs what is left of atexit, and then `die_of`: write
+out every buffer that finalization would have written out, restore the default action, and raise the signal.
+What finalization does beyond that, and we do not: ``__del__`` of what the program still holds. For what
+ends a file properly only when closed (gzip, bz2, lzma, zipfile, shelve), we close it.
 
 Where the status must be forced but nothing be skipped, `exit_with_at_end` leaves the finalization alone and
 registers with the C library, whose exit functions run after Python is gone.
@@ -17,7 +18,7 @@ registers with the C library, whose exit functions run after Python is gone.
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 import gc
 import sys
-from _io import _IOBase  # type: ignore[attr-defined]  # the C class: isinstance costs no ABC look-up
+from _io import _IOBase  # the C class: isinstance costs no ABC look-up
 from posix import _exit, getpid
 
 TYPE_CHECKING = False
@@ -49,8 +50,8 @@ def die_of(signum: int, limit: float = 0.0) -> "NoReturn":
         limit: seconds for the buffers; 0: as long as it takes, if no other thread can be in the way.
     """
     if limit or _thread_count():
-        # A thread that was stopped inside write() keeps that buffer's lock, and no Python handler runs while we
-        # wait for it. The kernel's clock does not need the interpreter.
+        # A thread that was stopped inside write() keeps that buffer's lock, and no Python handler runs
+        # while we wait for it. The kernel's clock does not need the interpreter.
         _default(_signal.SIGALRM)
         _signal.setitimer(_signal.ITIMER_REAL, limit or _FLUSH_LIMIT)
     flush_all()
@@ -139,7 +140,8 @@ def exit_with_at_end(code: int) -> None:
 def status_would_be_zero() -> bool:
     """Whether the program, as far as can be seen at exit, ends with status 0.
 
-    An uncaught exception is known; the code of a SystemExit only where it came from `sys.exit` while observed.
+    An uncaught exception is known; the code of a SystemExit only where it came from `sys.exit` while
+    observed.
     """
     if getattr(sys, "last_exc", None) is not None or getattr(sys, "last_value", None) is not None:
         return False
@@ -178,8 +180,8 @@ def _c(name: str, *args: "Any") -> None:
         import _ctypes
     except ImportError:
         return
-    library = _ctypes.dlopen(None, 0)
-    pointers: Any = type("void_p", (_ctypes._SimpleCData,), {"_type_": "P"})  # noqa: SLF001  # c_void_p's base
+    library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None: this program itself
+    pointers: Any = type("void_p", (_ctypes._SimpleCData,), {"_type_": "P"})  # noqa: SLF001  # as ctypes does
     found = [_address(_ctypes, library, arg) if isinstance(arg, str) else arg for arg in args]
     _ctypes.call_cdeclfunction(_address(_ctypes, library, name), tuple(map(pointers, found)))
 

@@ -1,16 +1,18 @@
 """Event loops in the main thread: end them by cancelling the main task.
 
 What we want: after SIGTERM the main task is cancelled, its ``async with`` and ``finally`` blocks finish, with
-everything they await, and then `CaughtSignal` leaves ``asyncio.run()`` as an exception leaves any other call. An
-exception out of the handler would hit whichever coroutine is running at that moment, and cancel all others at once.
+everything they await, and then `CaughtSignal` leaves ``asyncio.run()`` as an exception leaves any other
+call. An exception out of the handler would hit whichever coroutine is running at that moment, and cancel
+all others at once.
 
-asyncio does this for Ctrl-C alone, and only when it finds Python's own handler. Nobody is told which task is the main
-one, but the stack knows: `Runner.run` and `run_until_complete` stand in it, with the task in a variable. While a
-runner closes, that is the sum of the cancelled tasks, which must be waited for and not be cancelled again. In
-``run_forever`` there is no main task; there the exception comes out of the loop's own turn.
+asyncio does this for Ctrl-C alone, and only when it finds Python's own handler. Nobody is told which task
+is the main one, but the stack knows: `Runner.run` and `run_until_complete` stand in it, with the task in a
+variable. While a runner closes, that is the sum of the cancelled tasks, which must be waited for and not be
+cancelled again. In ``run_forever`` there is no main task; there the exception comes out of the loop's own
+turn.
 
-In trio the main task is alone in the innermost nursery of the root task. What cancelled it must not be seen by the
-caller of ``trio.run``; the run's outcome is replaced when the task exits.
+In trio the main task is alone in the innermost nursery of the root task. What cancelled it must not be seen
+by the caller of ``trio.run``; the run's outcome is replaced when the task exits.
 
 Neither asyncio nor trio is imported here: where one runs, it has been.
 """
@@ -68,7 +70,8 @@ def _cancel_asyncio(loop: "Any", frame: "FrameType | None") -> bool:
 
 def _main_task(frame: "FrameType | None") -> "tuple[Any, bool]":
     """Find what the loop runs until it is complete, and whether that is the end of a runner already."""
-    task, closing = None, False
+    task: Any = None
+    closing = False
     while frame is not None:
         name, module = frame.f_code.co_name, frame.f_globals.get("__name__")
         if module == "asyncio.runners" and name in _CLOSING:

@@ -1,23 +1,26 @@
 """Signals: capture, unwind, run everything, die of the signal.
 
-What we want: after SIGTERM every ``finally``, ``with``, cleanup and atexit function runs, once, whole; and the parent
-sees a death by SIGTERM. Raising an exception from a handler is nearly that, and fails at the edges:
+What we want: after SIGTERM every ``finally``, ``with``, cleanup and atexit function runs, once, whole; and
+the parent sees a death by SIGTERM. Raising an exception from a handler is nearly that, and fails at the
+edges:
 
-* Raised where nobody can let it pass (``__del__``, a weakref callback, a bare ``except:``) it is lost, and the
-  program lives on. So the exception is watched: when it dies while the program's own code is still running,
-  it was swallowed, and the signal is raised again (_swallowed.py).
-* Raised in `threading._shutdown` or inside an atexit function it is printed, the rest is cut off, and the status
-  is 0. So the handler looks at the *bottom* of the interrupted stack: there stands the program's main module, or else
-  we are past it, and nothing is raised any more.
-* Raised inside a cleanup it cuts that cleanup off. So a stack with a closing scope in it is left alone as well, and
-  the signal is raised when the scope has closed.
-* Raised in an event loop it ends whichever task happens to run. So there the main task is cancelled (_loops.py).
+* Raised where nobody can let it pass (``__del__``, a weakref callback, a bare ``except:``) it is lost, and
+  the program lives on. So the exception is watched: when it dies while the program's own code is still
+  running, it was swallowed, and the signal is raised again (_swallowed.py).
+* Raised in `threading._shutdown` or inside an atexit function it is printed, the rest is cut off, and the
+  status is 0. So the handler looks at the *bottom* of the interrupted stack: there stands the program's
+  main module, or else we are past it, and nothing is raised any more.
+* Raised inside a cleanup it cuts that cleanup off. So a stack with a closing scope in it is left alone as
+  well, and the signal is raised when the scope has closed.
+* Raised in an event loop it ends whichever task happens to run. So there the main task is cancelled
+  (_loops.py).
 
-In each case a flag is set first, and the flag decides the end: the driver below, one atexit function, runs the
-other atexit functions that are left, and then dies of the signal. Whatever became of the exception, the status is true.
+In each case a flag is set first, and the flag decides the end: the driver below, one atexit function, runs
+the other atexit functions that are left, and then dies of the signal. Whatever became of the exception, the
+status is true.
 
-What still fails: a main thread that never comes back from C code runs no handler. For that the wake-up descriptor goes
-to the reaper (`_durable`), which keeps the deadline from outside.
+What still fails: a main thread that never comes back from C code runs no handler. For that the wake-up
+descriptor goes to the reaper (`_durable`), which keeps the deadline from outside.
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
@@ -46,7 +49,8 @@ _FORCE_AFTER = 2.0
 closing: "set[CodeType]" = set()
 # Called in a repeated signal's message: what is running and what is left, in a few words. Set by _root.
 describe: "Callable[[], str] | None" = None
-# Called once, in the handler, with the first signal's number and the deadline (monotonic) or None. Set by _root.
+# Called once, in the handler, with the first signal's number and the deadline (monotonic) or None. Set by
+# _root.
 announce: "Callable[[int, float | None], None] | None" = None
 # Called in the handler with the exception that it is about to raise. Set by an App, which keeps it.
 raising: "Callable[[CaughtSignal], None] | None" = None
@@ -79,7 +83,7 @@ state = _State()
 class Installation:
     """What `install` returns: leave its ``with`` block, or call `uninstall`, to give the signals back."""
 
-    def __enter__(self) -> "Installation":
+    def __enter__(self) -> "Installation":  # noqa: PYI034  # Self is of typing
         return self
 
     def __exit__(
@@ -98,16 +102,17 @@ def install(
     status: str = "signal",
     grace: "float | timedelta | None" = None,
 ) -> Installation:
-    """Let these signals end the program in order: unwind, run all cleanups and atexit functions, then die of them.
+    """Let these signals end the program in order: unwind, run all cleanups and atexit functions, then die
+    of them.
 
     A second call replaces the settings; what was there before the first one is still given back in the end.
-    A signal that is ignored (``nohup``, a shell's ``&``) or that C code handles is left alone; SIGPIPE, which Python
-    itself ignores, is taken when it is named.
+    A signal that is ignored (``nohup``, a shell's ``&``) or that C code handles is left alone; SIGPIPE,
+    which Python itself ignores, is taken when it is named.
 
     Args:
         signals: names (``"TERM"``, ``"SIGTERM"``) or numbers.
-        status: ``"signal"``: the parent sees a death by the signal, shells 128 + number. ``"code"``: the process
-            exits with 128 + number, as it does anyway as PID 1.
+        status: ``"signal"``: the parent sees a death by the signal, shells 128 + number. ``"code"``: the
+        process exits with 128 + number, as it does anyway as PID 1.
         grace: seconds from the first signal to the end of the process, all cleanups together. None: no limit.
 
     Raises:
@@ -207,7 +212,8 @@ def _give_back(signum: int) -> None:
     warnings.warn(f"{name} has another handler since install(): left as it is", RuntimeWarning, stacklevel=3)
 
 
-# ── the handler ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the handler
+# ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _handler(signum: int, frame: "FrameType | None") -> None:
@@ -264,9 +270,9 @@ def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
 
 
 def _repeated(signum: int, frame: "FrameType | None", where: str) -> None:
-    if signum in _KEYBOARD and state.presses >= 2:
-        if state.count >= 3 or monotonic() - state.first_press >= _FORCE_AFTER:
-            _ending.force("forced")
+    pressed = signum in _KEYBOARD and state.presses >= 2
+    if pressed and (state.count >= 3 or monotonic() - state.first_press >= _FORCE_AFTER):
+        _ending.force("forced")
     if where == JOIN:
         _ending.end_now()
     elif where == BODY and not _loops.cancelling() and not _swallowed.unwinding():
@@ -348,7 +354,8 @@ def _still_running(frame: "FrameType | None") -> bool:
     return False
 
 
-# ── fork ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── fork
+# ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _forked() -> None:

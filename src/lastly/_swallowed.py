@@ -1,17 +1,19 @@
 """Notice that a `CaughtSignal` was swallowed, and send the signal once more.
 
-An exception is an object; while it unwinds the program something holds it, and when it has been swallowed nothing
-does. So a weak reference to it tells us, at once and in the very frame that let it go.
+An exception is an object; while it unwinds the program something holds it, and when it has been swallowed
+nothing does. So a weak reference to it tells us, at once and in the very frame that let it go.
 
-The trick is what that reference calls. A callback in Python cannot trip the signal: the interpreter would run the
-handler inside the callback, whose exceptions go nowhere. So the callback is the C function `_thread.interrupt_main`
-itself, which only marks the signal for the next bytecode of the program. It wants the number as its argument and gets
-the dead reference; so the reference is an integer, and its ``__index__`` is where we decide.
+The trick is what that reference calls. A callback in Python cannot trip the signal: the interpreter would
+run the handler inside the callback, whose exceptions go nowhere. So the callback is the C function
+`_thread.interrupt_main` itself, which only marks the signal for the next bytecode of the program. It wants
+the number as its argument and gets the dead reference; so the reference is an integer, and its
+``__index__`` is where we decide.
 
-CPython blames an exception that comes up at a backward jump on the instruction before the jump's target, and 3.12 lays
-out ``except`` blocks with such a jump back into the ``try`` (the same block catches again, for ever). Hence only the
-first attempt comes at the next bytecode; later ones a moment later, from a thread; and after some twenty nobody
-is trying to end this program any more: the exit functions run where we are.
+CPython blames an exception that comes up at a backward jump on the instruction before the jump's target,
+and 3.12 lays out ``except`` blocks with such a jump back into the ``try`` (the same block catches again,
+for ever). Hence only the first attempt comes at the next bytecode; later ones a moment later, from a
+thread; and after some twenty nobody is trying to end this program any more: the exit functions run where we
+are.
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
@@ -57,8 +59,9 @@ class _Interrupt(_CaughtInterrupt):
         return _CaughtInterrupt, (self.signum,)
 
 
-for _kind in (_Term, _Interrupt):
-    _kind.__name__, _kind.__module__ = _kind.__base__.__name__, _kind.__base__.__module__  # type: ignore[union-attr]  # each has one
+for _kind, _public in ((_Term, CaughtSignal), (_Interrupt, _CaughtInterrupt)):
+    _kind.__name__ = _kind.__qualname__ = _public.__name__
+    _kind.__module__ = _public.__module__
 
 
 def make(signum: int, frame: "FrameType | None") -> CaughtSignal:
@@ -93,12 +96,12 @@ class Watch(ref):  # type: ignore[type-arg]  # ref is generic for mypy alone
 def watch(caught: CaughtSignal) -> CaughtSignal:
     """Return the exception to be raised, under watch."""
     global watched
-    watched = Watch(caught, _thread.interrupt_main)
+    watched = Watch(caught, _thread.interrupt_main)  # type: ignore[arg-type]  # the watch is an integer to it
     return caught
 
 
 def unwinding() -> bool:
-    """Whether the signal is being handled in the interrupted code: in a ``finally``, an ``__exit__``, an ``except``."""
+    """Whether the interrupted code handles the signal: a ``finally``, an ``__exit__``, an ``except``."""
     caught = watched() if watched is not None else None
     error = sys.exc_info()[1]
     seen = 0
