@@ -8,13 +8,18 @@ workers have hung multiprocessing pools of others.
 
 import atexit
 import os
+from _thread import get_ident
 
 from lastly._run import handover, ledger, watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
+
     from lastly._run.handover import Handover
     from lastly.owner import Identity
+else:
+    import _signal  # `signal` makes enums of all the numbers
 
 SIGNALS = ("TERM", "HUP", "QUIT")  # INT has Python's own handler already, and asyncio looks for exactly that
 
@@ -105,13 +110,34 @@ def start(site_dir: str) -> None:
     os.register_at_fork(after_in_child=_forked)
     if program.main:
         settle.note_hard_exits()
-        try:
-            from lastly import _signals
-        except ImportError:
-            pass
-        else:
-            _signals.install(SIGNALS)
+        _take_signals()
     watch.start(temp=program.mode != "keep", children=program.main)
+
+
+def _take_signals() -> None:
+    """Exit functions on TERM, HUP and QUIT; in forked children the default actions, from their first moment.
+
+    A forked child has our handler until its own after-fork functions have run, and CPython forgets what
+    arrives before them: `Process.start(); Process.terminate()` would wait for ever. So these signals are
+    held back over the fork.
+    """
+    from lastly import _finish, _signals
+
+    _signals.install(SIGNALS)
+    _finish.unobserve_exit()  # sys.exit stays the program's; what it is given is not needed here
+    numbers = {getattr(_signal, f"SIG{name}") for name in SIGNALS}
+    masks: dict[int, set[int]] = {}
+
+    def before() -> None:
+        masks[get_ident()] = _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
+
+    def after() -> None:
+        mask = masks.pop(get_ident(), None)
+        if mask is not None:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+    # After those of _signals: in the child its defaults come back first, then what has arrived.
+    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)
 
 
 def _forked() -> None:

@@ -242,7 +242,7 @@ def main(argv: list[str]) -> int:
         if flags and not options.supervise:
             say(
                 f"python -{flags[0]} does not see `lastly run`: temp files and children are not guarded, "
-                f"exit functions do not run on SIGTERM; leave -{flags[0]} out, or add --supervise for its children"
+                f"exit functions do not run on SIGTERM; leave -{flags[0]} out (--supervise ends its children)"
             )
         if options.supervise:
             from lastly._run import supervise

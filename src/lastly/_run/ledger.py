@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
     from lastly._run.inject import Program
     from lastly.journal.file import Journal
+    from lastly.owner import Identity
 
 REMOVE = "lastly.actions:remove"
 KILL = "lastly.actions:kill"
 
 program: "Program" = None  # type: ignore[assignment]  # set by inject.start, before anything else
 opened: "Journal | None" = None
+ensure: "Callable[[str], None]"  # sees that a reaper watches this journal; set with `opened`
 children_id: int | None = None
 _complained = False
 _home_path: "list[str]" = []  # sys.path as it was before the program's own folder came first
@@ -30,7 +32,7 @@ def plan(action: str, args: "list[Any]", kwargs: "dict[str, Any] | None" = None)
     """Write a plan. Raises NotRecorded, or whatever else is wrong with our files."""
     journal = opened or _open()
     number = journal.plan(action, args, kwargs or {}, run=True)
-    _ensure(journal)
+    ensure(journal.path)
     return number
 
 
@@ -52,23 +54,18 @@ def plan_children() -> None:
 
 
 def _open() -> "Journal":
-    global opened
-    journal_class, identity = _aside(_load)
+    global opened, ensure
+    journal_class, identity, ensure = _aside(_load)
     opened = journal_class.create(identity=identity)
     return opened
 
 
-def _load() -> "tuple[type[Journal], Any]":
+def _load() -> "tuple[type[Journal], Identity, Callable[[str], None]]":
     from lastly.journal.file import Journal
     from lastly.owner import Identity
-
-    return Journal, program.owner_identity(Identity)
-
-
-def _ensure(journal: "Journal") -> None:
     from lastly.reaper import client
 
-    client.ensure(journal.path)
+    return Journal, program.owner_identity(Identity), client.ensure
 
 
 def removal() -> "Callable[[str], object]":

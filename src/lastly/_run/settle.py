@@ -28,7 +28,7 @@ def crashed() -> bool:
     """Whether this exit is not the program's own choice."""
     root = sys.modules.get("lastly._root")
     reason = root.exit_reason() if root is not None else None
-    if reason is not None and getattr(reason, "signum", None):
+    if reason is not None and reason.signal:
         return True
     if sys.flags.interactive or sys.flags.inspect or hasattr(sys, "ps1"):
         return False  # last_exc is about some earlier line
@@ -55,15 +55,21 @@ def _settle(*, crashed: bool) -> None:
 
 
 def _main_ends(*, crashed: bool) -> None:
-    if crashed or ledger.program.mode == "always":
+    """What is to go is left to the reaper, who comes when the last `__del__` of the program has run.
+
+    Removed from here, an open NamedTemporaryFile would print that its file is missing. Without a reaper that
+    is the smaller evil.
+    """
+    always = ledger.program.mode == "always"
+    if (crashed or always) and os.environ.get("LASTLY_REAPER") == "0":
         _remove_own()
     if not crashed:
-        _release_own()
+        _release_own(temps=not always)
         _release_others()
 
 
 def _remove_own() -> None:
-    """Remove here and now what this process made: the caller who looks right after our end finds it gone."""
+    """Remove here and now what this process made."""
     remove = ledger.removal()
     for path, number in list(watch.temps.items()):
         try:
@@ -75,14 +81,16 @@ def _remove_own() -> None:
         del watch.temps[path]
 
 
-def _release_own() -> None:
+def _release_own(*, temps: bool = True) -> None:
     journal = ledger.opened
     if journal is None:
         return
-    for number in [*watch.temps.values(), ledger.children_id]:
-        if number is not None:
+    if ledger.children_id is not None:
+        journal.release(ledger.children_id, reason="normal end")
+    if temps:
+        for number in watch.temps.values():
             journal.release(number, reason="normal end")
-    watch.temps.clear()
+        watch.temps.clear()
 
 
 def _release_others() -> None:

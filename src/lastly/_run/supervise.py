@@ -238,7 +238,7 @@ def _is_reaper(pid: int) -> bool:
             words = file.read().split(b"\0")
     except OSError:
         return False
-    return any(word.endswith(b"/lastly/reaper/__main__.py") for word in words)
+    return b"-I" in words and any(b"lastly.reaper" in word for word in words)
 
 
 def send(pid: int, start: int, signum: int) -> None:
