@@ -8,7 +8,7 @@ DEV    := $(VENV)/.installed-dev
 PYTHONS ?= python3.11 python3.12 python3.13
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench test-all docs clean help
+.PHONY: demo test check bench test-all docs matrix clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make bench     benchmarks, as ratios to their peers in the same run'
 	@echo 'make test-all  all tests with every Python on PATH, 3.11 to 3.13'
 	@echo 'make docs      the reference pages, from the docstrings'
+	@echo 'make matrix    the kill matrix: what 44 ways to end leave behind, into docs/'
 	@echo 'make clean     remove the environments that these commands have made'
 
 $(DEMO): pyproject.toml scripts/venv
@@ -61,6 +62,9 @@ test-all:
 
 docs: $(DEV)
 	@$(PY) scripts/reference.py
+
+matrix: $(DEV)
+	@$(PY) tests/process/kill_matrix.py docs/reference/kill-matrix.md
 
 clean:
 	rm -rf $(VENV) .venvs
