@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 starting = False  # True while the shell is spawned: an audit hook may want to look away
-_AGAIN = 1.0  # seconds before another reaper is started, when the last one could not be reached
+_ASK = 0.01  # seconds between two attempts to reach a reaper that is just starting
+_AGAIN = 1.0  # seconds before another reaper is started when the last one cannot be reached; doubled each time
+_FREE = 5  # reapers of a process that may be started at once, in place of ones that were reached and have died
 _BOOT = (
     "import sys; sys.path.append(sys.argv[1]); from lastly.reaper.__main__ import main; main(sys.argv[2:])"
 )
@@ -39,8 +41,10 @@ class _Line:
         self.pid = os.getpid()
         self.socket: _socket.socket | None = None
         self.journal = ""
-        self.not_before = 0.0
+        self.ask_at = 0.0
+        self.start_at = 0.0
         self.patience = _AGAIN
+        self.free = _FREE
         self.off = os.environ.get("LASTLY_REAPER") == "0"
         self.deadline: tuple[int, tuple[int, ...], float] | None = None
 
@@ -63,22 +67,25 @@ def ensure(journal: str) -> None:
         return
     if line.socket is not None and line.journal == journal:
         try:
-            if line.socket.recv(protocol.LIMIT):
-                return  # the acknowledgement
+            while line.socket.recv(protocol.LIMIT):
+                pass  # acknowledgements; what follows them may be the end
         except BlockingIOError:
             return
         except OSError:
             pass
         line.socket.close()
         line.socket = None
-        line.not_before = 0.0
+        line.ask_at = 0.0
+        if line.free:
+            line.free -= 1
+            line.start_at = 0.0
     now = monotonic()
-    if now < line.not_before:
+    if now < line.ask_at:
         return
     try:
         _reach(line, journal, now)
     except Exception as error:
-        line.not_before = now + 10.0
+        line.ask_at = now + 10.0
         _warn(f"no reaper could be started ({error}); what this program owes stays in its journal")
 
 
@@ -149,9 +156,11 @@ def start() -> None:
 def _reach(line: _Line, journal: str, now: float) -> None:
     made = _connect()
     if made is None:
-        line.not_before = now + line.patience
-        line.patience = min(line.patience * 2, 60.0)
-        start()
+        line.ask_at = now + _ASK
+        if now >= line.start_at:
+            line.start_at = now + line.patience
+            line.patience = min(line.patience * 2, 60.0)
+            start()
         return
     try:
         made.send(protocol.encode("own", journal="/".join(journal.split("/")[-2:])))

@@ -392,6 +392,7 @@ class Reaper:
         for owner in self.owners.values():
             states[owner.state] = states.get(owner.state, 0) + 1
         return {
+            "deadlines": sum(owner.wakeup is not None for owner in self.owners.values()),
             "pid": os.getpid(), "seconds": round(monotonic() - self.began, 3), "owners": states,
             "workers": len(self.pool.workers), "jobs": self.pool.busy, "home": os.path.dirname(self.root),
         }  # fmt: skip
