@@ -35,9 +35,13 @@ if TYPE_CHECKING:
     from lastly.errors import ScopeClosed as ScopeClosed
     from lastly.errors import UnknownAction as UnknownAction
     from lastly.resources import Popen as Popen
+    from lastly.resources import atomic_write as atomic_write
+    from lastly.resources import lock_file as lock_file
     from lastly.resources import pid_file as pid_file
+    from lastly.resources import server as server
     from lastly.resources import temp_dir as temp_dir
     from lastly.resources import temp_file as temp_file
+    from lastly.resources import unix_socket as unix_socket
 
 __version__ = "0.1.0"
 
@@ -66,12 +70,16 @@ _WHERE = {
     "UnknownAction": "errors",
     "action": "_action",
     "actions": "actions",
+    "atomic_write": "resources",
     "init_defaults": "app",
     "install": "_signals",
+    "lock_file": "resources",
     "pid_file": "resources",
+    "server": "resources",
     "temp_dir": "resources",
     "temp_file": "resources",
     "uninstall": "_signals",
+    "unix_socket": "resources",
 }
 
 

@@ -129,7 +129,7 @@ class Cleanup(partial):  # type: ignore[type-arg]  # partial is generic for mypy
             from lastly import _early
 
             if _early.NO_LATE_THREADS:  # so that the threads can be started in time
-                _early.arm()
+                _early.expect(stack)
         return self
 
     def __repr__(self) -> str:

@@ -75,19 +75,26 @@ def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") ->
         for cleanup, limit in iter(scope._stack.popitem, ()):
             scope._current = cleanup
             if limit is not None or budget is not None:
+                scope._begun = None
                 step(scope, cleanup, limit, budget, failures)
                 before = clock()
             else:
-                fn = cleanup.func
-                # Of a method only the name is kept: the report must not keep its object alive.
-                who = cleanup._name or (fn if type(fn) is FUNCTION else name_of(fn))
                 if (result := cleanup()) is not None:
                     finish(result)
                 after = clock()
+                fn = cleanup.func
+                # Of a method only the name is kept: the report must not keep its object alive.
+                who = cleanup._name or (fn if type(fn) is FUNCTION else name_of(fn))
                 ran((who, before, after, "done", None, cleanup.nested))
                 before = after
             cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
+        if (
+            cleanup is not None
+            and (limit is not None or budget is not None)
+            and put_back(scope, cleanup, limit)
+        ):
+            cleanup = None
         failed(cleanup, error, failures)
         if cleanup is not None:
             ran((cleanup.name, before, clock(), outcome_of(error), repr(error), cleanup.nested))
@@ -104,12 +111,23 @@ def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
                 if (result := cleanup()) is not None:
                     finish(result)
             else:
-                step(scope, cleanup, limit, None, failures)
+                scope._begun = None
                 count -= 1
+                step(scope, cleanup, limit, None, failures)
             cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
         scope._untimed += max(count - len(scope._stack), 0)
+        if cleanup is not None and limit is not None and put_back(scope, cleanup, limit):
+            cleanup = None
         failed(cleanup, error, failures)
+
+
+def put_back(scope: "Scope", cleanup: "Cleanup", limit: "float | None") -> bool:
+    """Put a cleanup back that an interrupt met on the way to its beginning; False: it had begun."""
+    if scope._begun is cleanup:
+        return False
+    scope._stack[cleanup] = limit
+    return True
 
 
 def failed(cleanup: "Cleanup | None", error: BaseException, failures: "list[Failure]") -> None:
@@ -130,8 +148,11 @@ def step(
     outcome, text = "done", None
     start = clock()
     try:
-        run(cleanup, bound(cleanup, limit, budget, len(scope._stack)))
+        run(scope, cleanup, bound(cleanup, limit, budget, len(scope._stack)))
     except BaseException as error:
+        if not isinstance(error, Exception) and put_back(scope, cleanup, limit):
+            failures.append((None, error))
+            return
         outcome, text = outcome_of(error), repr(error)
         failures.append((cleanup, without_us(error)))
     scope._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))
@@ -175,24 +196,26 @@ def bound_to_thread(fn: object) -> bool:
     )
 
 
-def run(cleanup: "Cleanup", limit: float) -> None:
+def run(scope: "Scope", cleanup: "Cleanup", limit: float) -> None:
     """Run a cleanup, in another thread when it is not to be waited for beyond `limit` seconds."""
     if limit <= 0:
         raise too_late(cleanup, "was not begun: no time was left", "skipped")
     if cleanup.nested is not None:
+        scope._begun = cleanup
         cleanup.nested._close(None, None if limit == HERE else limit)
         return
-    if limit == HERE:
-        if (result := cleanup()) is not None:
-            finish(result)
-        return
-    from lastly import _workers
+    job = None
+    if limit != HERE:
+        from lastly import _workers
 
-    job = _workers.start(cleanup)
-    if job is None:
-        run(cleanup, HERE)
-    else:
+        scope._begun = cleanup
+        job = _workers.start(cleanup)
+    if job is not None:
         await_job(job, limit)
+        return
+    scope._begun = cleanup
+    if (result := cleanup()) is not None:
+        finish(result)
 
 
 def await_job(job: "Any", limit: float) -> None:

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from lastly._cleanup import Stack
+
 _armed = False
 _first: "Callable[[], None] | None" = None
 
 # From here on no thread can be started once the non-daemon ones are joined; before, one still can in atexit.
 NO_LATE_THREADS = sys.version_info >= (3, 12)
+# 3.12 began by refusing them even before: there they are started when the limit is set.
+SOON = sys.version_info[:2] == (3, 12)
 
 
 class _OursFirst(list):  # type: ignore[type-arg]  # list[Callable]: cannot be subscripted for free
@@ -63,3 +67,12 @@ def _watch() -> None:
     threading.main_thread().join()
     if _first is not None:
         _first()
+
+
+def expect(stack: "Stack") -> None:
+    """Be prepared for a cleanup with a limit at exit."""
+    from lastly import _root
+
+    arm()
+    if SOON and stack is _root.root._stack:
+        _root.prepare()

@@ -57,6 +57,10 @@ class Root(Scope):
         if not self._armed:
             self._armed = True
             atexit.register(close_for_exit)
+            # A failed cleanup turns 0 into 1, and leaves 3 alone; the interpreter tells nobody which it is.
+            from lastly import _finish
+
+            _finish.observe_exit()
             if _early.NO_LATE_THREADS and os.isatty(2):
                 _early.arm()  # for the live line's thread
         process = sys.modules.get("multiprocessing.process")
@@ -106,9 +110,17 @@ unregister = root.unregister
 def before_join() -> None:
     """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
     root._drain_early(root._before)
-    limited = sum(1 for limit in root._stack.values() if limit is not None)
+    prepare()
+
+
+def prepare() -> None:
+    """Start the threads that closing the root scope may need."""
     graced = root.grace is not None or _closing.deadline is not None
-    if count := len(root._stack) if graced else limited:
+    count = 0
+    for cleanup, limit in list(root._stack.items()):
+        count += graced or limit is not None
+        count += 0 if cleanup.nested is None else len(cleanup.nested)
+    if count:
         from lastly import _workers
 
         _workers.reserve(count)
@@ -116,6 +128,9 @@ def before_join() -> None:
 
 def close_for_exit() -> None:
     """Run the root scope's cleanups; print what failed as atexit does, and let the status tell."""
+    from lastly import _finish
+
+    zero = _finish.status_would_be_zero()  # a cleanup's own sys.exit() would be taken for the program's
     failures = root._before + root._run_all(None if reason is None else reason.exception)
     root._before = []
     if not failures:
@@ -128,9 +143,7 @@ def close_for_exit() -> None:
         else:
             status = status or 1
             complain(cleanup, error)
-    if status:
-        from lastly import _finish
-
+    if status and zero:
         _finish.exit_with_at_end(status)
 
 
@@ -165,6 +178,8 @@ def announce(signum: int, deadline: "float | None") -> None:
     global reason
     reason = ExitReason(signal=signum, code=128 + signum) if signum else None  # 0: the signal was answered
     _closing.deadline = deadline
+    if deadline is not None and _early.SOON:
+        prepare()
 
 
 def describe() -> str:

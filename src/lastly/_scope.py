@@ -65,7 +65,7 @@ class Scope:
     """
 
     __slots__ = (
-        "__weakref__", "_body", "_closer", "_current", "_early", "_ran", "_ref", "_shut", "_stack",
+        "__weakref__", "_begun", "_body", "_closer", "_current", "_early", "_ran", "_ref", "_shut", "_stack",
         "_untimed", "grace", "name",
     )  # fmt: skip
 
@@ -76,7 +76,8 @@ class Scope:
         self._early: Stack | None = None
         self._shut = OPEN
         self._closer: int | None = None
-        self._current: Cleanup | None = None
+        self._current: Cleanup | None = None  # what runs
+        self._begun: Cleanup | None = None  # it has really been called
         self._body: BaseException | None = None
         self._ran: list[Any] = []
         self._untimed = 0
@@ -138,6 +139,8 @@ class Scope:
         Raises:
             ScopeClosed: the scope has run its cleanups.
         """
+        if self._closer is not None:
+            return self.defer(fn, *args, **kwargs)  # next is as early as it can be
         if self._early is None:
             self._early = {}
         cleanup = Cleanup(fn, *args, **kwargs)
@@ -247,7 +250,7 @@ class Scope:
             self._drain_all(failures, self._budget(limit))
         finally:
             _closing.closing.pop(self, None)
-            self._closer = self._current = None
+            self._closer = self._current = self._begun = None
             _scopes.discard(self._ref)
         if _closing.released is not None and me not in _closing.closing.values():
             try:
