@@ -15,7 +15,7 @@ from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
     from types import TracebackType
     from typing import Any
@@ -101,6 +101,70 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # bytes or str, as its
             super().__exit__(kind, value, traceback)
         finally:
             self.close()
+
+
+def server(
+    argv: "Any",
+    *,
+    ready: "int | str | tuple[str, int] | Callable[[], object]",
+    within: "float | timedelta" = 30.0,
+    scope: "Scope | None" = None,
+    grace: "float | timedelta" = GRACE,
+    **options: "Any",
+) -> Popen:
+    """Start a child that listens, and wait until it does; it ends with its whole tree when the scope closes.
+
+    Args:
+        argv: as for `subprocess.Popen`.
+        ready: where it will listen: a port on loopback, ``(host, port)``, or the path of a Unix socket; or a
+            function that is called until it returns something true.
+        within: seconds (or a timedelta) until it must be ready. Default 30.
+        scope: the scope at whose close it is ended; default: the program's end.
+        grace: seconds (or a timedelta) between SIGTERM and SIGKILL. Default 5.
+        options: further ones of `subprocess.Popen`.
+
+    Raises:
+        ChildProcessError: it ended before it was ready.
+        TimeoutError: it was not ready in time; it has been ended.
+        what `Popen` raises: nothing was started.
+
+    .. versionadded:: 0.1
+    """
+    import time
+
+    probe = ready if callable(ready) else lambda: _listens(ready)
+    until = time.monotonic() + seconds(within, "within")
+    child = Popen(argv, scope=scope, grace=grace, **options)
+    try:
+        while not probe():
+            try:
+                # Waits for the child's end, which is also the pause between two looks.
+                status = child.wait(0.01)
+            except subprocess.TimeoutExpired:
+                status = None
+            if status is not None:
+                raise ChildProcessError(f"{argv!r} ended with status {status} before it was ready")  # noqa: TRY301  # closed below
+            if time.monotonic() > until:
+                raise TimeoutError(f"{argv!r} was not ready within {seconds(within, 'within'):g} s")  # noqa: TRY301  # closed below
+    except BaseException:
+        child.close()
+        raise
+    return child
+
+
+def _listens(where: "int | str | tuple[str, int]") -> bool:
+    import socket
+
+    try:
+        if isinstance(where, str):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.connect(where)
+        else:
+            address = ("localhost", where) if isinstance(where, int) else where
+            socket.create_connection(address, timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _with_token(env: "Mapping[Any, Any] | None", token: str) -> "dict[Any, Any]":

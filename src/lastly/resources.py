@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from lastly._cleanup import Cleanup
-    from lastly._popen import Popen as Popen  # noqa: PLC0414  # loaded by __getattr__ below
+    from lastly._placed import atomic_write, lock_file, pid_file, unix_socket
+    from lastly._popen import Popen, server
     from lastly._scope import Scope
 
-__all__ = ["Popen", "Temporary", "temp_dir", "temp_file"]
+__all__ = [
+    "Popen", "Temporary", "atomic_write", "lock_file", "pid_file", "server", "temp_dir", "temp_file",
+    "unix_socket",
+]  # fmt: skip
 
 
 class Temporary:
@@ -171,9 +175,13 @@ def confirm_file(cleanup: "_durable.DurableCleanup", path: str) -> None:
 
 
 def __getattr__(name: str) -> "Any":
-    # subprocess costs 11 ms to import: only for those who start children.
-    if name == "Popen":
-        from lastly._popen import Popen
+    # subprocess costs 11 ms to import, socket 8: only for those who start children, or listen.
+    if name in ("Popen", "server"):
+        from lastly import _popen
 
-        return Popen
+        return getattr(_popen, name)
+    if name in ("atomic_write", "lock_file", "pid_file", "unix_socket"):
+        from lastly import _placed
+
+        return getattr(_placed, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

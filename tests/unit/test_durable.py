@@ -2,15 +2,12 @@
 
 import os
 import pathlib
-import subprocess
 import sys
-import textwrap
 from enum import Enum, IntEnum
 
 import pytest
 
-import lastly
-from lastly import _durable, _portable, actions, errors
+from lastly import _durable, actions, errors
 from lastly._action import Action, action
 from lastly._scope import Scope
 from lastly.journal import own
@@ -153,7 +150,9 @@ def test_arguments_are_what_another_process_would_get():
     number = IntEnum("Number", {"ONE": 1})
     mutable = {"a": [1]}
     scope = Scope()
-    scope.defer(note, pathlib.Path("/a\nb"), b"/\xff", (1, 2.5, None, True), color.RED, [number.ONE], **mutable)
+    scope.defer(
+        note, pathlib.Path("/a\nb"), b"/\xff", (1, 2.5, None, True), color.RED, [number.ONE], **mutable
+    )
     mutable["a"].append(2)
     scope.close()
     plain = ["/a\nb", "/\udcff", [1, 2.5, None, True], "red", [1]]
@@ -382,150 +381,3 @@ def test_confirming_what_is_not_json():
         with pytest.raises(TypeError, match="confirmed fact"):
             plan.confirm(vm=object())
         assert states() == ["planned"]
-
-
-# ---- the script's own functions
-
-
-def child(code, *flags, stdin=None, cwd=None):
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.run(
-        [sys.executable, *flags] if code is None else [sys.executable, *flags, code],
-        input=stdin, capture_output=True, text=True, env=env, cwd=cwd, check=False,
-    )  # fmt: skip
-
-
-SCRIPT = textwrap.dedent("""
-    import warnings; warnings.simplefilter("ignore")
-    import lastly
-    from lastly.journal import own, replay
-    @lastly.action
-    def mine(): pass
-    if __name__ == "__main__":
-        lastly.defer(mine)
-        found = replay.read(own.peek().path)
-        print([item.action for item in found.items.values()], found.context["main"])
-""")
-
-
-def test_a_script(tmp_path):
-    """Recorded as the script's own, with its path."""
-    path = tmp_path / "job.py"
-    path.write_text(SCRIPT)
-    assert child(str(path)).stdout == f"['__main__:mine'] {path}\n"
-
-
-def test_a_module_run_by_name(tmp_path):
-    """python -m: the module's real name."""
-    (tmp_path / "pkg").mkdir()
-    (tmp_path / "pkg" / "__init__.py").touch()
-    (tmp_path / "pkg" / "__main__.py").write_text(SCRIPT)
-    (tmp_path / "pkg" / "job.py").write_text(SCRIPT)
-    assert child(None, "-m", "pkg.job", cwd=tmp_path).stdout.startswith("['pkg.job:mine']")
-    assert child(None, "-m", "pkg", cwd=tmp_path).stdout.startswith("['pkg.__main__:mine']")
-
-
-def test_an_archive(tmp_path):
-    """python app.zip: the archive's path."""
-    import zipfile
-
-    path = tmp_path / "app.zip"
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("__main__.py", SCRIPT)
-    assert child(str(path)).stdout == f"['__main__:mine'] {path}\n"
-
-
-@pytest.mark.parametrize("how", ["-c", "stdin"])
-def test_a_prompt(how):
-    """Nothing to load the function from: refused."""
-    done = child(SCRIPT, "-c") if how == "-c" else child(None, "-", stdin=SCRIPT)
-    assert "typed at a prompt, or comes from -c or standard input" in done.stderr
-
-
-# ---- without a journal
-
-
-def test_no_reaper_says_what_is_lost(monkeypatch):
-    """LASTLY_REAPER=0: one warning, and the journal is kept for a later reap."""
-    monkeypatch.setattr(_durable, "_warned", False)
-    scope = Scope()
-    with pytest.warns(RuntimeWarning, match=r"LASTLY_REAPER=0.*kill -9.*lastly reap"):
-        scope.defer(note)
-    scope.defer(note)  # no second warning: they are errors here
-    assert states() == ["planned", "planned"]
-    scope.close()
-
-
-def test_no_home_at_all_without_a_reaper(monkeypatch, tmp_path):
-    """In-process behaviour, one warning; but not for what outlives the machine."""
-    monkeypatch.setattr(_durable, "_warned", False)
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("LASTLY_HOME", str(tmp_path / "file" / "x"))
-    with Scope() as scope:
-        with pytest.warns(RuntimeWarning, match="in this process only"):
-            handle = scope.defer(note, 1)
-        assert not handle.durable
-        with pytest.raises(errors.NotRecorded, match="remote"):
-            scope.defer(told, "x")
-        other = scope.defer(note, 2)
-        assert other.detach()
-        handle.confirm({"a": 1})
-    assert calls == [((1,), {})]
-
-
-@pytest.mark.parametrize("kind", ["file", "others", "foreign", "missing"])
-def test_an_unusable_home(monkeypatch, tmp_path, kind):
-    """One clear line, before anything exists."""
-    monkeypatch.delenv("LASTLY_REAPER")
-    path = tmp_path / "h"
-    if kind == "file":
-        path.touch()
-    elif kind == "missing":
-        path = pathlib.Path("/proc/nowhere/h")
-    else:
-        path.mkdir()
-        path.chmod(0o777 if kind == "others" else 0o700)
-    if kind == "foreign":
-        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    monkeypatch.setenv("LASTLY_HOME", str(path))
-    with pytest.raises(errors.NotRecorded, match=r"^cannot record a cleanup") as caught:
-        lastly.temp_dir(dir=tmp_path)
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.glob("lastly-*"))
-
-
-def test_a_network_home(monkeypatch):
-    """NFS: one warning that says what is lost, and in-process cleanup."""
-    from lastly.journal import home as journal_home
-
-    monkeypatch.delenv("LASTLY_REAPER")
-    monkeypatch.setattr(_durable, "_warned", False)
-    monkeypatch.setattr(journal_home, "file_system", lambda path: "nfs4")
-    with Scope() as scope, pytest.warns(RuntimeWarning, match=r"network file system \(nfs4\).*not removed by anybody"):
-        scope.defer(note)
-    assert len(calls) == 1
-
-
-def test_a_read_only_home(monkeypatch):
-    """The default one: as above. One that somebody named: an error."""
-    import errno
-
-    from lastly.journal import home as journal_home
-
-    def read_only(path, mode=0o777):
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.delenv("LASTLY_REAPER")
-    monkeypatch.setattr(_durable, "_warned", False)
-    monkeypatch.setattr(journal_home.os, "mkdir", read_only)
-    with pytest.raises(errors.NotRecorded, match=r"Read-only file system; set LASTLY_HOME"):
-        Scope().defer(note)
-    monkeypatch.delenv("LASTLY_HOME")
-    monkeypatch.setenv("XDG_STATE_HOME", "/proc/x")
-    with Scope() as scope, pytest.warns(RuntimeWarning, match="Read-only"):
-        scope.defer(note)
-
-
-def test_the_allow_list_holds_no_secret():
-    """By name."""
-    assert not [name for name in _portable.ENVIRONMENT if "KEY" in name or "SECRET" in name or "TOKEN" in name]

@@ -13,7 +13,6 @@ history, the living records are written to a second file, which is renamed over 
 the old one or the new one, both whole. A nested call that writes meanwhile writes to both (`_mirror`).
 """
 
-import errno
 import os
 import stat
 from _thread import RLock
@@ -21,7 +20,7 @@ from itertools import count
 from time import time
 
 from lastly.errors import NotRecorded
-from lastly.journal import home, locks
+from lastly.journal import disk, home, locks
 from lastly.journal.record import LIMIT, VERSION, encode
 from lastly.journal.replay import Replay, contents, replay
 from lastly.owner import Identity
@@ -30,7 +29,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_OPEN = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 ROOM = 1 << 16  # bytes of history that are not worth a compaction
 
 
@@ -80,12 +78,12 @@ class Journal:
             directory = home.owners_dir(identity.host, identity.boot)
             stem = os.path.join(directory, f"{identity.pid}.{identity.start}.{os.urandom(8).hex()}")
             path, header = f"{stem}.j", _header(identity)
-            fd = _new_file(f"{stem}.tmp", encode(header))
+            fd = disk.new_file(f"{stem}.tmp", encode(header))
             try:
                 locks.take(fd)
                 os.rename(f"{stem}.tmp", path)
             except BaseException:
-                _discard(fd, f"{stem}.tmp")
+                disk.discard(fd, f"{stem}.tmp")
                 raise
         except NotRecorded:
             raise
@@ -109,7 +107,7 @@ class Journal:
             PermissionError: it is not a plain file of this user, with one name and no rights for others.
         """
         try:
-            fd = os.open(path, _OPEN | os.O_NONBLOCK)
+            fd = os.open(path, disk.OPEN | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         try:
@@ -124,10 +122,10 @@ class Journal:
             if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino):
                 raise FileNotFoundError  # noqa: TRY301  # closed below
         except FileNotFoundError:
-            _close(fd)
+            disk.close(fd)
             return None
         except BaseException:
-            _close(fd)
+            disk.close(fd)
             raise
         seen = replay(contents(fd), path)
         taken = cls(path, fd, seen.header or {}, seen.next_n)
@@ -145,8 +143,8 @@ class Journal:
             if fd < 0:
                 return
             if unlink and self.pid == os.getpid():
-                remove(self.path)
-            _close(fd)
+                disk.remove(self.path)
+            disk.close(fd)
 
     # ---- the owner's records
 
@@ -304,7 +302,7 @@ class Journal:
         self._torn = written != len(line)
         if self._torn:
             # A part of it went out: the disk (or the allowed size of files) ended here.
-            raise home.unusable(self.path, _full())
+            raise home.unusable(self.path, disk.full())
 
     def _sync(self, planned: int | None) -> None:
         try:
@@ -315,7 +313,7 @@ class Journal:
                 path = self.path
                 for _ in range(3):
                     path = os.path.dirname(path)
-                    _sync_directory(path)
+                    disk.sync_directory(path)
                 self._synced = True
         except OSError as error:
             if planned is not None:
@@ -338,14 +336,14 @@ class Journal:
             return  # nested in one
         temporary = f"{self.path[:-2]}.tmp"
         home.make(os.path.dirname(self.path))
-        fd = _new_file(temporary, encode({**self.header, "next": self._n}))
+        fd = disk.new_file(temporary, encode({**self.header, "next": self._n}))
         try:
             # From here on a nested call writes to both files; what came before it is in `live`.
             self._spoiled = False
             self._mirror = fd
             body = b"".join([*self._contexts, *self.live.values()])
             if os.write(fd, body) != len(body) or self._spoiled:
-                raise home.unusable(temporary, _full())
+                raise home.unusable(temporary, disk.full())
             if self._remote:
                 os.fdatasync(fd)
             locks.take(fd)
@@ -353,14 +351,14 @@ class Journal:
         finally:
             # Also reached by a signal's exception, which may come just after the rename: ask the file, not a
             # variable.
-            if _is_at(fd, self.path):
+            if disk.is_at(fd, self.path):
                 old, self.fd, self._mirror = self.fd, fd, -1
                 self._synced = self._torn = False
                 self._size = os.fstat(fd).st_size
-                _close(old)
+                disk.close(old)
             else:
                 self._mirror = -1
-                _discard(fd, temporary)
+                disk.discard(fd, temporary)
         if self._remote:
             self._sync(None)
 
@@ -373,60 +371,3 @@ def _header(identity: Identity) -> "dict[str, Any]":
         "exe": sys.executable or "", "argv0": (getattr(sys, "argv", None) or [""])[0],
         "token": os.urandom(12).hex(), "parent": os.environ.get("LASTLY_TOKEN", ""),
     }  # fmt: skip
-
-
-def _full() -> OSError:
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _new_file(path: str, line: bytes) -> int:
-    try:
-        fd = os.open(path, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:  # of a compaction that failed half-way: the name is this process's own
-        os.unlink(path)
-        fd = os.open(path, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        if os.write(fd, line) != len(line):
-            raise _full()  # noqa: TRY301  # discarded below
-    except BaseException:
-        _discard(fd, path)
-        raise
-    return fd
-
-
-def _discard(fd: int, path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
-    _close(fd)
-
-
-def _close(fd: int) -> None:
-    locks.drop(fd)
-    os.close(fd)
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        at, is_ = os.stat(path, follow_symlinks=False), os.fstat(fd)
-    except OSError:
-        return False
-    return (at.st_dev, at.st_ino) == (is_.st_dev, is_.st_ino)
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def remove(path: str) -> None:
-    """Remove a journal that owes nothing, with what a killed compaction may have left of it."""
-    for name in (path, f"{path[:-2]}.tmp"):
-        try:
-            os.unlink(name)
-        except FileNotFoundError:
-            pass

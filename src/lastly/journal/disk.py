@@ -1,0 +1,71 @@
+"""The few steps on the disk that a journal's file is made of."""
+
+import errno
+import os
+
+from lastly.journal import locks
+
+OPEN = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def full() -> OSError:
+    """The error of a disk that took a part of a write."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def new_file(path: str, line: bytes) -> int:
+    """Make a file that begins with `line`; its descriptor, or OSError and no file."""
+    try:
+        fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:  # of a compaction that failed half-way: the name is this process's own
+        os.unlink(path)
+        fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        if os.write(fd, line) != len(line):
+            raise full()  # noqa: TRY301  # discarded below
+    except BaseException:
+        discard(fd, path)
+        raise
+    return fd
+
+
+def discard(fd: int, path: str) -> None:
+    """Remove a file that came to nothing."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+    close(fd)
+
+
+def close(fd: int) -> None:
+    """Close a journal's descriptor, which drops its lock."""
+    locks.drop(fd)
+    os.close(fd)
+
+
+def is_at(fd: int, path: str) -> bool:
+    """Whether the open file is the one at `path`."""
+    try:
+        at, is_ = os.stat(path, follow_symlinks=False), os.fstat(fd)
+    except OSError:
+        return False
+    return (at.st_dev, at.st_ino) == (is_.st_dev, is_.st_ino)
+
+
+def sync_directory(path: str) -> None:
+    """Put the names in a directory onto the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: str) -> None:
+    """Remove a journal that owes nothing, with what a killed compaction may have left of it."""
+    for name in (path, f"{path[:-2]}.tmp"):
+        try:
+            os.unlink(name)
+        except FileNotFoundError:
+            pass

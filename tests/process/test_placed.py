@@ -1,0 +1,310 @@
+"""Pid files, lock files, sockets, servers, atomic writes: one holder, nothing stale, nothing partial."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import threading
+
+import pytest
+from harness import gone, wait_process_gone, wait_until
+
+HOLD = """
+    import os, sys, lastly
+    from lastly import resources
+    held = getattr(resources, sys.argv[1])(sys.argv[2])
+    print("held", os.getpid(), flush=True)
+    os.read(0, 1)
+"""
+
+
+@pytest.fixture
+def where(tmp_path):
+    folder = tmp_path / "where"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(params=["pid_file", "lock_file"])
+def kind(request):
+    return request.param
+
+
+def hold(programs, kind, path, **options):
+    program = programs.start(HOLD, kind, str(path), stdin=subprocess.PIPE, **options)
+    program.line("held")
+    return program
+
+
+def attempt(programs, kind, path, arguments="", **options):
+    return programs.run(
+        f"""
+        import os, sys
+        from lastly import resources
+        try:
+            held = resources.{kind}(sys.argv[1], {arguments})
+        except FileExistsError as error:
+            print("refused", error)
+        else:
+            print("got it", open(held).read().strip())
+        """,
+        str(path),
+        **options,
+    )
+
+
+def test_one_holder(programs, kind, where):
+    """A second one is told who it is; at the end the file goes."""
+    path = where / "x"
+    first = hold(programs, kind, path)
+    done = attempt(programs, kind, path)
+    assert done.out.startswith("refused"), done.err
+    assert f"process {first.pid}" in done.out
+    assert "takeover=True" in done.out
+    first.write("\n")
+    assert first.wait().status == 0
+    assert os.listdir(where) == []
+
+
+def test_a_pid_file_holds_the_pid_alone(programs, where):
+    """`kill $(cat x)` works; a lock file holds the identity."""
+    first = hold(programs, "pid_file", where / "x")
+    assert (where / "x").read_text() == f"{first.pid}\n"
+    second = hold(programs, "lock_file", where / "y")
+    assert json.loads((where / "y").read_text())["pid"] == second.pid
+
+
+def test_killed_and_reaped(programs, kind, where):
+    """kill -9: the reaper removes it."""
+    first = hold(programs, kind, where / "x")
+    first.send(signal.SIGKILL)
+    first.wait()
+    wait_until(lambda: os.listdir(where) == [])
+
+
+def test_a_stale_one_is_replaced(programs, kind, where):
+    """Nobody has reaped: the next one sees that the holder is dead."""
+    first = hold(programs, kind, where / "x", env={"LASTLY_REAPER": "0"})
+    first.send(signal.SIGKILL)
+    first.wait()
+    assert (where / "x").exists()
+    done = attempt(programs, kind, where / "x")
+    assert done.out.startswith("got it"), done.out + done.err
+
+
+def test_a_recycled_pid(programs, where, home):
+    """The pid in it lives, but is somebody else: known by the start time in the journal."""
+    first = hold(programs, "pid_file", where / "x", env={"LASTLY_REAPER": "0"})
+    first.send(signal.SIGKILL)
+    first.wait()
+    (journal,) = home.glob("owners/*/*.j")
+    # Its owner's pid is ours now, as it were.
+    text = journal.read_bytes().split(b"\n")
+    from lastly.journal.record import decode, encode
+
+    header = decode(text[0])
+    header["pid"] = os.getpid()
+    journal.write_bytes(encode(header) + b"\n".join(text[1:]))
+    journal.rename(journal.with_name(f"{os.getpid()}.{header['start']}.abc.j"))
+    os.truncate(where / "x", 0)
+    with open(where / "x", "w") as file:
+        file.write(f"{os.getpid()}\n")
+    done = attempt(programs, "pid_file", where / "x")
+    assert done.out.startswith("got it"), done.out + done.err
+
+
+def test_taking_over(programs, kind, where):
+    """The older holder ends first, with its children; then the file is ours."""
+    program = programs.start(
+        """
+        import os, subprocess, sys
+        from lastly import resources
+        held = getattr(resources, sys.argv[1])(sys.argv[2])
+        child = subprocess.Popen(["sleep", "600"])
+        print(child.pid, flush=True)
+        child.wait()
+        """,
+        kind,
+        str(where / "x"),
+    )
+    child = int(program.line())
+    done = attempt(programs, kind, where / "x", "takeover=True, grace=2")
+    assert done.out.startswith("got it"), done.out + done.err
+    assert program.wait().status == -15
+    wait_process_gone(child)
+
+
+def test_waiting(programs, kind, where):
+    """Until the holder ends; by pidfd, so at once."""
+    first = hold(programs, kind, where / "x")
+    program = programs.start(
+        f"""
+        import sys
+        from lastly import resources
+        print("waits", flush=True)
+        resources.{kind}(sys.argv[1], wait=60)
+        print("got it", flush=True)
+        """,
+        str(where / "x"),
+    )
+    program.line("waits")
+    first.write("\n")
+    program.line("got it")
+    assert program.wait().status == 0
+
+
+@pytest.mark.parametrize("what", ["text", "folder", "link", "empty"])
+def test_what_is_not_ours_is_not_touched(programs, kind, where, what):
+    """A file of another kind at the path."""
+    path = where / "x"
+    {
+        "text": lambda: path.write_text("my notes"),
+        "folder": path.mkdir,
+        "link": lambda: path.symlink_to("/etc/passwd"),
+        "empty": path.touch,
+    }[what]()
+    done = attempt(programs, kind, path, "takeover=True")
+    assert "no pid or lock file" in done.out, done.err
+    assert os.path.lexists(path)
+
+
+def test_only_one_of_many_wins(programs, where):
+    """A stale file and eight who want it: one gets it, seven see who."""
+    first = hold(programs, "lock_file", where / "x", env={"LASTLY_REAPER": "0"})
+    first.send(signal.SIGKILL)
+    first.wait()
+    code = """
+        import os, sys
+        from lastly import resources
+        try:
+            held = resources.lock_file(sys.argv[1])
+        except FileExistsError:
+            print("refused", flush=True)
+        else:
+            print("got it", flush=True)
+        os.read(0, 1)
+    """
+    many = [programs.start(code, str(where / "x"), stdin=subprocess.PIPE) for _ in range(8)]
+    words = sorted(program.line() for program in many)
+    assert words == ["got it"] + ["refused"] * 7
+    for program in many:
+        program.write("\n")
+        assert program.wait().status == 0
+    assert os.listdir(where) == []
+
+
+def test_unix_socket(programs, where):
+    """Listens where it is connectable, also under a long folder; goes at the end; a stale one is replaced."""
+    deep = where / ("d" * 120)
+    deep.mkdir()
+    code = """
+        import os, sys
+        from lastly import resources
+        with resources.unix_socket(sys.argv[1]) as s:
+            print("listens", flush=True)
+            for _ in range(3):  # who looks whether somebody listens connects, too
+                c, _ = s.accept()
+                try: c.sendall(b"hi")
+                except OSError: pass
+                c.close()
+    """
+    for _ in range(2):
+        program = programs.start(code, str(deep / "s"), env={"LASTLY_REAPER": "0"})
+        program.line("listens")
+        assert stat.S_IMODE(os.stat(deep / "s").st_mode) == 0o600
+        program.send(signal.SIGKILL)
+        program.wait()
+        assert (deep / "s").exists()
+    program = programs.start(code, str(deep / "s"))
+    program.line("listens")
+    other = programs.run(code, str(deep / "s"))
+    assert "somebody listens there" in other.err
+    fd = os.open(deep, os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"/proc/self/fd/{fd}/s")
+        assert client.recv(9) == b"hi"
+    os.close(fd)
+    program.send(signal.SIGTERM)
+    program.wait()
+    wait_until(lambda: os.listdir(deep) == [])
+
+
+def test_atomic_write(programs, where):
+    """Old or new, never a part; permissions kept; a link followed; nothing left beside it."""
+    done = programs.run(
+        """
+        import os, sys
+        from lastly.resources import atomic_write
+        os.chdir(sys.argv[1])
+        with atomic_write("a") as f: f.write("one")
+        os.chmod("a", 0o640)
+        os.symlink("a", "link")
+        with atomic_write("link", "wb") as f:
+            f.write(b"tw"); f.flush()
+            assert open("a").read() == "one"
+            f.write(b"o")
+        assert open("a").read() == "two" and os.stat("a").st_mode & 0o777 == 0o640 and os.path.islink("link")
+        try:
+            with atomic_write("a", encoding="utf-8") as f:
+                f.write("three")
+                raise KeyError
+        except KeyError: pass
+        assert open("a").read() == "two" and sorted(os.listdir()) == ["a", "link"]
+        for mode in ("r", "a", "x", "w+"):
+            try: atomic_write("a", mode)
+            except ValueError: pass
+            else: raise SystemExit(mode)
+        f = atomic_write("a").__enter__()
+        f.write("part")
+        f.flush()
+        print(len(os.listdir()), flush=True)
+        os.kill(os.getpid(), 9)
+        """,
+        str(where),
+    )
+    assert done.out == "3\n", done.err
+    wait_until(lambda: sorted(os.listdir(where)) == ["a", "link"])
+    assert (where / "a").read_text() == "two"
+
+
+def test_server(programs, where):
+    """Waited for, then there; gone with its tree."""
+    done = programs.run(
+        """
+        import socket, sys
+        from lastly.resources import server
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+        child = server([sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)], ready=("127.0.0.1", port),
+                       stderr=-3)
+        socket.create_connection(("127.0.0.1", port)).close()
+        print(child.pid)
+        try: server(["sh", "-c", "exit 3"], ready=1)
+        except ChildProcessError as error: print(error)
+        try: server(["sleep", "600"], ready=lambda: False, within=0.05)
+        except TimeoutError as error: print(error)
+        """
+    )
+    assert done.status == 0, done.err
+    pid, ended, late = done.lines
+    wait_process_gone(int(pid))
+    assert "status 3 before it was ready" in ended
+    assert "not ready within 0.05 s" in late
+
+
+def test_killed_everywhere(programs, home, where):
+    """Made and removed, killed at every boundary, with a foreign file of the same name never touched."""
+    from test_resources import crash, sweep
+
+    crash(
+        programs,
+        f"from lastly import _placed\nf = _placed.lock_file({str(where)!r} + '/x')\nf.close()",
+        names=("open", "write", "rename", "unlink"),
+        limit=300,
+    )
+    sweep()
+    assert os.listdir(where) == []
+    assert gone(where / "x")
+    assert threading.active_count() >= 1
