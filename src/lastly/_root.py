@@ -212,7 +212,12 @@ def exit_reason() -> "ExitReason | None":
         return reason
     if root._closer is None:
         return None
-    return ExitReason.of(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
+    from lastly import _finish
+
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    if error is None and _finish.exit_code is not None:
+        error = SystemExit(_finish.exit_code)
+    return ExitReason.of(error)
 
 
 def report() -> "Report":
