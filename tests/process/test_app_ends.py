@@ -125,6 +125,70 @@ def test_program_that_catches_the_signal_by_name_goes_on_to_its_close(programs: 
     assert result.lines == ["ready", "caught 15", "goes on", "signal 15", "pre_close", "post_close"]
 
 
+CAUGHT = """
+with MyApp(exit_on_close={exits}) as app:
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except {what}:
+        {then}
+"""
+
+
+@pytest.mark.parametrize(
+    ("exits", "then", "status"),
+    [(True, "pass", -15), (False, "pass", -15), (True, "app.exit_code = 9", 9), (False, "app.exit_code = 9", -15)],
+)
+def test_caught_by_name_the_exit_code_is_the_programs_but_never_success(
+    programs: Programs, exits: bool, then: str, status: int
+) -> None:
+    code = CAUGHT.format(exits=exits, what="CaughtSignal", then=then)
+    result = ended_by(programs, code, signal.SIGTERM)
+    assert (result.lines, result.status) == (["ready", "signal 15", "pre_close", "post_close"], status), result.err
+
+
+def test_exit_status_given_after_the_app_is_kept(programs: Programs) -> None:
+    code = CAUGHT.format(exits=False, what="CaughtSignal", then="pass") + "sys.exit(7)"
+    assert ended_by(programs, code, signal.SIGTERM).status == 7
+
+
+@pytest.mark.parametrize("what", ["BaseException", "SystemExit", ""])
+def test_swallowed_signal_comes_again(programs: Programs, what: str) -> None:
+    """A clause that does not name it was not meant for it: nothing in the block runs on for long."""
+    code = CAUGHT.format(exits=False, what=what, then="pass") + "    time.sleep(60)\n"
+    result = ended_by(programs, code, signal.SIGTERM)
+    assert (result.lines[-2:], result.status) == (["pre_close", "post_close"], -15), result.err
+
+
+def test_signals_installed_before_an_app_are_still_installed_after_it(programs: Programs) -> None:
+    code = """
+import lastly
+lastly.install(["USR1", "TERM"], status="code")
+with MyApp():
+    pass
+print(signal.getsignal(signal.SIGHUP) == signal.SIG_DFL, flush=True)
+os.kill(os.getpid(), signal.SIGUSR1)
+time.sleep(60)
+"""
+    result = programs.run(APP + code)
+    assert (result.lines, result.status) == (["pre_close", "post_close", "True"], 138), result.err
+
+
+def test_child_with_an_app_of_its_own(programs: Programs) -> None:
+    code = """
+with MyApp() as app:
+    child = os.fork()
+    if child == 0:
+        with MyApp() as mine:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+    print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+    result = programs.run(APP + code)
+    assert result.lines == ["signal 15", "pre_close", "post_close", "child -15", "pre_close", "post_close"]
+    assert result.status == 0
+
+
 def test_signal_while_closing_cuts_no_hook(programs: Programs) -> None:
     """The hook that runs is finished, the others follow, and the program ends by the signal."""
     code = """

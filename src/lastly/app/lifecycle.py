@@ -288,9 +288,12 @@ def close(app: "App", code: int | None) -> None:
 
 # Failures, a caught signal, an exit code: all are told, and the one that says most is how the program ends.
 def _conclude(app: "App", failures: "list[BaseException]", caught: "CaughtSignal | None") -> None:
-    if app._meta.exit_on_close and (app.exit_code or caught):
+    if app._meta.exit_on_close and app.exit_code:
         show(failures)
-        raise caught or SystemExit(app.exit_code)
+        sys.exit(app.exit_code)
+    if app._meta.exit_on_close and caught:
+        show(failures)
+        raise caught
     if failures:
         raise grouped(f"close of app {app.label!r}", failures)
     signals.raise_due()

@@ -7,12 +7,13 @@ A handler runs between any two bytecodes, in the middle of a print as well: noth
 in it. The functions of the hook ``signal`` therefore run a moment later, where the exception comes by: in
 run(), at the end of the ``with`` block, at the latest in close().
 
-A program that catches CaughtSignal by name has taken note of it, and goes on: to its close(), normally. So
-the app holds the exception (dropped, it would count as swallowed and be raised again at once); the process
-still ends by the signal, unless the app is reloaded or a test's.
+The app holds the number, never the exception: whether that was swallowed, or caught by its name, is seen by
+its death. A program that catches it by name goes on, to its close(), with the exit code that it gives; one
+that gives none still ends by the signal, unless the app was reloaded since or is a test's.
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
+from posix import getpid, register_at_fork
 
 from lastly import _finish, _signals, _swallowed
 from lastly.app.failures import attach
@@ -33,7 +34,8 @@ class Watch:
     def __init__(self) -> None:
         self.signals: list[int] = []
         self.given: dict[int, object] = {}  # handlers that a handler of the program's own has replaced
-        self.caught: CaughtSignal | None = None
+        self.caught = 0  # the signal that came; 0: none
+        self.frame: object = None
         self.told = False
 
 
@@ -107,7 +109,7 @@ def release(app: "App") -> None:
     if watch is None or app not in _open:
         return
     _open.remove(app)
-    if app.forgets_signals and watch.caught is not None:
+    if app.forgets_signals and watch.caught:
         forget()
     for signum, previous in watch.given.items():
         _signal.signal(signum, previous)
@@ -129,9 +131,8 @@ def _give_back() -> None:
 
 def forget() -> None:
     """Take the signal that came for answered: the process does not end by it."""
-    state = _signals.state
-    state.signum = state.handled = state.again = state.tries = state.count = state.presses = 0
-    state.due, state.deadline, state.first_press = False, None, 0.0
+    _signals.answered()
+    _signals.state.handled = 0
     _swallowed.watched = None
 
 
@@ -139,27 +140,28 @@ def _raising(exc: CaughtSignal) -> None:
     for app in _open:
         watch = app._life.watch
         if watch is not None and (exc.signum in watch.signals or exc.signum in watch.given):
-            watch.caught, watch.told = exc, False
+            watch.caught, watch.frame, watch.told = exc.signum, exc.frame, False
 
 
 def passing(app: "App", exc: BaseException) -> None:
     """Run the hook ``signal`` if *exc* is a signal of which it was not told yet."""
     watch = app._life.watch
-    if watch is None:
+    if watch is None or not isinstance(exc, CaughtSignal) or app._life.pid != getpid():
         return
-    if isinstance(exc, CaughtSignal) and watch.caught is None:
-        watch.caught = exc
-    if watch.caught is not None and exc is watch.caught:
+    if not watch.caught:  # raised by the program itself
+        watch.caught, watch.frame = exc.signum, exc.frame
+    if exc.signum == watch.caught:
         attach(exc, last_call(app))
 
 
 def last_call(app: "App") -> "list[BaseException]":
     """Run the hook ``signal`` for a signal of which it was not told yet; return what failed."""
     watch = app._life.watch
-    if watch is None or watch.caught is None or watch.told:
+    if watch is None or not watch.caught or watch.told:
         return []
     watch.told = True
-    return app.hook.try_all("signal", app, watch.caught.signum, watch.caught.frame)
+    frame, watch.frame = watch.frame, None
+    return app.hook.try_all("signal", app, watch.caught, frame)
 
 
 def leave_alone(function: "Callable[..., Any]") -> None:
@@ -173,14 +175,25 @@ def raise_due() -> None:
 
 
 def unanswered(app: "App") -> "CaughtSignal | None":
-    """Return the signal that *app* has caught, if it has."""
+    """Return the signal that *app* has caught, to be raised again, if it has."""
     watch = app._life.watch
-    return None if watch is None else watch.caught
+    return None if watch is None or not watch.caught else CaughtSignal(watch.caught)
 
 
 def answer(app: "App") -> None:
     """Let the signal that *app* has caught be done with."""
     watch = app._life.watch
-    if watch is not None and watch.caught is not None:
-        watch.caught = None
+    if watch is not None and watch.caught:
+        watch.caught, watch.frame = 0, None
         forget()
+
+
+def _forked() -> None:
+    """Forget the apps of the parent, which alone closes them."""
+    global _before
+    _open.clear()
+    _before = ([], "signal", None)
+    _signals.raising = None
+
+
+register_at_fork(after_in_child=_forked)
