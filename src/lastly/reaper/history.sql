@@ -60,7 +60,7 @@ ORDER BY c.changed DESC, c.journal, c.id
 LIMIT :most;
 
 -- name: find
-SELECT o.*, o.settled AS closed, c.*
+SELECT c.*, o.host, o.boot, o.pid, o.start, o.uid, o.argv0, o.exe, o.began, o.ended, o.died, o.header, o.settled AS closed
 FROM cleanups AS c JOIN owners AS o USING (journal)
 WHERE c.journal LIKE :journal ESCAPE '\' AND c.id = :id;
 
