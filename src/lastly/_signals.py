@@ -55,6 +55,7 @@ announce: "Callable[[int, float | None], None] | None" = None
 # Called in the handler with the exception that it is about to raise. Set by an App, which keeps it.
 raising: "Callable[[CaughtSignal], None] | None" = None
 
+CLOSED = 2  # _scope's
 BODY, CLOSING, JOIN, EXIT = "body", "closing", "join", "exit"
 
 
@@ -155,10 +156,11 @@ def uninstall() -> None:
     """
     for signum in list(state.previous):
         _give_back(signum)
+    if state.signum or state.handled:  # the driver has still to see how it ends
+        return
     _finish.unobserve_exit()
-    if not state.signum:
-        atexit.unregister(_ending.driver)
-        state.bottom = None
+    atexit.unregister(_ending.driver)
+    state.bottom = None
 
 
 def _number(signal: "int | str") -> int:
@@ -223,6 +225,8 @@ def _handler(signum: int, frame: "FrameType | None") -> None:
         return
     if state.again:
         state.again = 0
+        if _swallowed.alive():
+            return
         if state.tries >= _swallowed.TRIES:
             _ending.end_now()
         _deliver(state.signum, frame, _where(frame))
@@ -284,7 +288,7 @@ def _repeated(signum: int, frame: "FrameType | None", where: str) -> None:
 def raise_due() -> None:
     """Raise the signal that came while a scope was closing; called by the scope that has closed."""
     if state.due and _thread.get_ident() == _main_ident:
-        frame = sys._getframe(1)  # noqa: SLF001  # as above
+        frame = sys._getframe(1).f_back  # noqa: SLF001  # who called the function that has closed
         if _where(frame) == BODY:
             state.due = False
             if not _loops.cancel(frame):
@@ -326,7 +330,7 @@ def _where(frame: "FrameType | None") -> str:
     found = BODY
     bottom = None
     while frame is not None:
-        if frame.f_code in closing:
+        if frame.f_code in closing and not _has_closed(frame):
             found = CLOSING
         bottom, frame = frame, frame.f_back
     if state.ending:
@@ -342,6 +346,12 @@ def _where(frame: "FrameType | None") -> str:
     if (name == "<module>" and module == "__main__") or module in ("runpy", "importlib._bootstrap"):
         return found
     return found if _still_running(state.bottom) else EXIT
+
+
+def _has_closed(frame: "FrameType") -> bool:
+    """Whether the scope in this frame is done, and has asked `raise_due` for the last time, or is about to."""
+    scope = frame.f_locals.get("self")
+    return getattr(scope, "_closer", frame) is None and getattr(scope, "_shut", None) == CLOSED
 
 
 def _still_running(frame: "FrameType | None") -> bool:

@@ -133,10 +133,14 @@ def died(watch: Watch) -> int:
         return _NOTHING
     state.tries += 1
     state.again = state.tries
-    if state.tries == 1:
-        return state.signum
+    # The next bytecode may be a call that sleeps, and what was marked wakes nobody: a real signal follows.
     _later(state.signum, 0.001 * state.tries)
-    return _NOTHING
+    return state.signum if state.tries == 1 else _NOTHING
+
+
+def alive() -> bool:
+    """Whether the last exception raised is still on its way."""
+    return watched is not None and watched() is not None
 
 
 def _later(signum: int, seconds: float) -> None:
@@ -144,6 +148,8 @@ def _later(signum: int, seconds: float) -> None:
 
     def send() -> None:
         sleep(seconds)
+        if alive():
+            return
         _signals.state.again = 1
         _signal.pthread_kill(_signals._main_ident, signum)  # noqa: SLF001  # as above
 
