@@ -57,8 +57,8 @@ class Action:
         if retries < 0:
             raise ValueError(f"retries={retries!r}: a number of further attempts, 0 or more")
         self.fn = self.__wrapped__ = fn
-        for key in ("__module__", "__name__", "__qualname__", "__doc__"):
-            # Into the instance's own dict: pickle, inspect and help() then see the function they expect.
+        for key in ("__module__", "__name__", "__qualname__", "__doc__", "__code__"):
+            # Into the instance's own dict: pickle, inspect, help() and AsyncScope see what they expect.
             self.__dict__[key] = getattr(fn, key, None)
         self.name = name or f"{self.__dict__['__module__']}:{self.__dict__['__qualname__']}"
         self.remote = remote

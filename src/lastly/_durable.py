@@ -29,12 +29,13 @@ class DurableCleanup(Cleanup):
     failure here it stays owed: the reaper tries again once this process has ended.
     """
 
-    __slots__ = ("attempts", "id", "journal", "known")
+    __slots__ = ("attempts", "awaited", "id", "journal", "known")
 
     journal: "Journal | None"
     id: int
     known: "dict[str, Any]"
     attempts: int
+    awaited: bool
 
     @property
     def durable(self) -> bool:  # type: ignore[override]  # a constant of the class in the base
@@ -76,7 +77,8 @@ class DurableCleanup(Cleanup):
         return True
 
     def __call__(self, /, *_: "Any", **__: "Any") -> "Any":
-        """Run the action here, and write down how that went. An async action is run to its end.
+        """Run the action here, and write down how that went. An async action is run to its end; deferred to
+        an `AsyncScope`, what is returned is to be awaited.
 
         Called while it still waits in its scope (as a decorated function may be), it is a plain call.
         """
@@ -87,6 +89,8 @@ class DurableCleanup(Cleanup):
         try:
             result = self._begin()
             if hasattr(result, "__await__"):
+                if self.awaited:
+                    return self._later(result)
                 result = _complete(result)
         except BaseException as error:
             self._failed(error)
@@ -94,14 +98,9 @@ class DurableCleanup(Cleanup):
         self._done()
         return result
 
-    async def acall(self) -> "Any":
-        """Run the action here; an async one as part of the caller's event loop."""
-        if self._foreign():
-            return None
+    async def _later(self, awaitable: "Any") -> "Any":
         try:
-            result = self._begin()
-            if hasattr(result, "__await__"):
-                result = await result
+            result = await awaitable
         except BaseException as error:
             self._failed(error)
             raise
@@ -150,6 +149,7 @@ class Plan:
     """A cleanup that is owed, around the creation of what it undoes. Made by `Scope.planned`.
 
     Leaving the block by an exception runs the undo at once; leaving it normally keeps it for the scope's end.
+    With an async action and an `AsyncScope`: ``async with scope.planned(…) as plan``.
 
     .. versionadded:: 0.1
     """
@@ -190,9 +190,28 @@ class Plan:
     ) -> None:
         if error is not None:
             try:
-                self.cleanup.run()
+                result = self.cleanup.run()
+                if hasattr(result, "__await__"):
+                    _complete(result)
             except Exception as failed:
-                error.add_note(f"its undo, {self.cleanup!r}, failed: {type(failed).__name__}: {failed}")
+                self._note(error, failed)
+
+    async def __aenter__(self) -> "Self":
+        return self
+
+    async def __aexit__(
+        self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        if error is not None:
+            try:
+                result = self.cleanup.run()
+                if hasattr(result, "__await__"):
+                    await result
+            except Exception as failed:
+                self._note(error, failed)
+
+    def _note(self, error: BaseException, failed: Exception) -> None:
+        error.add_note(f"its undo, {self.cleanup!r}, failed: {type(failed).__name__}: {failed}")
 
     def __repr__(self) -> str:
         return f"<Plan {self.cleanup!r}>"
@@ -233,6 +252,7 @@ def defer(
     cleanup.id = number
     cleanup.known = dict(known or {})
     cleanup.attempts = 0
+    cleanup.awaited = hasattr(scope, "__aenter__")
     cleanup._stack = scope._stack  # noqa: SLF001  # the scope's and its handles' own: contract of _scope
     cleanup._stack[cleanup] = None  # noqa: SLF001  # as above
     if journal is not None:

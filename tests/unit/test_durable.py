@@ -7,8 +7,9 @@ from enum import Enum, IntEnum
 
 import pytest
 
+import lastly
 from lastly import _durable, actions, errors
-from lastly._action import Action, action
+from lastly._action import action
 from lastly._scope import Scope
 from lastly.journal import own
 from lastly.journal.replay import read
@@ -48,6 +49,13 @@ async def later(x):
 
 
 @action
+async def endless():
+    import asyncio
+
+    await asyncio.sleep(600)
+
+
+@action
 def failing():
     raise OSError("boom")
 
@@ -70,33 +78,6 @@ def items():
 
 def states():
     return [item.state for item in items().values()]
-
-
-# ---- Action
-
-
-def test_an_action_is_the_function():
-    """Callable, with its name, module and documentation, picklable by name."""
-    import pickle
-
-    assert note(1, a=2) == "noted"
-    assert calls == [((1,), {"a": 2})]
-    assert (note.__name__, note.__module__, note.name) == ("note", __name__, f"{__name__}:note")
-    assert pickle.loads(pickle.dumps(note)) is note
-    assert "remote" in repr(told)
-    assert note.__wrapped__ is note.fn
-
-
-def test_settings_are_checked():
-    """Seconds or a timedelta, never negative."""
-    from datetime import timedelta
-
-    assert action(timeout=timedelta(minutes=2))(note.fn).timeout == 120.0
-    for bad in ({"retries": -1}, {"timeout": -1}, {"backoff": float("nan")}):
-        with pytest.raises(ValueError):
-            action(**bad)(note.fn)
-    with pytest.raises(TypeError):
-        Action(3)
 
 
 # ---- what is refused
@@ -294,14 +275,33 @@ def test_an_async_action():
     async def beneath():
         with Scope() as inner:
             inner.defer(later, 2)
-        scope = Scope()
-        handle = scope.defer(later, 3)
-        del scope._stack[handle]
-        return await handle.acall()
+        async with lastly.AsyncScope() as outer:
+            outer.defer(later, 3)
+            return await outer.defer(later, 4).run()
 
-    assert asyncio.run(beneath()) == 4
-    assert calls == [1, 2, 3]
-    assert states() == ["done", "done", "done"]
+    assert asyncio.run(beneath()) == 5
+    assert calls == [1, 2, 4, 3]
+    assert states() == ["done"] * 4
+
+
+def test_an_async_action_that_is_planned():
+    """Awaited when its block ends by an exception; failed when it is cancelled, and so still owed."""
+    import asyncio
+
+    async def whole():
+        async with lastly.AsyncScope() as scope:
+            with pytest.raises(ZeroDivisionError):
+                async with scope.planned(later, 1):
+                    1 / 0
+            with pytest.raises(ZeroDivisionError):
+                with scope.planned(later, 2):
+                    1 / 0
+            scope.defer(endless).within(0.05)
+
+    with pytest.raises(errors.CleanupFailed):
+        asyncio.run(whole())
+    assert calls == [1, 2]
+    assert states() == ["done", "done", "failed"]
 
 
 def test_a_disk_that_is_full_at_the_end(monkeypatch):
