@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness import Programs
 
 from lastly.app import (
     App,
@@ -101,7 +102,8 @@ def test_log_file_with_rotation(tmp_path: Path) -> None:
     section = {"file": str(file), "to_console": "no", "rotate": "yes", "max_bytes": "200", "max_files": "2"}
     app = made(config_defaults={"log.logging": section})
     for number in range(30):
-        app.log.info("line " + str(number), namespace="here")
+        message = f"line {number}"
+        app.log.info(message, namespace="here")
     app.close()
     assert sorted(p.name for p in file.parent.iterdir()) == ["x.log", "x.log.1", "x.log.2"]
     assert file.read_text().endswith("(INFO) here : line 29\n")
@@ -174,6 +176,30 @@ def test_click_command() -> None:
             app.run()
         assert caught.value.code == expected
     app.close()
+
+
+def test_typer_app() -> None:
+    typer = pytest.importorskip("typer")
+    cli = typer.Typer()
+
+    @cli.command()
+    def main(code: int = 0) -> str:
+        if code:
+            raise typer.Exit(code)
+        return "result"
+
+    app = made(main=cli)
+    assert app.run() == "result"
+    app._meta.argv = ["--code", "4"]
+    with pytest.raises(SystemExit) as caught:
+        app.run()
+    assert (caught.value.code, app.exit_code) == (4, 4)
+    app.close()
+
+
+def test_import_is_light(programs: Programs) -> None:
+    result = programs.run("import sys, lastly.app\nprint(*{'argparse', 'logging', 'configparser', 're'} & {*sys.modules})")
+    assert result.out == "\n"
 
 
 # -- extensions and plugins

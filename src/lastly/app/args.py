@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lastly.app.core import App
-    from lastly.app.meta import Meta
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -54,18 +53,3 @@ def take_switches(app: "App", parsed: "Any") -> None:
         app.log.set_level("DEBUG")
     if meta.quiet_argument_options is not None and getattr(parsed, "suppress_output", False) is True:
         app._suppress_output()
-
-
-def glance(meta: "Meta") -> None:
-    """Find the switches in the arguments before anything is set up or can print.
-
-    The parser is complete only after all extensions, plugins and hooks had their say, which is too late
-    to be silent about them, or to debug them.
-    """
-    words = meta.argv
-    if "--" in words:
-        words = words[: words.index("--")]
-    if any(option in words for option in meta.debug_argument_options or ()):
-        meta.debug = True
-    if any(option in words for option in meta.quiet_argument_options or ()):
-        meta.quiet = True

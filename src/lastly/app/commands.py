@@ -1,5 +1,7 @@
 """What run() runs: the arguments, a main function, or a command of Click or Typer."""
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -74,33 +76,31 @@ def _click_command(main: "Any") -> "Any":
 # command.main() would exit by itself and lose the result, or, told not to, return an exit code as if it were
 # one. So do what it does, and keep the two apart.
 def _run_command(app: "App", command: "Any") -> "Any":
-    exceptions = _exceptions_of(command)
     _run_hook(app, "pre_argument_parsing")
     try:
         with command.make_context(app.label, app.argv, obj=app) as context:
             app._life.parsed = context.params
             _run_hook(app, "post_argument_parsing")
             return command.invoke(context)
-    except exceptions.Exit as exc:
-        raise SystemExit(exc.exit_code) from None
-    except exceptions.Abort:
-        import sys
-
-        print("Aborted!", file=sys.stderr)  # noqa: T201  # as Click does
-        raise SystemExit(1) from None
-    except exceptions.ClickException as exc:
-        exc.show()
-        raise SystemExit(exc.exit_code) from None
+    except Exception as exc:
+        code = _exit_code(exc)
+        if code is None:
+            raise
+        raise SystemExit(code) from None
 
 
-def _exceptions_of(command: "Any") -> "Any":
-    from importlib import import_module
-
-    for cls in type(command).__mro__:
-        if cls.__name__ in ("Command", "BaseCommand") and cls.__module__.endswith(".core"):
-            found = cls.__module__.removesuffix("core") + "exceptions"
-            try:
-                return import_module(found)
-            except ImportError:
-                continue
-    return import_module("click.exceptions")
+# The exceptions by which a command ends, told and turned into a status; None for all others. By name, as with
+# the command: Typer has its own, and not all of them where Click has them.
+def _exit_code(exc: "Any") -> int | None:
+    for cls in type(exc).__mro__:
+        if cls.__module__.partition(".")[0] not in ("click", "typer"):
+            continue
+        if cls.__name__ == "Exit":
+            return int(exc.exit_code)
+        if cls.__name__ == "Abort":
+            print("Aborted!", file=sys.stderr)  # noqa: T201  # as Click does
+            return 1
+        if cls.__name__ == "ClickException":
+            exc.show()
+            return int(exc.exit_code)
+    return None

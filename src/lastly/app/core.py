@@ -3,7 +3,6 @@
 import sys
 
 from lastly.app import lifecycle, paths, quiet, settings
-from lastly.app.args import glance
 from lastly.app.meta import MetaMixin
 from lastly.errors import FrameworkError
 
@@ -65,7 +64,7 @@ class App(MetaMixin):
             self._meta.argv = sys.argv[1:]
         self._life = lifecycle.Life()
         self._given = dict(self._meta.__dict__)  # what to start from when set up anew
-        glance(self._meta)
+        settings.glance(self._meta)
         lifecycle.lay(self)
 
     def __repr__(self) -> str:

@@ -161,7 +161,6 @@ def _make_extensions(app: "App") -> None:
 
 
 def _make_config(app: "App") -> None:
-    from lastly.app.args import glance
     from lastly.app.config import Config
 
     meta = app._meta
@@ -178,7 +177,7 @@ def _make_config(app: "App") -> None:
         for path in paths.files_of(directory, meta.config_file_suffix):
             app.config.parse_file(path)
     settings.override_from_config(app)
-    glance(meta)  # the command line has the last word
+    settings.glance(meta)  # the command line has the last word
     app.ext.load_configured()
     app.validate_config()
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
     from lastly.app.core import App
+    from lastly.app.meta import Meta
 
 
 class Settings:
@@ -131,3 +132,18 @@ def override_from_config(app: "App") -> None:
         if isinstance(getattr(meta, name, None), bool):
             value = is_true(value)
         setattr(meta, name, value)
+
+
+def glance(meta: "Meta") -> None:
+    """Find the switches in the arguments before anything is set up or can print.
+
+    The parser is complete only after all extensions, plugins and hooks had their say, which is too late
+    to be silent about them, or to debug them.
+    """
+    words = meta.argv
+    if "--" in words:
+        words = words[: words.index("--")]
+    if any(option in words for option in meta.debug_argument_options or ()):
+        meta.debug = True
+    if any(option in words for option in meta.quiet_argument_options or ()):
+        meta.quiet = True
