@@ -24,7 +24,7 @@ LAYERS = """
     edges      __main__ cli _show _run web integrations testing reaper._runner
     names      __init__
     app        app
-    ready      resources _popen _placed _async
+    ready      resources _popen _placed _async _waiting
     seam       _durable _portable _holder
     process    _root _signals _ending _swallowed _loops _byname _finish _scope _report _live _cleanup _closing _parallel _workers _reason _early
                _swallowed _loops
@@ -49,7 +49,7 @@ THIRD_PARTY = {
     "_show": {"rich"},
     "_run": {"sitecustomize"},  # the one that the injected sitecustomize stands in front of
     "_loops": {"trio"},
-    "_async": {"anyio", "sniffio", "trio"},
+    "_waiting": {"anyio"},
     "_live": {"rich"},
     "_report": {"opentelemetry"},
 }

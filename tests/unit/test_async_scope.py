@@ -1,0 +1,364 @@
+"""AsyncScope, under asyncio and under trio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import subprocess
+import sys
+import threading
+import time
+
+import anyio
+import pytest
+import trio
+
+from lastly import AsyncScope, Scope
+from lastly.errors import CleanupFailed, CleanupTimeout, ScopeClosed
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def run(request):
+    """Run a coroutine function to its end in one of the two."""
+    return {"asyncio": lambda main: asyncio.run(main()), "trio": lambda main: trio.run(main)}[request.param]
+
+
+@pytest.fixture
+def ran():
+    return []
+
+
+def test_sync_and_async_in_one_order(run, ran):
+    async def later(value):
+        await anyio.sleep(0)
+        ran.append(value)
+
+    async def main():
+        async with AsyncScope("demo") as scope:
+            scope.defer(later, 1)
+            scope.defer(ran.append, 2)
+            scope.defer(later, 3).named("three")
+            scope.defer(ran.append, 4)
+        assert [entry.name for entry in scope.report][1] == "three"
+        assert repr(scope) == "<AsyncScope 'demo' closed: 0 pending, 4 run>"
+        with pytest.raises(ScopeClosed):
+            scope.defer(ran.append, 5)
+        await scope.close()
+
+    run(main)
+    assert ran == [4, 3, 2, 1]
+
+
+def test_failures_come_together_and_never_mask_the_body(run, ran):
+    async def bad():
+        await anyio.sleep(0)
+        raise ValueError("bad")
+
+    async def main():
+        with pytest.raises(CleanupFailed) as caught:
+            async with AsyncScope() as scope:
+                scope.defer(ran.append, 1)
+                scope.defer(bad)
+                scope.defer(bad)
+        assert len(caught.value.exceptions) == 2
+        with pytest.raises(KeyError) as body:
+            async with AsyncScope() as scope:
+                scope.defer(bad)
+                raise KeyError("body")
+        assert "ValueError: bad" in body.value.__notes__[0]
+
+    run(main)
+    assert ran == [1]
+
+
+def test_deferring_while_closing(run, ran):
+    async def main():
+        async with AsyncScope() as scope:
+            scope.defer(ran.append, "oldest")
+
+            async def one():
+                ran.append("one")
+                scope.defer(ran.append, "two")
+
+            scope.defer(one)
+
+    run(main)
+    assert ran == ["one", "two", "oldest"]
+
+
+def test_enter_both_kinds_of_context_manager(run, ran):
+    @contextlib.asynccontextmanager
+    async def slow(name):
+        ran.append(f"enter {name}")
+        async with anyio.create_task_group():
+            yield name
+        ran.append(f"exit {name}")
+
+    @contextlib.contextmanager
+    def plain():
+        yield "plain"
+        ran.append("exit plain")
+
+    async def main():
+        async with AsyncScope() as scope:
+            assert await scope.enter(slow("a")) == "a"
+            assert await scope.enter(plain()) == "plain"
+            inner = await scope.enter(AsyncScope("inner"))
+            inner.defer(ran.append, "inner")
+
+    run(main)
+    assert ran == ["enter a", "inner", "exit plain", "exit a"]
+
+
+def test_parallel_as_tasks(run, ran):
+    async def main():
+        async with AsyncScope() as scope:
+            scope.defer(ran.append, "oldest")
+            async with scope.parallel("pool") as pool:
+                for number in range(20):
+                    pool.defer(anyio.sleep, 0.1).named(str(number))
+            start = time.monotonic()
+        assert time.monotonic() - start < 1
+        assert len(scope.report.entries[0].cleanups) == 20
+
+    run(main)
+    assert ran == ["oldest"]
+
+
+def test_limits_cancel_and_go_on(run, ran):
+    async def hang():
+        try:
+            await anyio.sleep(60)
+        except BaseException:
+            ran.append("cancelled")
+            raise
+
+    async def main():
+        with pytest.raises(CleanupFailed) as caught:
+            async with AsyncScope() as scope:
+                scope.defer(ran.append, "oldest")
+                scope.defer(hang).within(0.05)
+        assert isinstance(caught.value.exceptions[0], CleanupTimeout)
+        with pytest.raises(CleanupFailed):
+            async with AsyncScope(grace=0.3) as scope:
+                scope.defer(ran.append, "oldest")
+                scope.defer(hang)
+                scope.defer(hang)
+
+    run(main)
+    assert ran == ["cancelled", "oldest", "cancelled", "cancelled", "oldest"]
+
+
+def test_a_plain_function_with_a_limit_does_not_block_the_loop(run, ran):
+    event = threading.Event()
+
+    async def main():
+        with pytest.raises(CleanupFailed):
+            async with AsyncScope() as scope:
+                scope.defer(event.wait, 30).within(0.05)
+        event.set()
+
+    run(main)
+
+
+def test_a_coroutine_that_will_not_be_cancelled_is_left_behind(ran):
+    async def stubborn():
+        while not ran:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    async def main():
+        with pytest.raises(CleanupFailed):
+            async with AsyncScope() as scope:
+                scope.defer(stubborn).within(0.05)
+        ran.append(1)
+        await asyncio.sleep(0.05)
+
+    asyncio.run(main())
+
+
+def test_shielded_from_cancellation(run, ran):
+    async def slow():
+        await anyio.sleep(0.05)
+        ran.append("whole")
+
+    async def main():
+        with anyio.move_on_after(0.01) as outer:
+            async with AsyncScope() as scope:
+                scope.defer(slow)
+                scope.defer(slow)
+                await anyio.sleep(60)
+        assert outer.cancelled_caught
+
+    run(main)
+    assert ran == ["whole", "whole"]
+
+
+@pytest.mark.parametrize("again", [0, 1, 3])
+def test_native_cancellation_is_kept_for_the_end(ran, again):
+    async def slow():
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0.05)
+        ran.append("whole")
+
+    async def body(ready):
+        async with AsyncScope() as scope:
+            scope.defer(slow)
+            scope.defer(slow)
+            ready.set()
+            if not again:
+                await asyncio.sleep(60)
+
+    async def main():
+        ready = asyncio.Event()
+        task = asyncio.create_task(body(ready))
+        await ready.wait()
+        task.cancel()
+        for _ in range(again):
+            await asyncio.sleep(0.01)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert ran == ["whole", "whole"]
+
+
+def test_a_failing_cleanup_does_not_mask_the_cancellation():
+    async def bad():
+        await asyncio.sleep(0.02)
+        raise ValueError("bad")
+
+    notes = []
+
+    async def body():
+        try:
+            async with AsyncScope() as scope:
+                scope.defer(bad)
+                await asyncio.sleep(60)
+        except asyncio.CancelledError as error:
+            notes.extend(error.__notes__)
+            raise
+
+    async def main():
+        task = asyncio.create_task(body())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert "ValueError: bad" in notes[0]
+
+
+def test_inside_task_groups(ran):
+    async def slow(value):
+        await asyncio.sleep(0.02)
+        ran.append(value)
+
+    async def worker(value):
+        async with AsyncScope() as scope:
+            scope.defer(slow, value)
+            await asyncio.sleep(60)
+
+    async def failing():
+        await asyncio.sleep(0.01)
+        raise KeyError("one fails, the others are cancelled")
+
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker(1))
+            group.create_task(worker(2))
+            group.create_task(failing())
+
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(main())
+    assert [type(error) for error in caught.value.exceptions] == [KeyError]
+    assert sorted(ran) == [1, 2]
+
+
+def test_inside_anyio_task_groups(run, ran):
+    async def slow():
+        await anyio.sleep(0.02)
+        ran.append("whole")
+
+    async def worker():
+        async with AsyncScope() as scope:
+            scope.defer(slow)
+            await anyio.sleep(60)
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            group.start_soon(worker)
+            await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+    run(main)
+    assert ran == ["whole"]
+
+
+def test_under_wait_for(ran):
+    async def slow():
+        await asyncio.sleep(0.05)
+        ran.append("whole")
+
+    async def body():
+        async with AsyncScope() as scope:
+            scope.defer(slow)
+            await asyncio.sleep(60)
+
+    async def main():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(body(), 0.01)
+
+    asyncio.run(main())
+    assert ran == ["whole"]
+
+
+def test_the_context_is_the_bodys(run):
+    variable = contextvars.ContextVar("variable")
+    seen = []
+
+    async def look():
+        await anyio.sleep(0)
+        seen.append(variable.get())
+
+    async def main():
+        variable.set(5)
+        async with AsyncScope() as scope:
+            scope.defer(look)
+
+    run(main)
+    assert seen == [5]
+
+
+def test_a_plain_with_is_refused():
+    with pytest.raises(TypeError, match="async with"):
+        with AsyncScope():
+            pass
+    with pytest.raises((AttributeError, TypeError)):
+        asyncio.run(_async_with(Scope()))
+
+
+async def _async_with(scope):
+    async with scope:
+        pass
+
+
+def test_asyncio_needs_no_anyio():
+    code = """
+import sys
+sys.modules["anyio"] = sys.modules["sniffio"] = None
+import asyncio
+from lastly import AsyncScope
+async def main():
+    async with AsyncScope(grace=5) as scope:
+        scope.defer(asyncio.sleep, 0)
+        scope.defer(print, "ok")
+asyncio.run(main())
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.stdout, result.stderr) == ("ok\n", "")
