@@ -1,170 +1,285 @@
-"""The command line: what it shows, what it settles, how it ends."""
+"""The command line: what is owed, why, and how it is settled. The journals are those of programs that died."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
+import pty
+import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness import Programs, Result, gone
+from harness import PATIENCE, Programs, gone, reaper_of, wait_until
 
-# Owes what its arguments say; then prints a line and waits to be killed.
-OWES = """
-    import os, signal, sys
-    from lastly import Scope, action, actions, defer
-
-    @action(retries=0)
-    def fails(word):
-        raise ValueError(f"no {word} \\x1b[31m today")
-
-    if __name__ == "__main__":
-        for word in sys.argv[1:]:
-            if word == "fails":
-                defer(fails, "way")
-            else:
-                defer(actions.remove, word)
-                os.mkdir(word)
-        print("owed", flush=True)
-        signal.pause()
-"""
+OFF = {"LASTLY_REAPER": "0"}  # so that what is owed waits for the commands
 
 
-def lastly(programs: Programs, *words: str, **options: object) -> Result:
-    result = programs.run_command(["lastly", *words], **options)
-    assert "Traceback" not in result.err
-    return result
+def lastly(programs: Programs, *words: str, **options: Any) -> Any:
+    return programs.run_command(["lastly", *words], env={**OFF, **options.pop("env", {})}, **options)
 
 
-def table(result: Result) -> list[list[str]]:
-    return [re.split(r"\s{2,}", line) for line in result.lines[1:]]
+def data(programs: Programs, *words: str) -> Any:
+    got = lastly(programs, *words, "--json")
+    assert got.err == ""
+    found = json.loads(got.out)
+    assert found["version"] == 1
+    return found
 
 
-def killed(programs: Programs, *words: str) -> None:
-    """A dead owner and no reaper: what it owes is for the command line."""
-    program = programs.start(OWES, *words, env={"LASTLY_REAPER": "0"})
-    program.line("owed")
-    program.send(signal.SIGKILL)
+def orphan(programs: Programs, code: str = "") -> tuple[str, str]:
+    """A program that owed a folder, and was killed: the reference of the cleanup, and the folder."""
+    program = programs.start(
+        f"""
+        import os, lastly
+        from lastly import actions, defer
+        {code or 'defer(actions.remove, os.path.abspath("folder"))'}
+        os.mkdir("folder"); print(os.path.abspath("folder"), flush=True)
+        os.kill(os.getpid(), 9)
+        """,
+        env=OFF,
+    )
+    folder = program.line("folder")
     program.wait()
+    owner = next(o for o in data(programs, "ls")["owners"] if o["pid"] == program.pid)
+    return owner["cleanups"][0]["ref"], folder
 
 
-def test_ls_shows_what_the_living_and_the_dead_owe(programs: Programs, tmp_path: Path) -> None:
-    killed(programs, str(tmp_path / "dead"))
-    program = programs.start(OWES, str(tmp_path / "alive"), env={"LASTLY_REAPER": "0"})
-    program.line("owed")
-    rows = table(lastly(programs, "ls"))
-    assert [(row[1], row[5]) for row in rows] == [
-        (f"remove '{tmp_path}/dead'", "dead"),
-        (f"remove '{tmp_path}/alive'", "alive"),
-    ]
-    data = json.loads(lastly(programs, "ls", "--json").out)
-    assert [owner["alive"] for owner in data["owners"]] == [False, True]
-    assert data["owners"][1]["pid"] == program.pid
-    assert data["abandoned"] == []
+def failing(programs: Programs) -> str:
+    """A cleanup that fails whenever it is tried."""
+    return orphan(programs, "defer(actions.run, ['sh', '-c', 'echo no; exit 3'])")[0]
 
 
-def test_nothing_owed_is_said_on_stderr_only(programs: Programs) -> None:
-    result = lastly(programs, "ls")
-    assert (result.status, result.out, result.err) == (0, "", "Nothing is owed.\n")
-    result = lastly(programs, "reap")
-    assert (result.status, result.out) == (0, "")
+def test_nothing(programs: Programs) -> None:
+    """An unused home: every command says so, makes nothing, and ends with 0."""
+    assert lastly(programs, "ls").out == "Nothing is owed.\n"
+    assert lastly(programs, "reap").out == "Nothing to reap.\n"
+    assert lastly(programs, "history").out == "Nothing in this time.\n"
+    assert data(programs, "ls") == {"version": 1, "owners": [], "abandoned": []}
+    assert os.listdir(programs.home) == []
 
 
-def test_a_dry_run_runs_nothing_and_reap_does(programs: Programs, tmp_path: Path) -> None:
-    path = tmp_path / "build"
-    killed(programs, str(path))
-    result = lastly(programs, "reap", "--dry-run")
-    assert result.status == 0
-    assert [row[2] for row in table(result)] == ["due"]
-    assert path.is_dir()
-    result = lastly(programs, "reap")
-    assert result.status == 0
-    assert [row[2] for row in table(result)] == ["done"]
-    assert gone(path)
-    assert [row[3] for row in table(lastly(programs, "history"))] == ["done"]
+def test_ls(programs: Programs) -> None:
+    """Owners alive and dead, what they owe, since when."""
+    alive = programs.start(
+        """
+        import lastly
+        lastly.defer(lastly.actions.remove, "/tmp/lt-nothing").named("mine")
+        print("ready", flush=True); input()
+        """,
+        env=OFF, stdin=subprocess.PIPE, script="server.py",
+    )  # fmt: skip
+    alive.line("ready")
+    ref, folder = orphan(programs)
+    found = data(programs, "ls")["owners"]
+    assert [owner["alive"] for owner in found] == [True, False]
+    assert found[1]["cleanups"][0]["args"] == [folder]
+    got = lastly(programs, "ls")
+    assert got.status == 0
+    assert f"server.py (pid {alive.pid}, alive)" in got.out
+    assert f"{ref}  remove('{folder}')" in got.out
 
 
-def test_reap_takes_one_cleanup_or_all_of_an_owner(programs: Programs, tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    killed(programs, str(first), str(second))
-    refs = {row[1]: row[0] for row in table(lastly(programs, "ls"))}
-    lastly(programs, "reap", refs[f"remove '{first}'"])
-    assert (gone(first), gone(second)) == (True, False)
-    lastly(programs, "reap", refs[f"remove '{second}'"].partition(".")[0])
-    assert gone(second)
-    assert lastly(programs, "reap", "00000000.1").status == 1
+def test_hostile_names_are_harmless(programs: Programs) -> None:
+    """Escape sequences, newlines, bytes that are no text: shown, not obeyed, and exact in JSON."""
+    name = "a\x1b[31m\n\udcff[bold]‮"
+    orphan(programs, f"defer(actions.remove, os.path.abspath({name!r}))")
+    got = lastly(programs, "ls")
+    assert r"a\x1b[31m\n\udcff[bold]\u202e" in got.out.replace("\\\\", "\\")
+    assert "\x1b" not in got.out
+    assert data(programs, "ls")["owners"][0]["cleanups"][0]["args"][0].endswith(name)
 
 
-def test_what_failed_is_abandoned_visible_retried_and_forgotten(programs: Programs) -> None:
-    killed(programs, "fails")
-    assert lastly(programs, "reap").status == 1
-    shown = lastly(programs, "ls")
-    assert "abandoned" in shown.out
-    ref = shown.lines[1].split()[0]
+def test_reap(programs: Programs) -> None:
+    ref, folder = orphan(programs)
+    dry = lastly(programs, "reap", "--dry-run")
+    assert "would be run" in dry.out
+    assert not gone(folder)
+    got = lastly(programs, "reap")
+    assert (got.status, gone(folder)) == (0, True)
+    assert ref in got.out
+    assert lastly(programs, "ls").out == "Nothing is owed.\n"
+    past = data(programs, "history")["cleanups"]
+    assert [(item["ref"], item["state"]) for item in past] == [(ref, "done")]
+
+
+def test_reap_one(programs: Programs) -> None:
+    """By cleanup or by owner; the others wait."""
+    (one, first), (two, second), (_, third) = (orphan(programs) for _ in range(3))
+    assert lastly(programs, "reap", one).status == 0
+    assert [gone(path) for path in (first, second, third)] == [True, False, False]
+    assert lastly(programs, "reap", two.partition(".")[0]).status == 0
+    assert [gone(path) for path in (first, second, third)] == [True, True, False]
+
+
+def test_reap_leaves_the_living_alone(programs: Programs) -> None:
+    program = programs.start(
+        """
+        import lastly
+        print(lastly.temp_dir(), flush=True); input()
+        """,
+        env=OFF, stdin=subprocess.PIPE,
+    )  # fmt: skip
+    folder = program.line()
+    assert lastly(programs, "reap").out == "Nothing to reap.\n"
+    assert not gone(folder)
+
+
+def test_failed(programs: Programs) -> None:
+    """What fails is said, ends with 1, can be asked about, retried, and forgotten."""
+    ref = failing(programs)
+    got = lastly(programs, "reap")
+    assert got.status == 1
+    assert "status 3" in got.out
+    about = data(programs, "why", ref)["cleanup"]
+    assert (about["state"], about["attempts"]) == ("failed", 1)
+    assert [event["kind"] for event in about["events"]] == ["plan", "run", "fail"]
     why = lastly(programs, "why", ref)
-    assert "ValueError: no way \\x1b[31m today" in why.out
-    assert json.loads(lastly(programs, "why", ref, "--json").out)["state"] == "abandoned"
+    assert "blocked by" in why.out
     assert lastly(programs, "retry", ref).status == 1
-    ref = lastly(programs, "ls").lines[1].split()[0]  # it is another attempt, and has its own journal
-    asked = lastly(programs, "forget", ref)
-    assert asked.status == 1
-    assert "Forget" in asked.err
-    assert lastly(programs, "forget", ref, "--yes").status == 0
-    assert lastly(programs, "ls").out == ""
+    assert data(programs, "why", ref)["cleanup"]["attempts"] == 2
+    assert lastly(programs, "forget", "--yes", ref).out == f"{ref}: forgotten\n"
+    assert lastly(programs, "ls").out == "Nothing is owed.\n"
+    assert data(programs, "why", ref)["cleanup"]["state"] == "released"
 
 
-def test_a_living_owners_cleanup_is_neither_retried_nor_forgotten(programs: Programs, tmp_path: Path) -> None:
-    program = programs.start(OWES, str(tmp_path / "mine"), env={"LASTLY_REAPER": "0"})
-    program.line("owed")
-    ref = lastly(programs, "ls").lines[1].split()[0]
-    for words in (["retry", ref], ["forget", "--yes", ref]):
-        result = lastly(programs, *words)
-        assert result.status == 1
-        assert "its owner lives" in result.err
-    assert (tmp_path / "mine").is_dir()
-
-
-def test_nothing_in_a_journal_moves_the_cursor(programs: Programs, tmp_path: Path) -> None:
-    killed(programs, f"{tmp_path}/\x1b[2J\n\u202e\udcff")
-    result = lastly(programs, "ls")
-    assert len(result.lines) == 2
-    assert "\x1b" not in result.out
-    assert "\\x1b[2J" in result.out
-    assert json.loads(lastly(programs, "ls", "--json").out)["owners"]
+@pytest.mark.parametrize(("answer", "status", "left"), [("n\n", 1, 1), ("y\n", 0, 0), ("", 1, 1)])
+def test_forget_asks(programs: Programs, answer: str, status: int, left: int) -> None:
+    ref = failing(programs)
+    program = programs.start_command(["lastly", "forget", ref], env=OFF, stdin=subprocess.PIPE)
+    program.write(answer)
+    assert program.popen.stdin is not None
+    program.popen.stdin.close()
+    got = program.wait()
+    assert got.status == status
+    assert "is then never run. Forget" in got.err
+    assert len(data(programs, "ls")["owners"]) == left
 
 
 @pytest.mark.parametrize(
-    "words",
-    [["why", "nonsense"], ["why", "12345678.1"], ["retry", "12345678.1"], ["forget", "--yes", "12345678.1"]],
+    ("words", "status", "text"),
+    [
+        (["why", "abcdef12.3"], 1, "lastly: no cleanup is called 'abcdef12.3'"),
+        (["why", "nonsense"], 1, "lastly: 'nonsense' is not a reference"),
+        (["retry", "abcdef12.3"], 1, "lastly: no cleanup"),
+        (["forget", "--yes", "abcdef12.3"], 1, "lastly: no cleanup"),
+        (["reap", "abcdef12.3"], 1, "no dead owner has a cleanup 'abcdef12.3'"),
+        (["history", "--since", "soon"], 2, "is not a time like 2h"),
+        (["nonsense"], 2, "No such command"),
+        (["ls", "--nonsense"], 2, "No such option"),
+    ],
 )
-def test_an_unknown_reference_is_one_line(words: list[str], programs: Programs) -> None:
-    result = lastly(programs, *words)
-    assert (result.status, result.out, result.err.count("\n")) == (1, "", 1)
+def test_bad_input(programs: Programs, words: list[str], status: int, text: str) -> None:
+    got = lastly(programs, *words)
+    assert got.status == status
+    assert text in got.err
+    assert "Traceback" not in got.err
 
 
-def test_a_wrong_command_line_is_status_2(programs: Programs) -> None:
-    assert lastly(programs, "no-such-command").status == 2
-    assert lastly(programs, "history", "--since", "yesterday-ish").status == 2
+def test_owner_lives(programs: Programs) -> None:
+    program = programs.start(
+        "import lastly\nlastly.defer(lastly.actions.remove, '/tmp/lt-nothing'); print('ready', flush=True); input()",
+        env=OFF, stdin=subprocess.PIPE,
+    )  # fmt: skip
+    program.line("ready")
+    ref = data(programs, "ls")["owners"][0]["cleanups"][0]["ref"]
+    for words in (["retry", ref], ["forget", "--yes", ref]):
+        got = lastly(programs, *words)
+        assert (got.status, "its owner lives" in got.err) == (1, True)
+    assert "its owner lives and will run it" in lastly(programs, "why", ref).out
 
 
-@pytest.mark.parametrize("command", ["ls", "reap"])
-def test_a_home_that_others_may_write_to_is_an_error_of_one_line(command: str, programs: Programs) -> None:
-    os.chmod(programs.home, 0o777)
-    result = lastly(programs, command)
-    assert (result.status, result.out, result.err.count("\n")) == (1, "", 1)
-    assert "chmod 700" in result.err
+def test_foreign_home(programs: Programs, tmp_path: Path) -> None:
+    """A home that others may write to is refused in one line."""
+    folder = tmp_path / "open"
+    (folder / "owners").mkdir(parents=True)
+    folder.chmod(0o777)
+    got = lastly(programs, "reap", env={"LASTLY_HOME": str(folder)})
+    assert (got.status, got.err.count("\n")) == (1, 1)
+    assert "chmod 700" in got.err
+    got = lastly(programs, "doctor", env={"LASTLY_HOME": str(folder)})
+    assert got.status == 1
+    assert "chmod 700" in got.out
 
 
-def test_the_reaper_in_the_foreground_reaps_and_ends_by_itself(programs: Programs, tmp_path: Path) -> None:
-    path = tmp_path / "left"
-    killed(programs, str(path))
-    reaper = programs.start_command(["lastly", "reaper", "--idle", "0.2"])
-    assert reaper.wait().status == 0
-    assert gone(path)
+def test_doctor(programs: Programs) -> None:
+    got = lastly(programs, "doctor", env={"LASTLY_REAPER": ""})
+    findings = json.loads(lastly(programs, "doctor", "--json", env={"LASTLY_REAPER": ""}).out)["findings"]
+    assert got.status == 0, got.out
+    assert {"home", "file_system", "socket", "reaper", "owed", "pidfd", "proc", "container", "cgroup"} <= {
+        finding["name"] for finding in findings
+    }
+    assert not [finding for finding in findings if finding["level"] == "wrong"]
+    off = json.loads(lastly(programs, "doctor", "--json").out)["findings"]
+    assert next(f for f in off if f["name"] == "reaper")["level"] == "unprotected"
+
+
+def test_doctor_names_what_waits(programs: Programs) -> None:
+    orphan(programs)
+    assert "1 cleanups of dead owners wait" in lastly(programs, "doctor").out
+
+
+def test_reaper_in_the_foreground(programs: Programs) -> None:
+    """It serves like any reaper, a second one is refused, Ctrl-C ends it."""
+    program = programs.start_command(["lastly", "reaper"])
+    pid = wait_until(lambda: reaper_of(programs.home))
+    assert pid == program.pid
+    got = programs.run_command(["lastly", "reaper"])
+    assert (got.status, f"a reaper runs already (pid {pid})" in got.err) == (1, True)
+    program.send(signal.SIGINT)
+    program.wait()
+    wait_until(lambda: reaper_of(programs.home) is None)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_names_the_commands(shell: str, programs: Programs) -> None:
-    assert "_LASTLY_COMPLETE" in lastly(programs, "completion", shell).out
+def test_completion(programs: Programs, shell: str) -> None:
+    got = lastly(programs, "completion", shell)
+    assert got.status == 0
+    assert "_LASTLY_COMPLETE" in got.out
+
+
+def test_completes(programs: Programs) -> None:
+    env = {"_LASTLY_COMPLETE": "bash_complete", "COMP_WORDS": "lastly re", "COMP_CWORD": "1"}
+    words = [line.partition(",")[2] for line in lastly(programs, env=env).lines]
+    assert words == ["reap", "reaper", "retry"]
+
+
+def test_broken_pipe(programs: Programs) -> None:
+    """`lastly ls | true` prints no traceback."""
+    orphan(programs)
+    read, write = os.pipe()
+    os.close(read)
+    program = subprocess.run(
+        [sys.executable, "-m", "lastly", "ls"], stdout=write, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "LASTLY_HOME": str(programs.home)}, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert "Traceback" not in program.stderr
+
+
+def test_on_a_terminal(programs: Programs) -> None:
+    """Colours only there, and nothing wider than it."""
+    orphan(programs)
+    pid, master = pty.fork()
+    if pid == 0:
+        env = {**os.environ, "LASTLY_HOME": str(programs.home), "TERM": "xterm", "COLUMNS": "60"}
+        os.execve(sys.executable, [sys.executable, "-m", "lastly", "ls"], env)
+    out = b""
+    while select.select([master], [], [], PATIENCE)[0]:
+        try:
+            part = os.read(master, 4096)
+        except OSError:  # the other end has closed
+            break
+        out += part
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(master)
+    assert b"\x1b[" in out
+
+
+def test_version(programs: Programs) -> None:
+    assert lastly(programs, "--version").out == "lastly, version 0.1.0\n"
+
+

@@ -76,7 +76,7 @@ def archive(items: "list[dict[str, Any]]") -> "dict[str, Any]":
                 if not os.path.lexists(item["path"]):
                     gone.append(item["path"])
                 continue
-            seen = journal.read()
+            seen = journal.taken or journal.read()
             taken.append((journal, seen, item))
         ready = [
             entry for entry in taken if not entry[1].pending() and not entry[1].unknown and not entry[1].newer
@@ -96,8 +96,8 @@ def archive(items: "list[dict[str, Any]]") -> "dict[str, Any]":
 
 
 def _write(ready: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
-    # An owner of whose cleanups none was ever run (all released) is no news.
-    worth = [entry for entry in ready if any(item.state != "released" for item in entry[1].items.values())]
+    # An owner of whose cleanups none was ever run (all released) is no news; one that somebody forgot is.
+    worth = [entry for entry in ready if any(map(_worth, entry[1].items.values()))]
     if not worth:
         return
     now = time.time()
@@ -112,6 +112,10 @@ def _write(ready: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
         except BaseException:
             base.execute("ROLLBACK")
             raise
+
+
+def _worth(item: "Item") -> bool:
+    return item.state != "released" or item.attempts > 0 or (item.reason or "").startswith("forgotten")
 
 
 def _writer() -> sqlite3.Connection:

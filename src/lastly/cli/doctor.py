@@ -1,0 +1,218 @@
+"""What is protected on this machine, what is not, and what would change that."""
+
+import os
+import sys
+
+from lastly.errors import LastlyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Finding:
+    """One answer of the doctor.
+
+    Attributes:
+        name: short, stable, for tools.
+        level: ``ok``, ``unprotected`` (works, and some death leaves something) or ``wrong``.
+        what: a sentence.
+        fix: what to do, or empty.
+    """
+
+    __slots__ = ("fix", "level", "name", "what")
+
+    def __init__(self, name: str, level: str, what: str, fix: str = "") -> None:
+        self.name = name
+        self.level = level
+        self.what = what
+        self.fix = fix
+
+    def to_mapping(self) -> "dict[str, Any]":
+        """The same as JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def examine(group: str) -> list[Finding]:
+    """Look at everything; a check that fails to look says so and the others go on.
+
+    Args:
+        group: the folder of this process's control group, or empty.
+    """
+    found: list[Finding] = cgroup(group)
+    for check in (
+        home,
+        file_system,
+        socket_path,
+        reaper,
+        owed,
+        kernel,
+        processes,
+        container,
+        systemd,
+    ):
+        try:
+            found += check()
+        except Exception as error:
+            found.append(
+                Finding(check.__name__, "wrong", f"cannot be looked at: {type(error).__name__}: {error}")
+            )
+    return found
+
+
+def home() -> list[Finding]:
+    """The state directory can be used."""
+    from lastly.journal import home as where
+
+    try:
+        path = where.state_dir(create=os.path.isdir(where.state_path()))
+    except LastlyError as error:
+        if not os.path.lexists(where.state_path()):
+            return [Finding("home", "ok", f"{where.state_path()}: not made yet, the first cleanup makes it")]
+        what, _, fix = str(error).partition("; ")
+        return [Finding("home", "wrong", what, fix)]
+    probe = os.path.join(path, f".doctor-{os.getpid()}")
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        os.unlink(probe)
+    except OSError as error:
+        fix = "make it writable, or set LASTLY_HOME"
+        return [Finding("home", "wrong", f"{path}: cannot be written: {error.strerror}", fix)]
+    return [Finding("home", "ok", f"{path}: yours, private, writable")]
+
+
+def file_system() -> list[Finding]:
+    """The home is on a disk of this machine."""
+    from lastly.journal import home as where
+
+    path = where.state_path()
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    kind = where.file_system(path)
+    if kind in where.NETWORK:
+        fix = "set LASTLY_HOME to a directory on a local disk"
+        what = f"the home is on {kind}: locks and appends of other machines mean nothing there"
+        return [Finding("file_system", "unprotected", what, fix)]
+    if kind in ("tmpfs", "ramfs"):
+        fix = "set LASTLY_HOME to a directory that survives a reboot, for cleanups with remote=True"
+        return [Finding("file_system", "unprotected", f"the home is on {kind}: a reboot forgets all", fix)]
+    return [Finding("file_system", "ok", f"the home is on {kind or 'a local file system'}")]
+
+
+def socket_path() -> list[Finding]:
+    """The reaper's socket has a name the kernel takes."""
+    from lastly.journal import home as where
+
+    path = os.path.join(where.runtime_path(), "reaper.sock")
+    if len(os.fsencode(path)) > 107:
+        what = f"{path}: longer than the 107 bytes of a socket's name"
+        return [Finding("socket", "wrong", what, "set LASTLY_HOME to a shorter path")]
+    return [Finding("socket", "ok", f"{path}")]
+
+
+def reaper() -> list[Finding]:
+    """A reaper runs, or will."""
+    from lastly.reaper import api
+
+    if os.environ.get("LASTLY_REAPER") == "0":
+        what = "LASTLY_REAPER=0: what a killed program owes waits for `lastly reap` or the next reaper"
+        return [Finding("reaper", "unprotected", what, "unset LASTLY_REAPER")]
+    running = api.status()
+    if running is None:
+        return [Finding("reaper", "ok", "none runs; the first durable cleanup starts one")]
+    return [Finding("reaper", "ok", f"pid {running['pid']} runs")]
+
+
+def owed() -> list[Finding]:
+    """Nothing of the dead is left over."""
+    from lastly.reaper import api
+
+    owners = api.owners()
+    dead = sum(len(owner["cleanups"]) for owner in owners if owner["alive"] is False)
+    unknown = sum(len(owner["cleanups"]) for owner in owners if owner["alive"] is None)
+    damaged = [owner["journal"] for owner in owners if owner["damage"]]
+    given_up = len(api.abandoned())
+    found = []
+    if dead:
+        found.append(Finding("owed", "unprotected", f"{dead} cleanups of dead owners wait", "lastly reap"))
+    if unknown:
+        what = f"{unknown} cleanups belong to another machine or pid namespace"
+        found.append(Finding("owed", "unprotected", what, "run `lastly reap` there"))
+    if given_up:
+        fix = "lastly ls; then `lastly retry ID` or `lastly forget ID`"
+        found.append(Finding("abandoned", "wrong", f"{given_up} cleanups were abandoned", fix))
+    found += [Finding("journal", "wrong", f"{path}: damaged", "lastly ls") for path in damaged]
+    return found or [Finding("owed", "ok", "no dead owner owes anything")]
+
+
+def kernel() -> list[Finding]:
+    """What the kernel gives for telling who has died."""
+    import socket
+
+    found = []
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        found.append(Finding("pidfd", "ok", "deaths are seen at once (pidfd)"))
+    except OSError as error:
+        fix = "allow pidfd_open in the container's seccomp profile"
+        found.append(Finding("pidfd", "wrong", f"no pidfd: {error.strerror}", fix))
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        try:
+            fd = one.getsockopt(socket.SOL_SOCKET, 77)  # SO_PEERPIDFD
+            os.close(fd)
+        except OSError:
+            what = "the reaper names peers by pid and start time (SO_PEERPIDFD needs Linux 6.5)"
+            found.append(Finding("peerpidfd", "ok", what))
+    return found
+
+
+def processes() -> list[Finding]:
+    """Children can be found by their token."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            proc = [line for line in file if line.split(" ")[4] == "/proc"]
+    except OSError as error:
+        return [Finding("proc", "wrong", f"/proc cannot be read: {error.strerror}", "mount /proc")]
+    if any("hidepid=" in line and "hidepid=0" not in line and "hidepid=off" not in line for line in proc):
+        return [Finding("proc", "ok", "/proc hides other users' processes (hidepid); your own are seen")]
+    return [Finding("proc", "ok", "/proc shows your processes and their environments")]
+
+
+def container() -> list[Finding]:
+    """Whether a container's end takes the reaper along."""
+    marks = [mark for mark in ("/.dockerenv", "/run/.containerenv") if os.path.exists(mark)]
+    try:
+        with open("/proc/1/environ", "rb") as file:
+            marks += ["pid 1"] if b"container=" in file.read() else []
+    except OSError:
+        pass
+    if not marks and os.getpid() != 1:
+        return [Finding("container", "ok", "no container")]
+    what = f"in a container ({marks[0] if marks else 'this is PID 1'}): the reaper ends with it"
+    fix = 'ENTRYPOINT ["lastly", "run", "--"], and LASTLY_HOME on a volume: the next start reaps'
+    return [Finding("container", "unprotected", what, fix)]
+
+
+def cgroup(path: str) -> list[Finding]:
+    """Whether --supervise gets a control group."""
+    if path and os.access(os.path.join(path, "cgroup.procs"), os.W_OK):
+        return [Finding("cgroup", "ok", "`lastly run --supervise` gets a control group of its own")]
+    fix = "systemd-run --user --scope -p Delegate=yes lastly run --supervise …"
+    what = "no control group to write to: --supervise works as a subreaper alone"
+    return [Finding("cgroup", "ok", what, fix)]
+
+
+def systemd() -> list[Finding]:
+    """Whether a unit's stop kills the reaper together with the program."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+        paths = [line.rstrip("\n").rpartition(":")[2] for line in file]
+    unit = next((path for path in paths if path.endswith(".service") and "user@" not in path), "")
+    if unit:
+        what = f"in {unit.rpartition('/')[2]}: KillMode=control-group ends the reaper with the service"
+        fix = "ExecStopPost=lastly reap, or the timer in docs/how-to/lastly-run.md"
+        return [Finding("systemd", "unprotected", what, fix)]
+    if not sys.stdin.isatty() and os.environ.get("CI"):
+        what = "in a CI job: the runner may kill the reaper with the job"
+        return [Finding("ci", "unprotected", what, "run `lastly reap` as the first step of the next job")]
+    return [Finding("systemd", "ok", "not in a service")]
