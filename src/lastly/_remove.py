@@ -18,6 +18,7 @@ permission in its folder, loses a name, not what is inside (Linux has no unlink-
 
 import errno
 import os
+import pwd
 import stat
 
 from lastly._statx import Entry, entry
@@ -30,6 +31,7 @@ _ROUNDS = 4  # how often a folder that somebody keeps filling is emptied again
 _CLOCK_SLACK = 1_000_000_000
 
 _allowed: tuple[object, frozenset[str]] = (None, frozenset())
+_homes: dict[int, str] = {}
 _kept: list[str] = []  # further folders never removed: the reaper adds its home
 
 
@@ -188,13 +190,7 @@ def _is(found: Entry, expect: "dict[str, int | None]") -> bool:
 
 def _never(*, with_cwd: bool = True) -> list[str]:
     """Return the folders that are never removed, each with all that contain it."""
-    import pwd
-
-    roots = ["/", *_kept, os.environ.get("HOME", "/")]
-    try:
-        roots.append(pwd.getpwuid(os.geteuid()).pw_dir)
-    except (KeyError, OSError):
-        pass
+    roots = ["/", *_kept, os.environ.get("HOME", "/"), _home_of(os.geteuid())]
     if with_cwd:
         try:
             roots.append(os.getcwd())
@@ -207,6 +203,16 @@ def _never(*, with_cwd: bool = True) -> list[str]:
             found[path] = None
             path = os.path.dirname(path)
     return list(found)
+
+
+def _home_of(uid: int) -> str:
+    """The home in the user database; asked once: the answer takes longer than removing a small tree."""
+    if uid not in _homes:
+        try:
+            _homes[uid] = pwd.getpwuid(uid).pw_dir or "/"
+        except (KeyError, OSError):
+            _homes[uid] = "/"
+    return _homes[uid]
 
 
 class _Level:

@@ -55,6 +55,7 @@ class Journal:
         self._synced = False
         self._size = 0
         self._limit = ROOM
+        self.taken: Replay | None = None  # what `take` found in it
 
     # ---- opening and closing
 
@@ -130,6 +131,7 @@ class Journal:
         seen = replay(contents(fd), path)
         taken = cls(path, fd, seen.header or {}, seen.next_n)
         taken._torn = seen.torn
+        taken.taken = seen
         return taken
 
     def read(self) -> Replay:

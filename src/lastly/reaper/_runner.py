@@ -48,7 +48,7 @@ def main() -> None:
 def _run(request: dict[str, Any]) -> None:
     if request["path"]:
         sys.path[:] = request["path"]
-    sys.argv = [request["argv0"]]
+    sys.argv = [request["argv0"] or ""]
     module_name, _, qualname = request["action"].partition(":")
     found = (
         _load_main(request["main"], qualname) if module_name == "__main__" else _load(module_name, request)
@@ -121,12 +121,12 @@ class _StopAtDefer:
     def __enter__(self) -> None:
         from lastly import _durable
 
-        self.durable: Any = _durable
-        self.before: Any = _durable.defer
-        self.durable.defer = self._defer
+        self.names = vars(_durable)
+        self.before = self.names["defer"]
+        self.names["defer"] = self._defer
 
     def __exit__(self, kind: type[BaseException] | None, *_exc: object) -> bool:
-        self.durable.defer = self.before
+        self.names["defer"] = self.before
         return kind is _Enough
 
     def _defer(self, *args: Any, **kwargs: Any) -> Any:

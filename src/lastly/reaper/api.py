@@ -40,8 +40,8 @@ def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what
         all: also cleanups that are done, released, void or abandoned.
 
     Returns:
-        dicts with owner (reference), journal (path), host, boot, pid, uid, argv0, exe, since, alive (True, False,
-        or None when it cannot be told from here), leased, damage (list of str), newer, cleanups (see
+        dicts with owner (reference), journal (path), host, boot, pid, uid, argv0, exe, since, alive (True,
+        False, or None when it cannot be told from here), leased, damage (list of str), newer, cleanups (see
         :func:`why`, without owner and events).
     """
     found = []
@@ -181,7 +181,7 @@ def forget(ref: str, *, by: str) -> None:
 
 
 def status() -> "dict[str, Any] | None":
-    """Return what the reaper says of itself (pid, seconds, owners by state, workers, jobs); None without one."""
+    """Return what the reaper says of itself (pid, seconds, owners, workers, jobs); None without one."""
     return client.ask("status")
 
 
@@ -240,7 +240,7 @@ def _dead(path: str, ref: str) -> None:
 
 
 def _reopen(row: "dict[str, Any]") -> str:
-    """Make a journal for one abandoned cleanup, in its dead owner's name, so that everything else works as ever."""
+    """Make a journal for one abandoned cleanup, in its dead owner's name: the rest works as ever."""
     header = {**json.loads(row["header"]), "kind": "owner", "v": VERSION, "next": 1}
     plan = dict(json.loads(row["events"])[0])
     known: dict[str, Any] = {}

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 starting = False  # True while the shell is spawned: an audit hook may want to look away
 _ASK = 0.01  # seconds between two attempts to reach a reaper that is just starting
-_AGAIN = 1.0  # seconds before another reaper is started when the last one cannot be reached; doubled each time
-_FREE = 5  # reapers of a process that may be started at once, in place of ones that were reached and have died
+_AGAIN = 1.0  # seconds until another reaper is started when the last one is out of reach; doubled each time
+_FREE = 5  # reapers that a process may start at once, in place of ones that it had reached and that died
 _BOOT = (
     "import sys; sys.path.append(sys.argv[1]); from lastly.reaper.__main__ import main; main(sys.argv[2:])"
 )

@@ -5,8 +5,8 @@ else is the owner's code, which this process never imports: it runs in a child, 
 :mod:`lastly.reaper.child`.
 """
 
+import _signal  # type: ignore[import-not-found]  # no stub; `signal` makes an enum of every answer
 import os
-import signal
 import sys
 
 from lastly import _kill, _remove
@@ -58,8 +58,8 @@ def run(
         raise ActionFailed(f"the owner's interpreter {exe!r} is gone")
     request = {
         "action": item.action, "args": item.args, "kwargs": item.kwargs, "attempt": attempt,
-        "token": item.token, "confirmed": item.known, "path": context.get("path"), "main": context.get("main"),
-        "argv0": (seen.header or {}).get("argv0", ""),
+        "token": item.token, "confirmed": item.known, "path": context.get("path"),
+        "main": context.get("main"), "argv0": (seen.header or {}).get("argv0"),
         "file": item.extra.get("file"),
     }  # fmt: skip
     child.run([exe, "-P", _RUNNER], _env(context), _cwd(context), limit, request)
@@ -126,14 +126,14 @@ class _Alarm:
         threading = sys.modules.get("threading")
         if threading is not None and threading.current_thread() is not threading.main_thread():
             return
-        self.before = signal.signal(signal.SIGALRM, self._ring)
+        self.before = _signal.signal(_signal.SIGALRM, self._ring)
         self.set = True
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+        _signal.setitimer(_signal.ITIMER_REAL, self.seconds)
 
     def __exit__(self, *_exc: object) -> None:
         if self.set:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self.before)
+            _signal.setitimer(_signal.ITIMER_REAL, 0)
+            _signal.signal(_signal.SIGALRM, self.before)
 
     def _ring(self, _signum: int, _frame: "FrameType | None") -> None:
         raise TimeoutError(f"took longer than {self.seconds:g} s")

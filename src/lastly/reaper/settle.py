@@ -85,7 +85,7 @@ def settle(
         exists = os.path.lexists(path)
         return Outcome(path, "busy" if exists else "gone", "somebody else has the lease" if exists else "")
     try:
-        seen = journal.read()
+        seen = journal.taken or journal.read()
         if (refusal := not_dead(seen)) is not None:
             return refusal
         return _Settling(journal, seen, by, died_at, announce).run(force, only)

@@ -1,0 +1,183 @@
+"""From SIGKILL to clean: a temp folder with ten files, beside multiprocessing's and loky's resource trackers.
+
+Peers: one shared memory segment of ``multiprocessing`` (whose tracker is a process of each program's own), one folder
+with ten files of ``loky``'s tracker. All are warm: the helper process is up when its program is killed. Then many owners
+killed at once; then what the reaper itself costs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from benchmarks.measure import Report, interleaved, median, percentile, private_home
+
+KILLS = 60
+TEN_FILES = "\nfor i in range(10): open(os.path.join(made, str(i)), 'w').close()\n"
+WAIT = "\nprint(made, flush=True)\nsys.stdin.readline()\nprint('warm', flush=True)\ntime.sleep(1000)\n"
+LASTLY = (
+    "import lastly, os, sys, time\nmade = os.fspath(lastly.temp_dir())"
+    + TEN_FILES
+    + WAIT
+)
+TRACKER = (
+    "import sys, time\nfrom multiprocessing import shared_memory\n"
+    "memory = shared_memory.SharedMemory(create=True, size=4096)\nmade = '/dev/shm/' + memory.name.lstrip('/')"
+    + WAIT
+)
+LOKY = (
+    "import os, sys, tempfile, time\nfrom loky.backend import resource_tracker\n"
+    "made = tempfile.mkdtemp()\nresource_tracker.register(made, 'folder')" + TEN_FILES + WAIT
+)
+MANY = """
+import os, signal, sys
+import lastly, lastly._remove, lastly._statx, lastly.reaper.client, lastly.resources, lastly.journal.own, tempfile
+pids = []
+for _ in range(int(sys.argv[1])):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        made = lastly.temp_dir()
+        os.write(writing, b"x")
+        signal.pause()
+    os.close(writing); os.read(reading, 1); os.close(reading)
+    pids.append(child)
+print("ready", flush=True)
+sys.stdin.readline()
+for pid in pids: os.kill(pid, 9)
+for pid in pids: os.waitpid(pid, 0)
+print("dead", flush=True)
+sys.stdin.readline()
+"""
+
+
+def kill_to_clean(code: str) -> float:
+    """Seconds from SIGKILL until the path that the program printed is gone."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert program.stdin is not None
+    assert program.stdout is not None
+    path = program.stdout.readline().strip()
+    time.sleep(0.15)  # every helper process is up by now
+    program.stdin.write("\n")
+    program.stdin.flush()
+    program.stdout.readline()
+    time.sleep(0.01)
+    start = time.perf_counter()
+    program.send_signal(signal.SIGKILL)
+    until = start + 5
+    while os.path.lexists(path):
+        if time.perf_counter() > until:
+            raise RuntimeError(f"{path} is left")
+        time.sleep(0.00005)
+    took = time.perf_counter() - start
+    program.wait()
+    program.stdin.close()
+    program.stdout.close()
+    return took
+
+
+def many(owners: int) -> tuple[float, float, float]:
+    """Kill so many owners at once: seconds from the first kill until all is clean, and the reaper's MB before and after."""
+    from lastly.reaper import api
+
+    with private_home() as home:
+        folder = os.path.join(home, "tmp")
+        os.mkdir(folder)
+        program = subprocess.Popen(
+            [sys.executable, "-c", MANY, str(owners)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "TMPDIR": folder},
+        )  # fmt: skip
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdout.readline()
+        while (status := api.status()) is None or status["owners"].get("watched", 0) < owners:
+            time.sleep(0.01)
+        before = resident(status["pid"])
+        start = time.perf_counter()
+        program.stdin.write("\n")
+        program.stdin.flush()
+        while os.listdir(folder) and time.perf_counter() - start < 60:
+            time.sleep(0.002)
+        took = time.perf_counter() - start
+        after = resident(status["pid"])
+        program.communicate("\n")
+        quit_reaper()
+    return took, before, after
+
+
+def resident(pid: int) -> float:
+    """Megabytes."""
+    with open(f"/proc/{pid}/status") as file:
+        return int(file.read().split("VmRSS:")[1].split()[0]) / 1024
+
+
+def quit_reaper() -> None:
+    """End the reaper of the private home."""
+    from lastly.reaper import client
+
+    client.ask("quit")
+    while client.ask("status") is not None:
+        time.sleep(0.01)
+
+
+def start_up() -> float:
+    """Seconds from the start call until the reaper answers."""
+    from lastly.reaper import api, client
+
+    with private_home():
+        start = time.perf_counter()
+        client.start()
+        while api.status() is None:
+            time.sleep(0.0002)
+        took = time.perf_counter() - start
+        quit_reaper()
+    return took
+
+
+def main() -> None:
+    """Print the tables."""
+    cases: dict[str, Callable[[], float]] = {
+        "lastly": lambda: kill_to_clean(LASTLY),
+        "multiprocessing": lambda: kill_to_clean(TRACKER),
+    }
+    try:
+        import loky  # noqa: F401
+
+        cases["loky"] = lambda: kill_to_clean(LOKY)
+    except ImportError:
+        pass
+    with private_home():
+        kill_to_clean(LASTLY)  # the shared reaper is up from here on
+        results = interleaved(cases, passes=KILLS)
+        quit_reaper()
+    report = Report("SIGKILL → a folder with 10 files is gone")
+    ours = results.pop("lastly")
+    for peer, theirs in results.items():
+        target = 0.5 if peer == "multiprocessing" else None
+        report.ratio("p50", median(ours), peer, median(theirs), target=target)
+        report.ratio("p99", percentile(ours, 99), peer, percentile(theirs, 99))
+    report.value("p50", median(ours), target=3e-3)
+    report.value("p99", percentile(ours, 99), target=15e-3)
+    report.print()
+    report = Report("many owners killed at once")
+    for owners in (10, 1000):
+        took, before, after = many(owners)
+        report.value(f"{owners:,} owners, all clean", took, target=1.5 if owners == 1000 else None)
+        report.number(f"reaper with {owners:,} owners", before, "MB", target=16)
+        report.number("and afterwards", after, "MB")
+    report.value("reaper, from start to answer", median([start_up() for _ in range(7)]))
+    report.print()
+
+
+if __name__ == "__main__":
+    main()
