@@ -188,8 +188,20 @@ def _take(signum: int) -> None:
     previous = _signal.getsignal(signum)
     if previous is None or (previous == _signal.SIG_IGN and signum != _signal.SIGPIPE):
         return
+    if previous == _signal.SIG_DFL and _caught() >> (signum - 1) & 1:
+        return  # C code took it since the start (faulthandler, a debugger's library): Python does not know
     _set(signum)
     state.previous[signum] = previous
+
+
+def _caught() -> int:
+    """Return the mask of the signals that have a handler, as the kernel knows them."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            line = next(line for line in status if line.startswith(b"SigCgt:"))
+        return int(line.split()[1], 16)
+    except (OSError, StopIteration, ValueError):
+        return 0
 
 
 def _set(signum: int) -> None:

@@ -122,8 +122,10 @@ HITS = {
         def work():
             main = threading.main_thread()
             main.join()
-            hit()
-            time.sleep(60)
+            # Again, for the first may come in the instant before the interpreter's wait begins.
+            while True:
+                hit()
+                time.sleep(0.2)
         threading.Thread(target=work).start()
     """,
     "excepthook": """
