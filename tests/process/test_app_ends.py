@@ -205,7 +205,58 @@ with app:
 print("goes on")
 """
     result = ended_by(programs, code, signal.SIGTERM)
-    assert (result.lines, result.status) == (["ready", "slow done", "pre_close", "post_close"], -15), result.err
+    assert (result.lines, result.status) == (["ready", "slow done", "pre_close", "post_close", "signal 15"], -15), result.err
+
+
+def test_second_signal_cuts_no_hook(programs: Programs) -> None:
+    code = """
+def again(app):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.05)
+    print("not cut", flush=True)
+app = MyApp()
+app.hook.register("pre_close", again, weight=-1)
+with app:
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    result = ended_by(programs, code, signal.SIGTERM)
+    expected = ["ready", "signal 15", "not cut", "pre_close", "post_close"]
+    assert (result.lines, result.status) == (expected, -15), result.err
+
+
+def test_signal_in_an_async_main(programs: Programs) -> None:
+    code = """
+import asyncio
+async def main(app):
+    try:
+        print("ready", flush=True)
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.01)
+        print("finally", flush=True)
+with MyApp(main=main) as app:
+    app.run()
+"""
+    result = ended_by(programs, code, signal.SIGTERM)
+    assert (result.lines, result.status) == (["ready", "finally", "signal 15", "pre_close", "post_close"], -15)
+
+
+def test_async_hooks_are_awaited_inside_and_after_a_loop(programs: Programs) -> None:
+    code = """
+import asyncio
+async def later(app):
+    await asyncio.sleep(0.001)
+    print("awaited", flush=True)
+async def main():
+    with MyApp(hooks=[("pre_close", later)]):
+        pass
+asyncio.run(main())
+app = MyApp(hooks=[("post_close", later)])
+app.setup()
+"""
+    result = programs.run(APP + code)
+    assert (result.lines, result.status) == (["awaited"] * 2, 0), result.err
 
 
 def test_ignored_signal_stays_ignored(programs: Programs) -> None:

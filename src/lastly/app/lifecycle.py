@@ -15,8 +15,8 @@ from _functools import partial  # type: ignore[import-not-found]  # no stub; fun
 
 from lastly import _root
 from lastly._reason import ExitReason
-from lastly.app import paths, quiet, settings, signals
-from lastly.app.commands import dispatch, has_registry
+from lastly.app import parts, quiet, signals
+from lastly.app.commands import dispatch
 from lastly.app.failures import attach, flattened, grouped, show
 from lastly.app.hooks import CORE_HOOKS, HookManager
 from lastly.errors import CaughtSignal
@@ -100,7 +100,7 @@ def setup(app: "App") -> None:
         signals.catch(app)
         if app.quiet:
             quiet.suppress(app)
-        _make_parts(app)
+        parts.make(app)
     except BaseException as exc:
         _fail(app, exc)
         raise
@@ -126,86 +126,10 @@ def reload(app: "App") -> None:
     app.exit_code = exit_code
     try:
         signals.catch(app)
-        _make_parts(app)
+        parts.make(app)
     except BaseException as exc:
         _fail(app, exc)
         raise
-
-
-def _make_parts(app: "App") -> None:
-    _run_hook(app, "pre_setup")
-    _make_extensions(app)
-    _make_config(app)
-    _make_log(app)
-    _make_plugins(app)
-    from lastly.app.args import parser_for
-
-    app.args = parser_for(app)
-    if has_registry(app):
-        from lastly.app.controllers import base_controller
-
-        app.controller = base_controller(app)
-    _run_hook(app, "post_setup")
-
-
-def _run_hook(app: "App", name: str) -> None:
-    for _result in app.hook.run(name, app):
-        pass
-
-
-def _make_extensions(app: "App") -> None:
-    from lastly.app.extensions import ExtensionManager
-
-    app.ext = ExtensionManager(app)
-    app.ext.load_extensions(app._meta.extensions)
-
-
-def _make_config(app: "App") -> None:
-    from lastly.app.config import Config
-
-    meta = app._meta
-    if meta.config_section is None:
-        meta.config_section = meta.label
-    app.config = Config(meta.config_section)
-    app.config.merge(meta.config_defaults or {})
-    if not app.config.has_section(meta.config_section):
-        app.config.add_section(meta.config_section)
-    meta.config_dirs, meta.config_files = paths.config_dirs(meta), paths.config_files(meta)
-    for path in meta.config_files:
-        app.config.parse_file(path)
-    for directory in meta.config_dirs:
-        for path in paths.files_of(directory, meta.config_file_suffix):
-            app.config.parse_file(path)
-    settings.override_from_config(app)
-    settings.glance(meta)  # the command line has the last word
-    app.ext.load_configured()
-    app.validate_config()
-
-
-def _make_log(app: "App") -> None:
-    handler = app._meta.log_handler
-    if handler == "logging":
-        from lastly.app.log import LogHandler
-
-        handler = LogHandler
-    if isinstance(handler, type) and not has_registry(app):
-        log = handler(**app._meta.meta_defaults.get("log.logging", {}))
-        log._setup(app)
-    else:
-        log = app.handler.resolve("log", handler, setup=True)
-    app.log = log
-
-
-def _make_plugins(app: "App") -> None:
-    from lastly.app.plugins import PluginManager
-
-    meta = app._meta
-    meta.plugin_dirs = paths.plugin_dirs(meta)
-    if meta.plugin_module is None:
-        meta.plugin_module = f"{meta.label}.plugins"
-    app.plugin = PluginManager(app)
-    app.plugin.load_plugins(meta.plugins)
-    app.plugin.load_plugins(app.plugin.get_enabled_plugins())
 
 
 def registries_of(app: "App") -> "tuple[InterfaceManager, HandlerManager]":
@@ -240,9 +164,9 @@ def run(app: "App") -> "Any":
     if app._life.state != OPEN:
         setup(app)
     try:
-        _run_hook(app, "pre_run")
+        parts.run_hook(app, "pre_run")
         result = dispatch(app)
-        _run_hook(app, "post_run")
+        parts.run_hook(app, "post_run")
     except BaseException as exc:
         passing(app, exc)
         raise
@@ -345,11 +269,12 @@ def _shut(app: "App", *, at_exit: bool = False) -> "list[BaseException]":
     failures: list[BaseException] = []
     try:
         if life.pid == os.getpid():
-            _complete(app)
+            parts.complete(app)
             failures += signals.last_call(app)
             failures += app.hook.try_all("pre_close", app)
             failures += _close_scope(life)
             failures += app.hook.try_all("post_close", app)
+            failures += signals.last_call(app)
     finally:
         failures += _give_back(app, at_exit=at_exit)
     return failures
@@ -384,20 +309,3 @@ def _give_back(app: "App", *, at_exit: bool) -> "list[BaseException]":
     life.at_exit = None
     life.state = CLOSED
     return failures
-
-
-# Close hooks use app.config and app.log. When setup failed before it made them, they get what the program's
-# defaults alone say, rather than fail for want of them.
-def _complete(app: "App") -> None:
-    from lastly.app.config import Config
-    from lastly.app.log import LogHandler
-
-    meta = app._meta
-    made = vars(app)
-    if made["config"] is None:
-        app.config = Config(meta.config_section or meta.label)
-        app.config.merge(meta.config_defaults or {})
-    if made["log"] is None:
-        app.config.merge({"log.logging": {"file": None}})
-        app.log = LogHandler()
-        app.log._setup(app)

@@ -157,7 +157,11 @@ def passing(app: "App", exc: BaseException) -> None:
 def last_call(app: "App") -> "list[BaseException]":
     """Run the hook ``signal`` for a signal of which it was not told yet; return what failed."""
     watch = app._life.watch
-    if watch is None or not watch.caught or watch.told:
+    if watch is None:
+        return []
+    if not watch.caught and _signals.state.signum in watch.signals:  # noted only: it came while closing
+        watch.caught = _signals.state.signum
+    if not watch.caught or watch.told:
         return []
     watch.told = True
     frame, watch.frame = watch.frame, None
