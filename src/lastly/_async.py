@@ -113,9 +113,11 @@ class AsyncScope(Scope):
         self._body = body
         failures: list[Failure] = []
         waiting = backend()
+        _closing.begin(self, 0)  # no thread: a signal does not wait for it, the loop does
         try:
             await self._drain_async(waiting, self._budget(limit), failures)
         finally:
+            _closing.end(self)
             self._closer = self._current = None
         cancelled, waiting.cancelled = waiting.cancelled, None
         try:

@@ -11,6 +11,7 @@ A cleanup that is cut by an exception which is not an `Exception` does not stop 
 raised in the end is decided in `settle`.
 """
 
+import os
 import time
 
 from lastly._cleanup import FUNCTION, HERE, finish, name_of
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 clock = time.monotonic
 
+# Whether a person may be watching: stderr is a terminal. Found out at the first close.
+terminal: "bool | None" = None
+
 # Scopes being closed, newest last, and the thread that does it. Signal handlers look here: a request to
 # stop that comes while the main thread closes a scope must not cut the cleanup short.
 closing: "dict[Scope, int]" = {}
@@ -38,6 +42,27 @@ deadline: "float | None" = None
 
 # Up to so many cleanups are timed one by one; looking at the clock costs as much as running an empty cleanup.
 TIMED = 256
+
+
+def begin(scope: "Scope", thread: int) -> None:
+    """Note that a scope is closing, and have the live line's thread look after it."""
+    global terminal
+    closing[scope] = thread
+    if terminal is None:
+        terminal = os.isatty(2)
+    if terminal and len(scope):
+        from lastly import _live
+
+        _live.begin()
+
+
+def end(scope: "Scope") -> None:
+    """Note that a scope has closed; take the live line away after the last."""
+    closing.pop(scope, None)
+    if terminal and not closing:
+        from lastly import _live
+
+        _live.clear()
 
 
 class Budget:

@@ -109,7 +109,15 @@ unregister = root.unregister
 
 def before_join() -> None:
     """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
-    root._drain_early(root._before)
+    _closing.closing[root] = 0
+    try:
+        root._drain_early(root._before)
+    finally:
+        _closing.closing.pop(root, None)
+    if _early.NO_LATE_THREADS and len(root) and os.isatty(2):
+        from lastly import _live
+
+        _live.stay()
     prepare()
 
 

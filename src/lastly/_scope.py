@@ -245,11 +245,11 @@ class Scope:
             return failures
         self._closer = me
         self._body = body
-        _closing.closing[self] = me
+        _closing.begin(self, me)
         try:
             self._drain_all(failures, self._budget(limit))
         finally:
-            _closing.closing.pop(self, None)
+            _closing.end(self)
             self._closer = self._current = self._begun = None
             _scopes.discard(self._ref)
         if _closing.released is not None and me not in _closing.closing.values():
@@ -374,8 +374,9 @@ def _in_child() -> None:
                 _parents.append(list(stack))
                 stack.clear()
     _closing.closing.clear()
-    if workers := sys.modules.get("lastly._workers"):
-        workers.forget()
+    for name in ("lastly._workers", "lastly._live"):
+        if module := sys.modules.get(name):
+            module.forget()
 
 
 os.register_at_fork(after_in_child=_in_child)
