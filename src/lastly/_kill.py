@@ -44,6 +44,11 @@ def identity(pid: int) -> dict[str, object]:
     return {"pid": pid, "start": found.start, "boot": found.boot, "pidns": found.pidns}
 
 
+def started() -> int:
+    """Return when this process started, in clock ticks since boot."""
+    return Identity.current().start
+
+
 class Process:
     """One line of a scan."""
 

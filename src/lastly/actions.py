@@ -112,12 +112,13 @@ def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[l
     target, rest = _only("kill", "target", args, kwargs)
     if target is not None and not isinstance(target, dict):
         pid = _pid(target)
-        if pid in safe.ancestors():
-            raise ValueError(f"process {pid} is this process or one of its ancestors: it is never killed")
         try:
             target = safe.identity(pid)
         except ProcessLookupError:
             target = {"pid": pid, "start": None, "boot": None, "pidns": None}  # it has gone already
+        # Who started after us is no ancestor; that saves a walk up through /proc.
+        if (target["start"] is None or target["start"] <= safe.started()) and pid in safe.ancestors():
+            raise ValueError(f"process {pid} is this process or one of its ancestors: it is never killed")
     rest = {"token": None, **rest}
     rest["grace"] = seconds("grace", rest.get("grace", GRACE))
     return [target], rest
