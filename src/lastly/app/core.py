@@ -172,8 +172,8 @@ class App(MetaMixin):
     def close(self, code: int | None = None) -> None:
         """Run ``pre_close``, the cleanups of :attr:`scope` and ``post_close``, and give everything back.
 
-        All are tried, whatever becomes of the others. A second call does nothing, and so does a call in
-        another process than the one that set the app up.
+        All are tried, whatever becomes of the others. A second call does nothing. In another process than
+        the one that set the app up, a forked child, nothing is run; ``exit_on_close`` holds there too.
 
         Args:
             code: Becomes :attr:`exit_code`.
