@@ -12,9 +12,11 @@ raised in the end is decided in `settle`.
 """
 
 import os
+import sys
 import time
 
 from lastly._cleanup import FUNCTION, HERE, finish, name_of
+from lastly._reason import ExitReason
 from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
 
 TYPE_CHECKING = False
@@ -59,10 +61,19 @@ def begin(scope: "Scope", thread: int) -> None:
 def end(scope: "Scope") -> None:
     """Note that a scope has closed; take the live line away after the last."""
     closing.pop(scope, None)
-    if terminal and not closing:
+    if closing:
+        return
+    if terminal:
         from lastly import _live
 
         _live.clear()
+    if scope._ran and "opentelemetry.trace" in sys.modules:  # its user has imported it
+        from lastly import _report
+
+        try:
+            _report.send(scope.report, str(ExitReason.of(scope._body)), clock())
+        except Exception:  # telemetry is not what cleanups fail of
+            return
 
 
 class Budget:

@@ -107,3 +107,40 @@ class Report:
 
     def __repr__(self) -> str:
         return f"<Report {self.scope or 'scope'}: {len(self)} run, {len(self.failed)} failed>"
+
+
+def send(report: Report, reason: str, now: float) -> None:
+    """Make OpenTelemetry spans of a report: one of the closing, one per cleanup below it.
+
+    Afterwards, from the times written down: spans open while the cleanups run would cost every scope.
+    `now` is the present on the report's clock.
+    """
+    import time
+
+    from opentelemetry import trace
+
+    offset = time.time() - now
+    tracer = trace.get_tracer("lastly")
+
+    def span(name: str, start: float, end: float, context: "Any") -> "Any":
+        made = tracer.start_span(name, context=context, start_time=int((start + offset) * 1e9))
+        ends.append((made, int((end + offset) * 1e9)))
+        return made
+
+    def below(entries: "tuple[Entry, ...]", parent: "Any") -> None:
+        context = trace.set_span_in_context(parent)
+        for entry in entries:
+            made = span(entry.name, entry.start, entry.start + entry.seconds, context)
+            made.set_attribute("lastly.outcome", entry.outcome)
+            if entry.outcome != "done":
+                made.set_status(trace.Status(trace.StatusCode.ERROR, entry.error))
+            below(entry.cleanups, made)
+
+    ends: list[tuple[Any, int]] = []
+    start = min(entry.start for entry in report)
+    whole = span(f"close {report.scope or 'scope'}", start, start + report.seconds, None)
+    whole.set_attribute("lastly.reason", reason)
+    whole.set_attribute("lastly.untimed", report.untimed)
+    below(report.entries, whole)
+    for made, end in reversed(ends):
+        made.end(end_time=end)
