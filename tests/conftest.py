@@ -38,14 +38,32 @@ def _never_the_real_home() -> Iterator[None]:
         os.environ["LASTLY_HOME"] = before
 
 
+def _short_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="lt-", dir="/tmp"))
+
+
+def _remove(folder: Path) -> None:
+    if str(folder) in Path("/proc/self/mountinfo").read_text():
+        return  # a test has left something mounted in it: what would go is somebody else's
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """pytest's, but short: multiprocessing puts sockets below TMPDIR, and a socket's name has 107 bytes."""
+    folder = _short_folder()
+    yield folder
+    _remove(folder)
+
+
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A LASTLY_HOME of this test's own; afterwards its reaper, and whatever else runs under it, is ended."""
-    folder = Path(tempfile.mkdtemp(prefix="lt-", dir="/tmp"))  # a short path: a socket's name has 107 bytes
+    folder = _short_folder()
     monkeypatch.setenv("LASTLY_HOME", str(folder))
     yield folder
     end_all_of(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
 
 
 @pytest.fixture
