@@ -7,6 +7,7 @@ handle, the thing was never created, and the reaper finds nothing there, which i
 """
 
 import os
+import sys
 
 from lastly import _portable, errors
 from lastly._action import BACKOFF, RETRIES, TIMEOUT, Action
@@ -368,6 +369,9 @@ def _ensure(path: str) -> None:
         from lastly.reaper import client
 
         _ensure_reaper = client.ensure
+        _ensure_reaper(path)
+        if (wakeup := sys.modules.get("lastly._wakeup")) is not None:  # install() was called, or will be
+            wakeup.meet(client)
     _ensure_reaper(path)
 
 

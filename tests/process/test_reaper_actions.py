@@ -245,6 +245,15 @@ def test_run_a_program(dead, tmp_path):
     assert (tmp_path / "args").read_text() == "a b c\n"
 
 
+def test_run_has_the_owner_s_environment_and_directory(dead):
+    """Without cwd=: where the owner was when it deferred; its PATH, and nothing secret."""
+    code = 'defer(actions.run, ["sh", "-c", "pwd > said.cwd; echo $PATH-$PASSWORD > said.env"])'
+    seen = []
+    dead("", code, env={"PASSWORD": "secret"}, before=lambda program: seen.append(program.cwd))
+    assert (seen[0] / "said.cwd").read_text().strip() == str(seen[0])
+    assert (seen[0] / "said.env").read_text().strip() == os.environ["PATH"] + "-"
+
+
 def test_run_a_program_that_fails(programs, home):
     """It is tried again, and what it said is in the journal."""
     program = programs.start(

@@ -1,0 +1,345 @@
+"""Settling, without processes: journals written by hand, of owners that are dead, alive, of yesterday, of elsewhere."""
+
+import os
+import sqlite3
+import time
+
+import pytest
+
+from lastly import _remove
+from lastly.journal import home as homes
+from lastly.journal.record import VERSION, encode
+from lastly.owner import Identity
+from lastly.reaper import api, history
+from lastly.reaper.settle import settle
+from lastly.reaper.sweep import reference, sweep
+
+
+def dead_identity(**changes):
+    """A process of this boot that nobody ever saw: our own pid, started before there was anything."""
+    return {**Identity.current().to_mapping(), "start": 1, **changes}
+
+
+@pytest.fixture
+def journal(home):
+    """Write a journal by hand; returns its path."""
+
+    def write(*records, header=None, tail=b""):
+        who = header or dead_identity()
+        folder = homes.owners_dir(who["host"], who["boot"])
+        path = os.path.join(folder, f"{who['pid']}.{who['start']}.{os.urandom(8).hex()}.j")
+        top = {"kind": "owner", "v": VERSION, "t": 1.0, "next": 1, "exe": "", "argv0": "me", "token": "feedbeef", **who}
+        lines = [encode(top)]
+        lines += [encode({"n": n, "t": time.time(), **record}) for n, record in enumerate(records, 1)]
+        with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(b"".join(lines) + tail)
+        return path
+
+    return write
+
+
+def contents(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def removal(path, number=1, **more):
+    return {
+        "kind": "plan", "id": number, "action": "lastly.actions:remove", "args": [str(path)], "kwargs": {"expect": {}},
+        **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    return made
+
+
+def test_done_archived_and_unlinked(journal, folder):
+    path = journal(removal(folder))
+    outcome = settle(path, by="test")
+    assert (outcome.state, [ran["state"] for ran in outcome.ran]) == ("final", ["done"])
+    assert not folder.exists()
+    assert settle(path).ran == []  # run twice is run once
+    assert sweep()[0].state == "final"
+    assert not os.path.exists(path)
+    [row] = api.past()
+    assert (row["state"], row["argv0"], row["attempts"]) == ("done", "me", 1)
+    assert api.why(row["ref"])["events"][-1]["by"] == "test"
+
+
+def test_a_live_owner_is_not_touched(journal, folder):
+    path = journal(removal(folder), header=Identity.of(os.getppid()).to_mapping())
+    assert settle(path).state == "alive"
+    assert sweep() == []
+    assert folder.exists()
+    with pytest.raises(api.NotNow, match="lives"):
+        api.forget(f"{reference(path)}.1", by="me")
+
+
+def test_another_pid_namespace_is_in_doubt(journal, folder):
+    path = journal(removal(folder), header=dead_identity(pidns="1"))
+    [outcome] = sweep()
+    assert (outcome.state, outcome.path) == ("alive", path)
+    assert "namespace" in outcome.why
+    assert folder.exists()
+
+
+def test_another_machine_is_in_doubt(journal, folder):
+    journal(removal(folder), header=dead_identity(boot="0" * 32, host="elsewhere", machine="1"))
+    [outcome] = sweep()
+    assert outcome.state == "alive"
+    assert folder.exists()
+
+
+def test_an_earlier_boot_of_this_machine(journal, folder):
+    """What is on the disk is removed; what was to be killed died with the boot; what was made since then is not ours."""
+    born = _remove.identity(folder)
+    kill = {"kind": "plan", "id": 2, "action": "lastly.actions:kill", "args": [{"pid": os.getppid(), "start": 1}]}
+    token = {"kind": "plan", "id": 3, "action": "lastly.actions:kill_token", "args": ["feedbeeffeed"]}
+    path = journal(removal(folder, known=born), kill, token, header=dead_identity(boot="0" * 32))
+    assert settle(path).state == "final"
+    assert not folder.exists()
+    folder.mkdir()
+    path = journal(removal(folder), header=dead_identity(boot="0" * 32))
+    settle(path)
+    assert folder.exists()
+    sweep()
+    states = {(row["action"].partition(":")[2], row["state"]) for row in api.past()}
+    assert {("kill", "void"), ("kill_token", "void"), ("remove", "done"), ("remove", "abandoned")} == states
+    assert not os.path.exists(os.path.dirname(path))  # that boot's folder is empty, and gone
+
+
+def test_something_else_is_there(journal, folder):
+    other = {**_remove.identity(folder), "btime": 1}
+    path = journal(removal(folder, known=other))
+    assert settle(path).ran[0]["state"] == "abandoned"
+    assert folder.exists()
+    sweep()
+    [row] = api.abandoned()
+    assert "not the one that was planned" in row["reason"]
+
+
+def test_failures_back_off_and_end(journal, folder, monkeypatch):
+    monkeypatch.setattr(_remove, "remove", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    path = journal(removal(folder, retries=2, backoff=10.0))
+    outcome = settle(path)
+    assert outcome.state == "wait"
+    assert 6 < outcome.next - time.time() < 14
+    assert settle(path).ran == []  # not yet
+    outcome = settle(path, force=True)
+    assert 13 < outcome.next - time.time() < 27
+    outcome = settle(path, force=True)
+    assert (outcome.state, outcome.ran[0]["state"]) == ("final", "abandoned")
+    assert "gave up after attempt 3: OSError" in outcome.ran[0]["error"]
+
+
+def test_one_failure_stops_no_other(journal, folder, tmp_path):
+    plans = [removal(folder, 1), {"kind": "plan", "id": 2, "action": "lastly.actions:remove", "args": [], "retries": 0}]
+    outcome = settle(journal(*plans))
+    assert [ran["state"] for ran in outcome.ran] == ["abandoned", "done"]
+    assert not folder.exists()
+
+
+def test_a_runner_s_death_is_an_attempt(journal, folder):
+    path = journal(removal(folder, retries=0), {"kind": "run", "id": 1, "attempt": 1, "by": "reaper"})
+    outcome = settle(path)
+    assert outcome.ran[0]["state"] == "abandoned"
+    assert folder.exists()
+
+
+def test_the_owner_s_death_in_the_middle_is_none(journal, folder):
+    path = journal(removal(folder, retries=0), {"kind": "run", "id": 1, "attempt": 1, "by": "owner"})
+    assert settle(path).ran[0]["state"] == "done"
+    assert not folder.exists()
+
+
+def test_phases_come_first(journal, tmp_path):
+    plans = [removal(tmp_path / f"p{i}", i, phase=phase) for i, phase in ((1, 0), (2, 1), (3, 0), (4, -1))]
+    assert [ran["id"] for ran in settle(journal(*plans)).ran] == [4, 3, 1, 2]
+
+
+def test_a_later_version_is_neither_run_nor_dropped(journal, folder):
+    path = journal(removal(folder), header={**dead_identity(), "v": VERSION + 1})
+    assert settle(path).state == "kept"
+    sweep()
+    assert os.path.exists(path)
+    assert folder.exists()
+
+
+def test_unknown_kinds_and_actions_are_kept_and_the_rest_is_run(journal, folder):
+    unknown = {"kind": "plan", "id": 2, "action": "lastly.actions:teleport", "args": [], "colour": "red"}
+    path = journal(removal(folder), unknown, {"kind": "blessing", "id": 1})
+    outcome = settle(path)
+    assert outcome.state == "kept"
+    assert "teleport" in outcome.why
+    assert not folder.exists()
+    sweep()
+    assert os.path.exists(path)
+    assert api.why(f"{reference(path)}.2")["events"][0]["colour"] == "red"
+
+
+def test_a_damaged_journal_in_doubt(journal, folder):
+    """The lost record may have been its release: abandoned, visible, untouched."""
+    path = journal(removal(folder), {"kind": "context", "id": 9}, {"kind": "context", "id": 10})
+    raw = bytearray(contents(path))
+    lines = raw.split(b"\n")
+    lines[2] = lines[2][:-5] + b"XXXXX"
+    with open(path, "wb") as file:
+        file.write(b"\n".join(lines))
+    outcome = settle(path)
+    assert outcome.ran[0]["state"] == "abandoned"
+    assert folder.exists()
+
+
+def test_a_torn_last_line_is_no_damage(journal, folder):
+    path = journal(removal(folder), tail=b'1234abcd {"kind":"rel')
+    assert settle(path).ran[0]["state"] == "done"
+    sweep()
+    assert api.past()[0]["state"] == "done"
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o620])
+def test_a_journal_that_others_may_write(journal, folder, mode):
+    path = journal(removal(folder))
+    os.chmod(path, mode)
+    assert settle(path).state == "kept"
+    assert folder.exists()
+
+
+def test_a_link_in_place_of_a_journal(journal, folder, tmp_path):
+    path = journal(removal(folder))
+    os.rename(path, tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", path)
+    assert settle(path).state == "kept"
+    assert sweep()[0].state == "kept"
+    assert folder.exists()
+
+
+@pytest.mark.root
+def test_a_journal_of_another_user(journal, folder):
+    path = journal(removal(folder))
+    os.chown(path, 12345, -1)
+    assert settle(path).state == "kept"
+    assert folder.exists()
+
+
+# ---- retry, forget, history
+
+
+def test_retry_what_was_abandoned(journal, folder):
+    known = _remove.identity(folder)
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    folder.mkdir()
+    path = journal(removal(folder, known=known), header=dead_identity())
+    sweep()
+    [row] = api.abandoned()
+    assert not os.path.exists(path)
+    folder.rmdir()
+    aside.rename(folder)
+    about = api.retry(row["ref"], by="a test")
+    assert about["state"] == "done"
+    assert not folder.exists()
+    assert api.abandoned() == []
+    assert {row["settled"].partition(",")[0] for row in api.past()} == {"", "retried by a test"}
+    with pytest.raises(api.NotNow, match="done"):
+        api.retry(about["ref"], by="a test")
+
+
+def test_retry_what_waits(journal, folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(_remove, "remove", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "x")))
+        path = journal(removal(folder))
+        settle(path)
+    assert api.retry(f"{reference(path)}.1", by="me")["state"] == "done"
+    assert not folder.exists()
+
+
+def test_forget(journal, folder):
+    path = journal(removal(folder), removal(folder, 2))
+    api.forget(f"{reference(path)}.1", by="me")
+    [owner] = api.owners()
+    assert [c["ref"].partition(".")[2] for c in owner["cleanups"]] == ["2"]
+    api.forget(f"{reference(path)}.2", by="me")
+    assert api.owners() == []
+    assert sweep() == []
+    assert folder.exists()
+
+
+def test_forget_what_was_abandoned(journal, folder):
+    journal(removal(folder, known={**_remove.identity(folder), "btime": 1}))
+    sweep()
+    [row] = api.abandoned()
+    api.forget(row["ref"], by="me")
+    assert api.abandoned() == []
+    assert api.past()[0]["settled"].startswith("forgotten by me")
+
+
+@pytest.mark.parametrize("ref", ["", "x", "12", "abcdef", "abcdefgh.1", "abcdefgh.x", "%.1", "a'b.1"])
+def test_no_such_reference(home, ref):
+    homes.state_dir()
+    for ask in (api.why, lambda r: api.retry(r, by=""), lambda r: api.forget(r, by="")):
+        with pytest.raises(api.NotFound):
+            ask(ref)
+
+
+def test_only_one(journal, folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    path = journal(removal(folder), removal(other, 2))
+    third = journal(removal(tmp_path / "third"))
+    [due] = sweep(dry_run=True, only=f"{reference(path)}.2")
+    assert [ran["id"] for ran in due.ran] == [2]
+    [outcome] = sweep(only=f"{reference(path)}.2")
+    assert outcome.state == "wait"
+    assert not other.exists()
+    assert folder.exists()
+    assert os.path.exists(third)
+
+
+def test_a_damaged_history_is_put_aside(journal, folder, home):
+    with open(home / "history.db", "w") as file:
+        file.write("this is not a database" * 100)
+    path = journal(removal(folder))
+    sweep()
+    assert not os.path.exists(path)
+    assert api.past()[0]["state"] == "done"
+    assert [name for name in os.listdir(home) if ".damaged-" in name]
+
+
+def test_a_history_that_cannot_be_written_keeps_the_journal(journal, folder, monkeypatch):
+    def fail(*_, **__):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    path = journal(removal(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "connect", fail)
+        assert sweep()[0].state == "final"
+    assert not folder.exists()
+    assert os.path.exists(path)
+    sweep()
+    assert not os.path.exists(path)
+    assert len(api.past()) == 1
+
+
+def test_the_same_journal_written_twice_is_one_entry(journal, folder):
+    path = journal(removal(folder))
+    settle(path)
+    raw = contents(path)
+    history.archive([{"path": path}])
+    with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(raw)
+    history.archive([{"path": path}])
+    assert len(api.past()) == 1
+
+
+def test_names_that_are_not_utf8(journal, tmp_path):
+    raw = os.path.join(os.fsencode(tmp_path), b"\xff\n\x80")
+    os.mkdir(raw)
+    journal(removal(os.fsdecode(raw)))
+    assert sweep()[0].state == "final"
+    assert not os.path.exists(raw)
+    assert os.fsencode(api.past()[0]["args"][0]) == raw
