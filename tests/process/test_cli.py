@@ -85,7 +85,7 @@ def test_ls(programs: Programs) -> None:
 
 def test_hostile_names_are_harmless(programs: Programs) -> None:
     """Escape sequences, newlines, bytes that are no text: shown, not obeyed, and exact in JSON."""
-    name = "a\x1b[31m\n\udcff[bold]‮"
+    name = "a\x1b[31m\n\udcff[bold]\u202e"
     orphan(programs, f"defer(actions.remove, os.path.abspath({name!r}))")
     got = lastly(programs, "ls")
     assert r"a\x1b[31m\n\udcff[bold]\u202e" in got.out.replace("\\\\", "\\")

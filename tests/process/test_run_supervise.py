@@ -1,0 +1,293 @@
+"""`lastly run --supervise`, and PID 1: nothing outlives the program, and it notices no supervisor."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shutil
+import signal
+import struct
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from harness import (
+    PATIENCE,
+    Programs,
+    clean_environment,
+    command_of,
+    gone,
+    process_gone,
+    wait_process_gone,
+    wait_until,
+)
+
+RUN = ["lastly", "run", "--supervise", "--grace", "2"]
+QUICK = ["lastly", "run", "--supervise", "--grace", "0.2"]
+LASTLY = [sys.executable, "-m", "lastly", "run", "--supervise"]
+
+
+@pytest.mark.parametrize("code", [0, 1, 42, 255])
+def test_status(programs: Programs, code: int) -> None:
+    assert programs.run_command([*RUN, "sh", "-c", f"exit {code}"]).status == code
+
+
+@pytest.mark.parametrize("signum", [1, 2, 3, 6, 9, 10, 11, 13, 15, 24])
+def test_dies_of_the_same_signal(programs: Programs, signum: int) -> None:
+    assert programs.run_command([*RUN, "sh", "-c", f"kill -{signum} $$"]).status == -signum
+
+
+@pytest.mark.parametrize("signum", [1, 2, 3, 10, 12, 15, 17 + 11, signal.SIGRTMIN + 1])
+def test_signals_are_passed_on(programs: Programs, signum: int) -> None:
+    """Each arrives once, at the program alone."""
+    code = (
+        "import signal, os, time\n"
+        f"got = []; signal.signal({signum}, lambda *a: got.append(a[0]))\n"
+        "print('ready', flush=True)\n"
+        "while not got: signal.pause()\n"
+        "time.sleep(0.05); print(*map(int, got), flush=True)\n"
+    )
+    program = programs.start_command([*RUN, "-c", code])
+    program.line("ready")
+    program.send(signum)
+    got = program.wait()
+    assert (got.status, got.lines[-1]) == (0, str(int(signum)))
+
+
+def test_cannot_start(programs: Programs, tmp_path: Path) -> None:
+    assert programs.run_command([*RUN, "no-such-program"]).status == 127
+    (tmp_path / "bad").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "bad").chmod(0o755)
+    got = programs.run_command([*RUN, str(tmp_path / "bad")])
+    assert (got.status, "cannot run" in got.err) == (127, True)
+
+
+@pytest.mark.parametrize("end", ["exit 0", "exit 3", "kill -9 $$"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        "sleep 600 &",
+        "setsid sleep 600 &",
+        "(setsid sh -c 'sleep 600 & wait' &);",
+        "env -i setsid sleep 600 &",
+        "setsid nohup env -i sleep 600 >/dev/null 2>&1 &",
+    ],
+)
+def test_nothing_outlives_the_program(programs: Programs, start: str, end: str) -> None:
+    """Daemons without a token in their environment as well, after any end."""
+    mark = f"600.{os.urandom(4).hex().translate(str.maketrans('abcdef', '123456'))}"
+    start = start.replace("600", mark)
+    program = programs.start_command([*RUN, "sh", "-c", f"{start} read x; {end}"], stdin=-1)
+    (pid,) = wait_until(lambda: [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc")))
+                                 if command_of(pid) == f"sleep {mark}"])  # fmt: skip
+    program.write("\n")
+    program.wait()
+    assert process_gone(pid)
+
+
+def test_term_then_kill(programs: Programs, tmp_path: Path) -> None:
+    """What handles TERM has its grace; what ignores it gets KILL."""
+    polite = f"trap 'echo bye > {tmp_path}/bye; exit' TERM; echo child $$; while :; do sleep 0.02; done"
+    rude = "trap '' TERM; echo child $$; while :; do sleep 600; done"
+    program = programs.start_command(
+        [*QUICK, "sh", "-c", 'setsid sh -c "$1" & setsid sh -c "$2" & read x', "sh", polite, rude], stdin=-1
+    )
+    children = [int(program.line("child").split()[1]) for _ in range(2)]
+    program.write("\n")
+    assert program.wait().status == 0
+    assert [process_gone(pid) for pid in children] == [True, True]
+    assert (tmp_path / "bye").read_text() == "bye\n"
+
+
+def test_a_second_term_ends_the_grace(programs: Programs) -> None:
+    rude = "trap '' TERM; echo child $$; while :; do sleep 600; done"
+    program = programs.start_command(
+        ["lastly", "run", "--supervise", "--grace", "600", "sh", "-c", 'echo main $$; setsid sh -c "$1" & read x', "sh", rude],
+        stdin=-1,
+    )
+    main, child = (int(program.line(word).split()[1]) for word in ("main", "child"))
+    program.write("\n")
+    wait_until(lambda: not Path(f"/proc/{main}").exists(), what="the program has ended and been reaped")
+    program.send(signal.SIGTERM)
+    assert program.wait().status == 0
+    assert process_gone(child)
+
+
+def test_zombies_are_reaped(programs: Programs) -> None:
+    """Orphans that end while the program runs leave no zombie."""
+    program = programs.start_command(
+        [*RUN, "sh", "-c", "for i in 1 2 3 4 5; do (sleep 0.01 &) ; done; sleep 0.1; echo ready; read x"], stdin=-1
+    )
+    program.line("ready")
+    children = Path(f"/proc/{program.pid}/task/{program.pid}/children")
+    # The program, and the reaper: started from here, it is nobody's child.
+    wait_until(lambda: len(children.read_text().split()) <= 2, what="only these are left")
+    program.write("\n")
+    assert program.wait().status == 0
+
+
+def test_supervisor_killed(programs: Programs) -> None:
+    """SIGKILL for the supervisor: the reaper ends what it looked after."""
+    program = programs.start_command([*RUN, "sh", "-c", "setsid sleep 600 & echo child $!; echo main $$; read x"], stdin=-1)
+    pids = [int(program.line(word).split()[1]) for word in ("child", "main")]
+    program.send(signal.SIGKILL)
+    program.wait()
+    for pid in pids:
+        wait_process_gone(pid)
+
+
+def test_the_reaper_survives(programs: Programs) -> None:
+    """A reaper that was started from below is no child of the program's: it goes on, and removes."""
+    code = "import tempfile, os; print(tempfile.mkdtemp(), flush=True); os.kill(os.getpid(), 9)"
+    program = programs.start_command([*QUICK, "-c", code])
+    folder = program.line("tmp")
+    assert program.wait().status == -9
+    wait_until(lambda: gone(folder))
+    wait_until(lambda: not list(programs.home.glob("owners/*/*.j")))
+
+
+def test_python_under_supervision_is_watched(programs: Programs) -> None:
+    """The injected half works below a supervisor as without: kept on a normal end."""
+    got = programs.run_command([*RUN, "-c", "import tempfile; print(tempfile.mkdtemp())"])
+    assert (got.status, gone(got.out.strip())) == (0, False)
+    assert list(programs.home.glob("owners/*/*.j")) == []
+
+
+def test_cgroup(programs: Programs) -> None:
+    """Where a control group can be made the program is in it, and it is gone afterwards."""
+    from lastly._run.cgroup import own_group
+
+    group = own_group()
+    if not group or not os.access(f"{group}/cgroup.procs", os.W_OK):
+        pytest.skip("no control group to write to")
+    got = programs.run_command([*RUN, "grep", "0::", "/proc/self/cgroup"])
+    name = got.out.strip().rpartition("/")[2]
+    assert name.startswith("lastly-")
+    assert not os.path.exists(f"{group}/{name}")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("how", ["exit", "signal", "orphans"])
+def test_pid_one(programs: Programs, tmp_path: Path, how: str) -> None:
+    """As PID 1 it supervises by itself: status 128 + N, zombies, TERM from outside, nothing left."""
+    if os.geteuid() or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare")
+    what = {
+        "exit": "exit 7",
+        "signal": "kill -9 $$",
+        "orphans": f"(setsid sh -c 'trap \"echo bye > {tmp_path}/bye; exit\" TERM; while :; do sleep 0.02; done' &); sleep 0.2; exit 4",
+    }[how]
+    program = programs.start_command(
+        ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-m", "lastly", "run",
+         "--grace", "2", "--", "sh", "-c", f"echo pid $$; {what}"],
+    )  # fmt: skip
+    got = program.wait()
+    assert got.status == {"exit": 7, "signal": 137, "orphans": 4}[how], got.err
+    assert got.lines[0] != "pid 1"
+    if how == "orphans":
+        assert (tmp_path / "bye").read_text() == "bye\n"
+
+
+@pytest.mark.root
+def test_pid_one_gets_term(programs: Programs) -> None:
+    """`docker stop`: TERM for PID 1 reaches the program, a Python that ends in order."""
+    if os.geteuid() or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare")
+    code = "import atexit, signal; atexit.register(print, 'goodbye'); print('ready', flush=True); signal.pause()"
+    program = programs.start_command(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "lastly", "run", "--", sys.executable, "-c", code]
+    )
+    program.line("ready")
+    one = int(Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()[0])
+    os.kill(one, signal.SIGTERM)
+    got = program.wait()
+    assert (got.status, got.lines) == (143, ["ready", "goodbye"])
+
+
+# ---- a terminal
+
+
+class Terminal:
+    """A shell with job control on a terminal of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            env = clean_environment(home, PS1="$ ", TERM="dumb", ENV=None, BASH_SILENCE_DEPRECATION_WARNING="1")
+            os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], env)
+        self.seen = b""
+
+    def until(self, text: str) -> str:
+        deadline = time.monotonic() + PATIENCE
+        while text.encode() not in self.seen:
+            assert select.select([self.fd], [], [], max(0, deadline - time.monotonic()))[0], self.seen
+            self.seen += os.read(self.fd, 4096)
+        found, _, self.seen = self.seen.partition(text.encode())
+        return found.decode()
+
+    def say(self, line: str) -> None:
+        os.write(self.fd, line.encode() + b"\n")
+        self.until("\n")  # the echo
+
+    def end(self) -> None:
+        os.close(self.fd)
+        os.kill(self.pid, signal.SIGHUP)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def terminal(home: Path):
+    if shutil.which("bash") is None:
+        pytest.skip("needs bash")
+    made = Terminal(home)
+    made.until("$ ")
+    yield made
+    made.end()
+
+
+def command(code: str) -> str:
+    return " ".join([*LASTLY, "--", sys.executable, "-uc", f'"{code}"'])
+
+
+def test_terminal_input_and_ctrl_c(terminal: Terminal) -> None:
+    """The program has the terminal: it reads from it, and Ctrl-C reaches it once; then the shell has it back."""
+    terminal.say(command("import signal; print(input()[::-1]); signal.pause()"))
+    terminal.say("stressed")
+    terminal.until("desserts")
+    os.write(terminal.fd, b"\x03")
+    terminal.until("KeyboardInterrupt")
+    terminal.until("$ ")
+    terminal.say("echo status $?")
+    terminal.until("status 130")
+
+
+def test_stop_and_continue(terminal: Terminal) -> None:
+    """Ctrl-Z stops program and supervisor, so the shell has its prompt; `fg` gives the terminal back."""
+    terminal.say(command("import time; print('go'); time.sleep(0.2); print('typed', input())"))
+    terminal.until("go")
+    os.write(terminal.fd, b"\x1a")
+    terminal.until("Stopped")
+    terminal.until("$ ")
+    terminal.say("fg")
+    terminal.say("text")
+    terminal.until("typed text")
+    terminal.until("$ ")
+
+
+def test_resize(terminal: Terminal) -> None:
+    """A new size of the terminal is told to the program."""
+    import fcntl
+
+    terminal.say(command(
+        "import signal, os; signal.signal(signal.SIGWINCH, lambda *a: None); print('go'); signal.pause(); print(os.get_terminal_size())"
+    ))  # fmt: skip
+    terminal.until("go")
+    fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    terminal.until("columns=77, lines=33")
+    terminal.until("$ ")
+
+
