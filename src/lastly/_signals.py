@@ -30,7 +30,8 @@ import sys
 from posix import getpid, register_at_fork
 from time import monotonic
 
-from lastly import _ending, _finish, _loops, _swallowed
+from lastly import _ending, _finish, _loops, _sigset, _swallowed, _wakeup
+from lastly._cleanup import seconds as _cleanup_seconds
 from lastly.errors import CaughtSignal, signal_name
 
 TYPE_CHECKING = False
@@ -122,10 +123,10 @@ def install(
 
     .. versionadded:: 0.1
     """
-    numbers = [_number(signal) for signal in signals]
+    numbers = [_sigset.number(signal) for signal in signals]
     if status not in ("signal", "code"):
         raise ValueError(f"status={status!r}: use 'signal' or 'code'")
-    seconds = None if grace is None else _seconds(grace)
+    seconds = None if grace is None else _cleanup_seconds(grace, "grace")
     if state.pid != getpid():
         _forked()
     for signum in [signum for signum in state.previous if signum not in numbers]:
@@ -141,6 +142,7 @@ def install(
     from lastly import _root
 
     _root.connect(sys.modules[__name__])
+    _wakeup.lend(tuple(state.previous), state.grace)
     return Installation()
 
 
@@ -156,28 +158,12 @@ def uninstall() -> None:
     """
     for signum in list(state.previous):
         _give_back(signum)
+    _wakeup.give_back()
     if state.signum or state.handled:  # the driver has still to see how it ends
         return
     _finish.unobserve_exit()
     atexit.unregister(_ending.driver)
     state.bottom = None
-
-
-def _number(signal: "int | str") -> int:
-    if isinstance(signal, str):
-        name = signal.upper().removeprefix("SIG")
-        number = getattr(_signal, f"SIG{name}", None)
-        if not isinstance(number, int) or name.startswith("_"):
-            raise ValueError(f"{signal!r} is not the name of a signal")
-        return number
-    return int(signal)
-
-
-def _seconds(grace: "float | timedelta") -> float:
-    seconds = float(grace.total_seconds() if hasattr(grace, "total_seconds") else grace)
-    if not seconds >= 0:
-        raise ValueError(f"grace={grace!r}: must be 0 or more seconds")
-    return seconds
 
 
 def _take(signum: int) -> None:
@@ -188,20 +174,10 @@ def _take(signum: int) -> None:
     previous = _signal.getsignal(signum)
     if previous is None or (previous == _signal.SIG_IGN and signum != _signal.SIGPIPE):
         return
-    if previous == _signal.SIG_DFL and _caught() >> (signum - 1) & 1:
+    if previous == _signal.SIG_DFL and _sigset.caught() >> (signum - 1) & 1:
         return  # C code took it since the start (faulthandler, a debugger's library): Python does not know
     _set(signum)
     state.previous[signum] = previous
-
-
-def _caught() -> int:
-    """Return the mask of the signals that have a handler, as the kernel knows them."""
-    try:
-        with open("/proc/self/status", "rb") as status:
-            line = next(line for line in status if line.startswith(b"SigCgt:"))
-        return int(line.split()[1], 16)
-    except (OSError, StopIteration, ValueError):
-        return 0
 
 
 def _set(signum: int) -> None:
@@ -226,8 +202,7 @@ def _give_back(signum: int) -> None:
     warnings.warn(f"{name} has another handler since install(): left as it is", RuntimeWarning, stacklevel=3)
 
 
-# ── the handler
-# ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the handler ────────────────────────────────────────────────────────────────────────────────
 
 
 def _handler(signum: int, frame: "FrameType | None") -> None:
@@ -244,6 +219,7 @@ def _handler(signum: int, frame: "FrameType | None") -> None:
         _deliver(state.signum, frame, _where(frame))
         return
     repeated = _note(signum)
+    _wakeup.answered()
     where = _where(frame)
     if repeated:
         _repeated(signum, frame, where)
@@ -325,6 +301,7 @@ def answered() -> None:
     state.due, state.deadline, state.first_press = False, None, 0.0
     if announce is not None:
         announce(0, None)
+    _wakeup.answered(ending=False)
     _ending.no_alarm()
 
 
@@ -376,8 +353,22 @@ def _still_running(frame: "FrameType | None") -> bool:
     return False
 
 
-# ── fork
-# ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── fork ────────────────────────────────────────────────────────────────────────────────
+
+# By thread: the signals that it had blocked before it forked.
+_masks: "dict[int, set[int]]" = {}
+
+
+def _before_fork() -> None:
+    """Hold our signals back: the interpreter drops what reaches a child before its first bytecode."""
+    if state.previous:
+        _masks[_thread.get_ident()] = _signal.pthread_sigmask(_signal.SIG_BLOCK, state.previous)
+
+
+def _after_fork() -> None:
+    mask = _masks.pop(_thread.get_ident(), None)
+    if mask is not None:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
 def _forked() -> None:
@@ -385,6 +376,7 @@ def _forked() -> None:
     global state, _main_ident
     old, state = state, _State()
     _loops.forget()
+    _wakeup.give_back()
     _main_ident = _thread.get_ident()
     atexit.unregister(_ending.driver)
     _finish.exit_code = None
@@ -394,6 +386,7 @@ def _forked() -> None:
             _signal.signal(signum, previous)
     if _signal.getsignal(_signal.SIGALRM) is _ending.alarm:
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+    _after_fork()
 
 
-register_at_fork(after_in_child=_forked)
+register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forked)

@@ -7,9 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from harness import Programs
+from harness import Programs, wait_until
 
 TERM, INT, QUIT = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT
 
@@ -317,3 +318,36 @@ def test_pid_1_exits_with_the_code(programs: Programs) -> None:
     )
     result = programs.run_command(["unshare", "--pid", "--fork", sys.executable, str(program.cwd / "one.py")])
     assert (result.status, result.lines) == (143, ["1"]), result.err
+
+
+STUCK = """
+import ctypes
+from lastly import actions, _wakeup
+_wakeup.ANSWER = 0.3
+lastly.install(GRACE)
+os.mkdir("owed")
+lastly.defer(actions.remove, os.path.abspath("owed"))
+from lastly.reaper import client
+while client._line is None or client._line.socket is None:
+    lastly.defer(actions.remove, os.path.abspath("none")).detach()
+    time.sleep(0.01)
+mutex = ctypes.create_string_buffer(64)
+lock = ctypes.LIBRARY(None).pthread_mutex_lock
+lock(mutex)
+print("ready", flush=True)
+lock(mutex)  # for ever, and no signal interrupts it
+"""
+
+
+@pytest.mark.parametrize("library", ["CDLL", "PyDLL"])
+@pytest.mark.parametrize("grace", ["", "grace=0.3"])
+def test_a_main_thread_stuck_in_c_is_ended_by_the_reaper(programs: Programs, library: str, grace: str) -> None:
+    """With the GIL released (CDLL) and held (PyDLL): killed after the time, and what is durable is run."""
+    code = STUCK.replace("GRACE", grace).replace("LIBRARY", library)
+    program = programs.start(START + code)
+    program.line("ready")
+    stat = Path(f"/proc/{program.pid}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S", what="it sleeps in C")
+    program.send(TERM)
+    assert program.wait().status == -signal.SIGKILL
+    wait_until(lambda: not (program.cwd / "owed").exists(), what="the owed folder is gone")
