@@ -284,6 +284,8 @@ def settle(scope: "Scope", failures: "list[Failure]", body: "BaseException | Non
     2. The body's exception goes on, with a note per failed cleanup.
     3. After a clean body: what ``sys.exit()`` or another such exception in a cleanup asked for, with notes.
     4. After a clean body: `CleanupFailed` with all of them.
+
+    Nobody prints the notes of a `SystemExit`: what failed under one is printed here; its code 0 becomes 1.
     """
     if not failures:
         return
@@ -302,11 +304,22 @@ def settle(scope: "Scope", failures: "list[Failure]", body: "BaseException | Non
             target = winner or body
             if target is not None:
                 note(target, f"{name} of {scope._title} failed: {type(error).__name__}: {error}")
+            if isinstance(target, SystemExit):
+                tell(target, cleanup, error)
     if winner is not None:
         raise winner
     if body is None:
         word = "cleanup" if len(errors) == 1 else "cleanups"
         raise CleanupFailed(f"{len(errors)} {word} of {scope._title} failed", errors)  # type: ignore[arg-type]  # Exceptions: 3. took the others
+
+
+def tell(ending: SystemExit, cleanup: "Cleanup | None", error: BaseException) -> None:
+    """Print what failed while the program ends without a traceback."""
+    from lastly import _root
+
+    if ending.code in (None, 0):
+        ending.code = 1
+    _root.complain(cleanup, error)
 
 
 def note(error: BaseException, text: str) -> None:

@@ -55,8 +55,8 @@ def run(programs, module, lines, ending):
 
 def plain(err):
     """What both print about a failure, without the line that names the library; addresses taken out."""
-    err = re.sub(r"^Exception (ignored in atexit callback|in cleanup).*$", "Exception in an exit function", err, flags=re.M)
-    return re.sub(r"^  File .*\n(?:    .*\n)*", "", err, flags=re.M)
+    err = re.sub(r"^Exception (ignored in atexit callback|in cleanup).*$", "Exception in an exit function", err, flags=re.MULTILINE)
+    return re.sub(r"^  File .*\n(?:    .*\n)*", "", err, flags=re.MULTILINE)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

@@ -11,6 +11,7 @@ import threading
 import time
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trio
 
@@ -31,7 +32,7 @@ def ran():
 
 def test_sync_and_async_in_one_order(run, ran):
     async def later(value):
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         ran.append(value)
 
     async def main():
@@ -52,7 +53,7 @@ def test_sync_and_async_in_one_order(run, ran):
 
 def test_failures_come_together_and_never_mask_the_body(run, ran):
     async def bad():
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         raise ValueError("bad")
 
     async def main():
@@ -321,7 +322,7 @@ def test_the_context_is_the_bodys(run):
     seen = []
 
     async def look():
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         seen.append(variable.get())
 
     async def main():

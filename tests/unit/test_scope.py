@@ -169,6 +169,16 @@ def test_sys_exit_in_a_cleanup_after_a_clean_body(ran):
     assert any("cleanup boom" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.parametrize(("code", "status"), [(0, 1), (None, 1), (3, 3), ("text", "text")])
+def test_what_fails_under_sys_exit_is_told_at_once(capsys, code, status):
+    with pytest.raises(SystemExit) as caught:
+        with Scope() as scope:
+            scope.defer(boom)
+            sys.exit(code)
+    assert caught.value.code == status
+    assert capsys.readouterr().err.startswith("Exception in cleanup boom:\nTraceback")
+
+
 def test_sys_exit_in_a_cleanup_does_not_mask_the_bodys_exception():
     with pytest.raises(ValueError, match="body"):
         with Scope() as scope:
