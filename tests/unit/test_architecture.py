@@ -21,7 +21,7 @@ PACKAGE = SRC / "lastly"
 
 # From top to bottom: arrows point down, or stay in their line.
 LAYERS = """
-    edges      __main__ cli _show _run web integrations testing reaper._runner
+    edges      __main__ cli _run web integrations testing reaper._runner
     names      __init__
     app        app
     ready      resources _popen _placed _async _waiting
@@ -46,7 +46,6 @@ LAZY_UP = {("_scope", "_durable"), ("_root", "_durable"), ("_signals", "_durable
 THIRD_PARTY = {
     "__main__": {"click", "rich"},
     "cli": {"click", "rich"},
-    "_show": {"rich"},
     "_run": {"sitecustomize"},  # the one that the injected sitecustomize stands in front of
     "_loops": {"trio"},
     "_waiting": {"anyio"},
