@@ -338,7 +338,7 @@ def _where(frame: "FrameType | None") -> str:
 
 
 def _has_closed(frame: "FrameType") -> bool:
-    """Whether the scope in this frame is done, and has asked `raise_due` for the last time, or is about to."""
+    """Whether the scope in this frame is done, and has called `raise_due`, or is about to."""
     scope = frame.f_locals.get("self")
     return getattr(scope, "_closer", frame) is None and getattr(scope, "_shut", None) == CLOSED
 
