@@ -463,6 +463,18 @@ while True:
 """
 
 
+@pytest.mark.parametrize("name", ["reaper.sock", "reaper.run", "reaper.lock"])
+def test_a_folder_in_the_way_is_put_aside(programs, home, name):
+    (home / name).mkdir(parents=True)
+    (home / name / "something").write_text("kept")
+    os.chmod(home, 0o700)
+    program, made = owner(programs)
+    watched(home)
+    program.send(signal.SIGKILL)
+    wait_until(lambda: gone(made))
+    assert len(list(home.glob(f"{name}.*.aside/something"))) == 1
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -580,7 +592,7 @@ def test_a_signal_that_is_answered(programs, home):
     signal.set_wakeup_fd(writing)
     def answer(*_):
         client.calm()
-        print("answered", flush=True)
+        os.write(1, b"answered\\n")
     signal.signal(signal.SIGTERM, answer)
     lastly.temp_dir()
     client.deadline(reading, (15,), 0.2)

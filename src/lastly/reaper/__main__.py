@@ -27,7 +27,12 @@ def main(argv: list[str]) -> None:
     state, runtime, idle = argv
     _detach()
     child.name_process("lastly-reaper")
-    serve(state, runtime, float(idle))
+    try:
+        serve(state, runtime, float(idle))
+    except Exception as error:
+        # Standard error leads nowhere. Nothing is lost: the next owner starts another.
+        Log(state)("error", why=f"{type(error).__name__}: {error}", fatal=True)
+        raise
 
 
 def serve(state: str, runtime: str, idle: float, *, foreground: bool = False) -> bool:

@@ -47,7 +47,11 @@ def still(fd: int, folder: str) -> bool:
 def _take(path: str, wait: float) -> int | None:
     until = time.monotonic() + wait
     while True:
-        fd = os.open(path, _FLAGS, 0o600)
+        try:
+            fd = os.open(path, _FLAGS, 0o600)
+        except IsADirectoryError:  # nobody of ours made that
+            os.rename(path, f"{path}.{os.getpid()}.aside")
+            continue
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

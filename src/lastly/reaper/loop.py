@@ -75,7 +75,7 @@ class Reaper:
         ready = [fd for fd, _ in self.epoll.poll(self._timeout(), 512)]
         for fd in ready:
             if (owner := self.deaths.get(fd)) is not None:
-                self._died(owner)
+                self._guarded(self._died, owner)
         for fd in ready:
             if (worker := self.workers.get(fd)) is not None:
                 self.pool.heard(worker)
@@ -91,11 +91,18 @@ class Reaper:
     def _the_rest(self, ready: list[int]) -> None:
         for fd in ready:
             if (call := self.others.get(fd)) is not None:
-                call()
+                self._guarded(call)
         for _ in range(min(_MET, len(self.unmet))):
-            self._meet(self.unmet.popleft())
+            self._guarded(self._meet, self.unmet.popleft())
         while self.timers and self.timers[0][0] <= monotonic():
-            heapq.heappop(self.timers)[2]()
+            self._guarded(heapq.heappop(self.timers)[2])
+
+    def _guarded(self, call: "Callable[..., object]", *args: object) -> None:
+        """One journal or peer that nobody foresaw must not end the reaper of all the others."""
+        try:
+            call(*args)
+        except Exception as error:
+            self.log("error", why=f"{type(error).__name__}: {error}", where=getattr(call, "__qualname__", ""))
 
     next_tick = 0.0
 

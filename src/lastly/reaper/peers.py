@@ -56,6 +56,8 @@ class Peers:
                 os.unlink(path)
             except FileNotFoundError:
                 pass
+            except IsADirectoryError:  # nobody of ours made that
+                os.rename(path, f"{path}.{os.getpid()}.aside")
             before = os.umask(0o177)
             try:
                 made.bind(path)
