@@ -208,8 +208,8 @@ def describe() -> str:
 def exit_reason() -> "ExitReason | None":
     """Return why the program, or the body of the scope that is closing, ends; None while nothing ends.
 
-    A signal, an exception or an exit code. The code that ``sys.exit()`` was given is known inside scopes
-    and once `lastly.install` or an `App` is there; otherwise the reason says only that the end was reached.
+    A signal, an exception or an exit code. At exit the code is known when it came from ``sys.exit()``, called
+    after the first cleanup was deferred; otherwise the reason says only that the end was reached.
 
     .. versionadded:: 0.1
     """

@@ -51,8 +51,7 @@ def test_a_failing_cleanup_changes_no_other_status(programs, ending, status):
     with Scope():
         {ending}
     """
-    # sys.exit(3) is known only where somebody looks: install() does.
-    result = programs.run("import lastly; lastly.install()\n" + __import__("textwrap").dedent(code))
+    result = programs.run(code)
     assert result.status == status
     assert "ZeroDivisionError" in result.err
 
@@ -103,9 +102,12 @@ def test_the_exit_reason(programs, python):
     import lastly, sys
     lastly.defer(lambda: print(lastly.exit_reason()))
     print(lastly.exit_reason())
-    if len(sys.argv) > 1:
+    if "raise" in sys.argv:
         raise ValueError("x")
+    if "exit" in sys.argv:
+        sys.exit(3)
     """
+    assert programs.run(code, "exit", python=python).lines == ["None", "exit code 3"]
     assert programs.run(code, python=python).lines == ["None", "the end"]
     assert programs.run(code, "raise", python=python).lines == ["None", "exception ValueError: x"]
 
