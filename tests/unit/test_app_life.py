@@ -211,6 +211,60 @@ def test_exit_on_close_exits(code: int | None) -> None:
     assert caught.value.code == app.exit_code == (9 if code is None else code)
 
 
+def test_close_of_a_subclass_is_called_however_it_ends() -> None:
+    seen: list[str] = []
+
+    class Own(TestApp):
+        def close(self, code: int | None = None) -> None:
+            seen.append("own")
+            if broken:
+                raise OSError("in close")
+            super().close(code)
+
+    for broken in (False, True):
+        with pytest.raises(ValueError, match="mine") as caught:
+            with Own(hooks=[("post_close", lambda app: seen.append("post_close"))]):
+                raise ValueError("mine")
+        assert any("in close" in note for note in getattr(caught.value, "__notes__", ())) is broken
+    assert seen == ["own", "post_close"] * 2
+
+
+def test_hooks_and_cleanups_can_ask_why() -> None:
+    import lastly
+
+    reasons: list[str] = []
+
+    def ask(*_: object) -> None:
+        reasons.append(str(lastly.exit_reason()))
+
+    with pytest.raises(ValueError, match="mine"):
+        with TestApp(hooks=[("pre_close", ask)]) as app:
+            app.scope.defer(ask)
+            raise ValueError("mine")
+    assert reasons == ["exception ValueError: mine"] * 2
+    app = TestApp(exit_on_close=True, hooks=[("post_close", ask)])
+    app.setup()
+    with pytest.raises(SystemExit):
+        app.close(4)
+    assert reasons[2:] == ["exit code 4"]
+    assert lastly.exit_reason() is None
+
+
+def test_two_threads_close_an_app_once() -> None:
+    import threading
+
+    for _ in range(20):
+        seen: list[int] = []
+        app = TestApp(hooks=[("pre_close", lambda app, seen=seen: seen.append(1))], catch_signals=None)
+        app.setup()
+        threads = [threading.Thread(target=app.close) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert seen == [1]
+
+
 def test_exit_code_must_be_a_number() -> None:
     with pytest.raises(TypeError, match="integer"):
         TestApp().close("x")  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ it, and a ``finally`` needs somebody to write it. So setting up puts the app on 
 which closes at exit what nobody closed, and a setup that fails closes what it began.
 """
 
+import _thread
 import os
 import sys
 from _functools import partial  # type: ignore[import-not-found]  # no stub; functools costs an import
@@ -51,7 +52,9 @@ class Life:
     def __init__(self) -> None:
         self.state = NEW
         self.pid = os.getpid()
-        self.exits = False  # its close() is the one that exits
+        self.closer = _thread.allocate_lock()  # whoever gets it closes
+        self.body: BaseException | None = None  # what ended the ``with`` block or the setup
+        self.exiting = False  # the process is
         self.parsed: Any = None
         self.members: list[str] = []
         self.scope: Scope | None = None
@@ -205,8 +208,15 @@ def close(app: "App", code: int | None) -> None:
         return
     if code is not None:
         app.exit_code = code
+    if app._life.body is not None:
+        attach(app._life.body, _shut(app))
+        return
     caught = signals.unanswered(app)
-    _conclude(app, _shut(app), caught)
+    failures = _shut(app)
+    if not app._life.exiting:
+        _conclude(app, failures, caught)
+    elif failures:
+        raise grouped(f"close of app {app.label!r}", failures)
 
 
 # Failures, a caught signal, an exit code: all are told, and the one that says most is how the program ends.
@@ -227,7 +237,7 @@ def _conclude(app: "App", failures: "list[BaseException]", caught: "CaughtSignal
 def leave(app: "App", exc: BaseException | None) -> None:
     """End the life of *app*, whose ``with`` block ended with *exc*."""
     if exc is None:
-        close(app, None)
+        app.close()
     elif app._life.state == OPEN:
         _fail(app, exc)
 
@@ -236,7 +246,20 @@ def _fail(app: "App", exc: BaseException) -> None:
     signals.passing(app, exc)
     if not app.exit_code:
         app.exit_code = ExitReason.of(exc).code or 0
-    attach(exc, _shut(app))
+    app._life.body = exc
+    attach(exc, _closed(app))
+    app._life.body = None  # held on to, a signal's exception would not be seen to be swallowed
+
+
+# By its own close(), in which a subclass may do more, and in any case by ours: the other may fail before.
+def _closed(app: "App") -> "list[BaseException]":
+    failures: list[BaseException] = []
+    try:
+        app.close()
+    except BaseException as exc:
+        if exc is not app._life.body:
+            failures += flattened(exc)
+    return failures + _shut(app)
 
 
 def passing(app: "App", exc: BaseException) -> None:
@@ -251,7 +274,8 @@ def _close_at_exit(app: "App") -> None:
     reason = _root.exit_reason()
     if not app.exit_code and reason is not None:
         app.exit_code = reason.code or 0
-    failures = _shut(app, at_exit=True)
+    app._life.exiting = True
+    failures = _closed(app)
     if app._meta.exit_on_close and app.exit_code:
         from lastly import _finish
 
@@ -260,15 +284,16 @@ def _close_at_exit(app: "App") -> None:
         raise grouped(f"close of app {app.label!r}", failures)
 
 
-# At exit the signals stay caught: one that comes now is noted, and the process ends by it when all is done.
-def _shut(app: "App", *, at_exit: bool = False) -> "list[BaseException]":
+def _shut(app: "App") -> "list[BaseException]":
     life = app._life
-    if life.state in (CLOSING, CLOSED):
+    if not life.closer.acquire(blocking=False):
         return []
     life.state = CLOSING
     failures: list[BaseException] = []
+    reason = _root.reason
     try:
         if life.pid == os.getpid():
+            _root.reason = reason or _reason(app)
             parts.complete(app)
             failures += signals.last_call(app)
             failures += app.hook.try_all("pre_close", app)
@@ -276,30 +301,42 @@ def _shut(app: "App", *, at_exit: bool = False) -> "list[BaseException]":
             failures += app.hook.try_all("post_close", app)
             failures += signals.last_call(app)
     finally:
-        failures += _give_back(app, at_exit=at_exit)
+        _root.reason = reason
+        failures += _give_back(app)
     return failures
 
 
 signals.leave_alone(_shut)
 
 
+# What lastly.exit_reason() answers to a hook that asks.
+def _reason(app: "App") -> "ExitReason | None":
+    exc = app._life.body or signals.unanswered(app)
+    if exc is not None:
+        return ExitReason.of(exc)
+    return ExitReason(code=app.exit_code) if app._meta.exit_on_close else None
+
+
 def _close_scope(life: Life) -> "list[BaseException]":
-    if life.scope is not None:
-        try:
-            life.scope.close()
-        except BaseException as exc:
-            return flattened(exc)
-    return []
+    if life.scope is None:
+        return []
+    failures = []
+    for cleanup, exc in life.scope._run_all(life.body):
+        if cleanup is not None:
+            exc.add_note(f"in cleanup {cleanup.name} of scope {life.scope.name!r}")
+        failures.append(exc)
+    return failures
 
 
-def _give_back(app: "App", *, at_exit: bool) -> "list[BaseException]":
+# At exit the signals stay caught: one that comes now is noted, and the process ends by it when all is done.
+def _give_back(app: "App") -> "list[BaseException]":
     life = app._life
     failures: list[BaseException] = []
     for give_back in (
         getattr(app.log, "close", None),
         getattr(life.at_exit, "detach", None),
         partial(quiet.restore, app),
-        None if at_exit else partial(signals.release, app),
+        None if life.exiting else partial(signals.release, app),
     ):
         try:
             if give_back is not None:

@@ -42,6 +42,8 @@ class Watch:
 # The open apps that catch signals, the innermost last, and what was installed before the first of them.
 _open: "list[App]" = []
 _before: "tuple[list[int], str, float | None]" = ([], "signal", None)
+# Whether signals were not given back, because one of them was on its way when the last app closed.
+_kept = False
 
 
 def catch(app: "App") -> None:
@@ -57,7 +59,7 @@ def catch(app: "App") -> None:
         _catch_with(app, watch, handler, wanted)
         return
     global _before
-    if not _open:
+    if not _open and not _kept:
         _before = (list(_signals.state.previous), _finish.status, _signals.state.grace)
     watch.signals = wanted
     if app not in _open:
@@ -118,6 +120,10 @@ def release(app: "App") -> None:
 
 
 def _give_back() -> None:
+    global _kept
+    _kept = bool(_signals.state.signum)
+    if _kept:  # swallowed further up, it has to come again
+        return
     try:
         if _open or _before[0]:
             _install()
@@ -194,9 +200,9 @@ def answer(app: "App") -> None:
 
 def _forked() -> None:
     """Forget the apps of the parent, which alone closes them."""
-    global _before
+    global _before, _kept
     _open.clear()
-    _before = ([], "signal", None)
+    _before, _kept = ([], "signal", None), False
     _signals.raising = None
 
 
