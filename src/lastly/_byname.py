@@ -19,24 +19,40 @@ if TYPE_CHECKING:
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_DEREF", "LOAD_ATTR", "LOAD_CLASSDEREF")
 _STEPS = 5000
 
+# Who caught it: a clause with one of the names; another clause; perhaps a context manager; nobody there.
+NAMED, CAUGHT, MANAGER, NOBODY = "named", "caught", "manager", "nobody"
+
 
 def caught_by_name(error: BaseException, names: "tuple[str, ...]") -> bool:
     """Whether the clause that caught it names one of `names`, or, for a Ctrl-C, a context manager did.
 
     In doubt False: then the signal comes again.
     """
+    verdict = _verdict(error, names)
+    return verdict == NAMED or (verdict == MANAGER and isinstance(error, KeyboardInterrupt))
+
+
+def in_flight(error: BaseException) -> bool:
+    """Whether nobody had caught it when it was last seen: a ``finally`` or an ``__exit__`` was running.
+
+    In doubt False: then it counts as dealt with.
+    """
+    return _verdict(error, ()) in (NOBODY, MANAGER)
+
+
+def _verdict(error: BaseException, names: "tuple[str, ...]") -> str:
     trace = error.__traceback__
     if trace is None:
-        return False
+        return CAUGHT
     try:
         return _search(trace.tb_frame, trace.tb_lasti, error, names)
     except Exception:
-        return False
+        return CAUGHT
 
 
 def _search(  # noqa: C901  # an interpreter of a few instructions: one branch for each
     frame: "FrameType", offset: int, error: BaseException, names: "tuple[str, ...]"
-) -> bool:
+) -> str:
     code = dis.Bytecode(frame.f_code)
     table: Any = code.exception_entries  # type: ignore[attr-defined]  # typeshed does not know it
     steps = [step for step in code if step.opname != "CACHE"]
@@ -47,7 +63,7 @@ def _search(  # noqa: C901  # an interpreter of a few instructions: one branch f
     fresh = True
     for _ in range(_STEPS):
         if at is None:
-            return manager and isinstance(error, KeyboardInterrupt)
+            return MANAGER if manager else NOBODY
         step = steps[at]
         following = at + 1
         if step.opname == "PUSH_EXC_INFO":
@@ -55,16 +71,16 @@ def _search(  # noqa: C901  # an interpreter of a few instructions: one branch f
             at = following
             continue
         if step.opname == "POP_TOP" and fresh:  # a bare except
-            return False
+            return CAUGHT
         if step.opname == "WITH_EXCEPT_START":
             manager = True
         elif step.opname in _LOADS:
             loaded.append(str(step.argval))
         elif step.opname == "CHECK_EXC_MATCH":
             if any(name in names for name in loaded):
-                return True
+                return NAMED
             if _matches(frame, loaded, error):
-                return False
+                return CAUGHT
             loaded = []
         elif step.opname.startswith("POP_JUMP") and "IF_FALSE" in step.opname:
             following = index[step.argval]
@@ -72,9 +88,11 @@ def _search(  # noqa: C901  # an interpreter of a few instructions: one branch f
             loaded = []
             at = _handler(table, index, step.offset)
             continue
+        elif step.opname == "CHECK_EG_MATCH":
+            return CAUGHT
         fresh = False
         at = following
-    return False
+    return CAUGHT
 
 
 def _handler(table: "Any", index: "dict[int, int]", offset: int) -> "int | None":

@@ -78,10 +78,20 @@ def judge(caught: CaughtSignal) -> None:
     try:
         sys._getframe(2)  # noqa: SLF001  # none: it has left the program
     except ValueError:
+        if caught.__context__ is not None:
+            _report(caught.__context__)
         return
     from lastly import _byname
 
     _named = _byname.caught_by_name(caught, _NAMES)
+
+
+def _report(error: BaseException) -> None:
+    """Print the program's own error, which a signal overtook in a ``finally``: SystemExit would hide it."""
+    from lastly import _byname
+
+    if isinstance(error, Exception) and _byname.in_flight(error):
+        sys.excepthook(type(error), error, error.__traceback__)
 
 
 class Watch(ref):  # type: ignore[type-arg]  # ref is generic for mypy alone

@@ -279,6 +279,18 @@ def test_the_programs_own_error_reaches_stderr(programs: Programs) -> None:
     assert "ZeroDivisionError" in result.err
 
 
+@pytest.mark.parametrize(("block", "printed"), [("finally", True), ("except ValueError", False)])
+def test_an_error_that_a_signal_overtakes_is_printed(
+    programs: Programs, python: str, block: str, printed: bool
+) -> None:
+    """In a finally it was on its way to stderr; in an except it had been dealt with."""
+    result = programs.run(
+        START + f"lastly.install()\ntry:\n    int('x')\n{block}:\n    hit()\n    time.sleep(60)", python=python
+    )
+    assert result.status == -TERM
+    assert ("invalid literal" in result.err) == printed, result.err
+
+
 def test_buffers_and_archives_are_whole(programs: Programs) -> None:
     """What finalization would have written out is written out: text, bytes, gzip, zip, C's stdio."""
     program = programs.start(

@@ -195,21 +195,22 @@ def program(situation: str) -> str:
     return start + textwrap.dedent(HITS[situation])
 
 
-def both(programs: Programs, situation: str, number: int) -> tuple[Program, Program]:
+def both(programs: Programs, situation: str, number: int, python: str) -> tuple[Program, Program]:
     """Start it as plain Python and with lastly."""
     import subprocess
 
     plain, ours = (
-        programs.start(program(situation), str(number), how, stdin=subprocess.PIPE) for how in ("plain", "with")
+        programs.start(program(situation), str(number), how, stdin=subprocess.PIPE, python=python)
+        for how in ("plain", "with")
     )
     return plain, ours
 
 
 @pytest.mark.parametrize("situation", [*HITS, *WAITS])
-def test_status_output_and_files_as_without_lastly(programs: Programs, situation: str) -> None:
+def test_status_output_and_files_as_without_lastly(programs: Programs, situation: str, python: str) -> None:
     """I8: the same status, the same beginning of the output; exit functions run, files are whole."""
     for some in (SIGNALS[:4], SIGNALS[4:]):
-        running = {number: both(programs, situation, number) for number in some}
+        running = {number: both(programs, situation, number, python) for number in some}
         for number, pair in running.items():
             if situation in WAITS:
                 for one in pair:
