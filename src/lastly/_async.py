@@ -168,12 +168,22 @@ class AsyncScope(Scope):
         """Run in a task of its own, as far as may be: making one costs more than most cleanups do."""
         inside = backend()
         inside.inside = True
+        many = len(self._stack) > _closing.TIMED
         while self._stack:
             cleanup, limit = self._stack.popitem()
             if cleanup._here:
                 self._stack[cleanup] = limit
                 return
-            await self._astep(inside, cleanup, HERE if limit is None else limit, limit, failures)
+            if not many or limit is not None or cleanup.nested is not None:
+                await self._astep(inside, cleanup, HERE if limit is None else limit, limit, failures)
+                continue
+            self._current = cleanup
+            self._untimed += 1
+            try:
+                if (result := cleanup()) is not None and hasattr(result, "__await__"):
+                    await result
+            except BaseException as error:
+                failures.append((cleanup, without_us(error)))
 
     async def _astep(
         self,
