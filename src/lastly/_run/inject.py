@@ -121,9 +121,12 @@ def _take_signals() -> None:
     arrives before them: `Process.start(); Process.terminate()` would wait for ever. So these signals are
     held back over the fork.
     """
-    from lastly import _finish, _signals
+    from lastly import _early, _finish, _signals
 
+    # An unmodified program has no cleanups with a limit: nothing to load `threading` for.
+    threads, _early.NO_LATE_THREADS = _early.NO_LATE_THREADS, False
     _signals.install(SIGNALS)
+    _early.NO_LATE_THREADS = threads
     _finish.unobserve_exit()  # sys.exit stays the program's; what it is given is not needed here
     numbers = {getattr(_signal, f"SIG{name}") for name in SIGNALS}
     masks: dict[int, set[int]] = {}
