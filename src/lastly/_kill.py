@@ -21,11 +21,16 @@ the first scan. `lastly run --supervise` keeps these too.
 
 import os
 import select
-import signal
 import time
 
 from lastly.errors import NotOurs
 from lastly.owner import Identity, boot_id, pid_namespace, start_time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # without the enums of `signal`, in which every answer is wrapped
 
 _TRACKERS = (b"multiprocessing.resource_tracker import main", b"loky.backend.resource_tracker import main")
 _GIVE_UP = 10.0  # seconds for SIGKILL to take effect: longer means a process stuck in the kernel

@@ -5,9 +5,9 @@ lives for weeks. Nothing of its starter's is kept: no terminal, no working direc
 group.
 """
 
+import gc
 import os
 import resource
-import signal
 import sys
 
 from lastly import _remove
@@ -16,6 +16,10 @@ from lastly.reaper.log import Log
 from lastly.reaper.loop import Reaper
 
 TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # without the enums of `signal`, in which every answer is wrapped
 
 
 def main(argv: list[str]) -> None:
@@ -62,6 +66,9 @@ def serve(state: str, runtime: str, idle: float, *, foreground: bool = False) ->
     reaper = Reaper(runtime, idle, log, elected)
     reaper.peers.listen(runtime)
     os.close(lock)
+    gc.collect()
+    gc.freeze()  # the workers share these pages as long as nobody writes to them
+    child.give_back_memory()
     log("start", version=protocol.VERSION, idle=idle)
     try:
         reaper.run()

@@ -155,6 +155,8 @@ def start() -> None:
 
 def _reach(line: _Line, journal: str, now: float) -> None:
     made = _connect()
+    if made is not None and not _introduced(made, journal):
+        made = None
     if made is None:
         line.ask_at = now + _ASK
         if now >= line.start_at:
@@ -162,14 +164,22 @@ def _reach(line: _Line, journal: str, now: float) -> None:
             line.patience = min(line.patience * 2, 60.0)
             start()
         return
-    try:
-        made.send(protocol.encode("own", journal="/".join(journal.split("/")[-2:])))
-    except BaseException:
-        made.close()
-        raise
     line.socket, line.journal, line.patience = made, journal, _AGAIN
     if line.deadline is not None:
         _send_deadline(line)
+
+
+def _introduced(made: "_socket.socket", journal: str) -> bool:
+    """Say whose we are; False when the reaper died just now, between connect and send."""
+    try:
+        made.send(protocol.encode("own", journal="/".join(journal.split("/")[-2:])))
+    except (BrokenPipeError, ConnectionResetError):
+        made.close()
+        return False
+    except BaseException:
+        made.close()
+        raise
+    return True
 
 
 def _connect() -> "_socket.socket | None":

@@ -2,8 +2,9 @@
 
 import fcntl
 import os
-import signal
 import struct
+
+from lastly.errors import signal_name
 
 # ioctl PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info of 64 bytes); mask first, exit code last
 _GET_INFO = 0xC040FF0B
@@ -32,7 +33,4 @@ def describe(code: int | None) -> str:
         return ""
     if code >= 0:
         return f"exited with status {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
+    return f"killed by {signal_name(-code)}"

@@ -5,7 +5,7 @@ else is the owner's code, which this process never imports: it runs in a child, 
 :mod:`lastly.reaper.child`.
 """
 
-import _signal  # type: ignore[import-not-found]  # no stub; `signal` makes an enum of every answer
+import _signal  # type: ignore[import-not-found]  # no stub; `signal` wraps every answer in an enum
 import os
 import sys
 

@@ -9,7 +9,6 @@ import json
 import os
 import sqlite3
 import time
-from contextlib import closing
 
 from lastly.journal import home
 from lastly.journal.file import Journal
@@ -101,7 +100,8 @@ def _write(ready: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
     if not worth:
         return
     now = time.time()
-    with closing(_writer()) as base:
+    base = _writer()
+    try:
         base.execute("BEGIN IMMEDIATE")
         try:
             for _, seen, about in worth:
@@ -112,6 +112,8 @@ def _write(ready: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
         except BaseException:
             base.execute("ROLLBACK")
             raise
+    finally:
+        base.close()
 
 
 def _worth(item: "Item") -> bool:

@@ -15,6 +15,7 @@ from time import monotonic, time
 
 from lastly.journal import home
 from lastly.reaper import death, election, jobs, owners
+from lastly.reaper.deadlines import Deadlines
 from lastly.reaper.log import Log
 from lastly.reaper.owners import Owner
 from lastly.reaper.peers import Peers
@@ -55,6 +56,7 @@ class Reaper:
         self.quit = False
         self.served = self.began = monotonic()
         self.peers = Peers(self)
+        self.deadlines = Deadlines(self)
         self.pool = Pool(
             jobs.work, watch=self._watch_worker, unwatch=self._unwatch_worker, answer=self._answer,
             keep=lambda: {self.log.fd},
@@ -227,7 +229,7 @@ class Reaper:
         if owner.pidfd is not None:
             os.close(owner.pidfd)
             owner.pidfd = None
-        self._drop_deadline(owner)
+        self.deadlines.drop(owner)
 
     def _unwatch_owner(self, owner: Owner) -> None:
         if owner.pidfd is not None and self.deaths.pop(owner.pidfd, None) is not None:
@@ -237,7 +239,7 @@ class Reaper:
 
     def _died(self, owner: Owner) -> None:
         self._unwatch_owner(owner)
-        self._drop_deadline(owner)
+        self.deadlines.drop(owner)
         if not os.path.lexists(owner.path):  # it ended well, and owed nothing
             self._forget(owner)
             return
@@ -336,42 +338,6 @@ class Reaper:
                 self._later(owner, owner.pause)
         if self.finished:
             self.at(0.0, self._archive)
-
-    # ---- deadlines
-
-    def keep_deadline(self, owner: Owner, fd: int, signals: frozenset[int], grace: float) -> None:
-        """Kill the owner ``grace`` seconds after one of ``signals`` came out of ``fd``, unless it is calm."""
-        self._drop_deadline(owner)
-        os.set_blocking(fd, False)
-        owner.wakeup, owner.signals, owner.grace = fd, signals, grace
-        self.watch(fd, lambda: self._signalled(owner))
-
-    def _signalled(self, owner: Owner) -> None:
-        if owner.wakeup is None:
-            return
-        try:
-            raw = os.read(owner.wakeup, 512)
-        except BlockingIOError:
-            return
-        except OSError:
-            raw = b""
-        if not raw:
-            self._drop_deadline(owner)
-            return
-        if owner.due is None and owner.signals.intersection(raw):
-            due = owner.due = object()
-            self.at(owner.grace, lambda: self._overdue(owner, due))
-
-    def _overdue(self, owner: Owner, due: object) -> None:
-        if owner.due is due and owner.kill():
-            self.log("killed", journal=owner.name, grace=owner.grace)
-
-    def _drop_deadline(self, owner: Owner) -> None:
-        owner.due = None
-        if owner.wakeup is not None:
-            self.unwatch(owner.wakeup)
-            os.close(owner.wakeup)
-            owner.wakeup = None
 
     # ---- the end
 

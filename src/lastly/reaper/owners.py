@@ -1,10 +1,15 @@
 """The owners that the reaper knows of, and the first look at one."""
 
 import os
-import signal
 
 from lastly.journal.record import decode
 from lastly.owner import Identity, boot_id, open_pidfd, pid_namespace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # without the enums of `signal`, in which every answer is wrapped
 
 WATCHED = "watched"  # it lives
 QUEUED = "queued"  # it is dead; a worker has it or will have it

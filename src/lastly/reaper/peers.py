@@ -7,8 +7,8 @@ first thing that is not understood ends the connection. Connections are taken an
 deaths first, so that a flood delays nothing by more than one portion.
 """
 
+import _socket  # `socket` adds enums and selectors: half a megabyte that nothing here needs
 import os
-import socket
 import struct
 from array import array
 from time import monotonic
@@ -32,7 +32,7 @@ class Peer:
 
     __slots__ = ("owner", "pid", "since", "socket")
 
-    def __init__(self, sock: socket.socket, pid: int) -> None:
+    def __init__(self, sock: _socket.socket, pid: int) -> None:
         self.socket = sock
         self.pid = pid  # 0 when it lives in a pid namespace that we cannot see into
         self.since = monotonic()
@@ -44,13 +44,13 @@ class Peers:
 
     def __init__(self, reaper: "Reaper") -> None:
         self.reaper = reaper
-        self.listener: socket.socket | None = None
+        self.listener: _socket.socket | None = None
         self.silent: dict[int, Peer] = {}
         self.deaf_until = 0.0
 
     def listen(self, folder: str) -> None:
         """Bind the socket: from here on owners reach us."""
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK)
         with protocol.Address(folder) as path:
             try:
                 os.unlink(path)
@@ -76,7 +76,7 @@ class Peers:
                 os.unlink(path)
             except FileNotFoundError:
                 pass
-        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.shutdown(_socket.SHUT_RDWR)
         while self._accept_one():
             pass
         self.reaper.unwatch(self.listener.fileno())
@@ -92,7 +92,7 @@ class Peers:
     def _accept_one(self) -> bool:
         assert self.listener is not None
         try:
-            sock, _ = self.listener.accept()
+            fd, _ = self.listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - accept() of the module `socket`
         except (BlockingIOError, ConnectionAbortedError):
             return False
         except OSError as error:
@@ -102,8 +102,9 @@ class Peers:
             self.reaper.pause(self.listener.fileno(), self.accept)
             self.reaper.log("error", why=f"accept: {error}")
             return False
+        sock = _socket.socket(fileno=fd)
         sock.setblocking(False)
-        pid, uid, _ = _CRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CRED.size))
+        pid, uid, _ = _CRED.unpack(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CRED.size))
         if uid != os.geteuid():
             self.reaper.log("refused", why="another user", uid=uid)
             sock.close()
@@ -121,7 +122,7 @@ class Peers:
         for _ in range(PORTION):
             try:
                 raw, ancillary, flags, _ = peer.socket.recvmsg(
-                    protocol.LIMIT, socket.CMSG_SPACE(16), socket.MSG_CMSG_CLOEXEC
+                    protocol.LIMIT, _socket.CMSG_SPACE(16), _socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return
@@ -130,7 +131,7 @@ class Peers:
                 return
             fds = _descriptors(ancillary)
             try:
-                if not raw or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                if not raw or flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
                     self.drop(peer)
                     return
                 message = protocol.decode(raw)
@@ -210,21 +211,21 @@ class Peers:
             raise ValueError("not a list of signals")
         if not isinstance(grace, (int, float)) or not 0 <= grace < 1e9:
             raise ValueError("not a grace")
-        self.reaper.keep_deadline(peer.owner, os.dup(fds[0]), frozenset(signals), float(grace))
+        self.reaper.deadlines.keep(peer.owner, os.dup(fds[0]), frozenset(signals), float(grace))
         return {"ok": "deadline"}
 
 
 def _descriptors(ancillary: "list[tuple[int, int, bytes]]") -> list[int]:
     found = array("i")
     for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
             found.frombytes(data[: len(data) - len(data) % found.itemsize])
     return list(found)
 
 
-def _peer_pidfd(sock: socket.socket) -> int | None:
+def _peer_pidfd(sock: _socket.socket) -> int | None:
     """Ask for the process that connected, whatever its pid means by now; None before Linux 6.5."""
     try:
-        return sock.getsockopt(socket.SOL_SOCKET, protocol.SO_PEERPIDFD)
+        return sock.getsockopt(_socket.SOL_SOCKET, protocol.SO_PEERPIDFD)
     except OSError:
         return None

@@ -7,14 +7,17 @@ behind it. A job that says nothing for longer than it announced is killed with i
 back the worker's locks, and the journal tells the next one what had been begun.
 """
 
+import _socket  # `socket` adds enums and selectors: half a megabyte that nothing here needs
 import json
 import os
-import signal
-import socket
 from collections import deque
 from time import monotonic
 
 TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # without the enums of `signal`, in which every answer is wrapped
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -34,7 +37,7 @@ class Worker:
 
     __slots__ = ("idle_since", "job", "limit", "pid", "since", "socket")
 
-    def __init__(self, pid: int, sock: socket.socket) -> None:
+    def __init__(self, pid: int, sock: _socket.socket) -> None:
         self.pid = pid
         self.socket = sock
         self.job: Job | None = None
@@ -98,7 +101,7 @@ class Pool:
     def heard(self, worker: Worker) -> None:
         """Read what a worker says; an ended job is answered for."""
         try:
-            raw = worker.socket.recv(MESSAGE, socket.MSG_DONTWAIT)
+            raw = worker.socket.recv(MESSAGE, _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -171,7 +174,7 @@ class Pool:
         bury()
 
     def _fork(self) -> Worker | None:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             pid = os.fork()
         except OSError:
@@ -201,7 +204,7 @@ def bury() -> None:
 
 
 def _worker(
-    its: socket.socket, work: "Callable[[Job, Callable[[float], None]], Job]", keep: "set[int]"
+    its: _socket.socket, work: "Callable[[Job, Callable[[float], None]], Job]", keep: "set[int]"
 ) -> None:
     """The life of a worker. Never returns."""
     status = 1
@@ -224,5 +227,5 @@ def _worker(
         os._exit(status)
 
 
-def _say(its: socket.socket, what: "Job") -> None:
+def _say(its: _socket.socket, what: "Job") -> None:
     its.send(json.dumps(what).encode("ascii"))

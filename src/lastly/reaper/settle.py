@@ -15,7 +15,6 @@ What is owed runs by phase, then newest first, each whatever became of the ones 
 """
 
 import os
-import random
 import time
 
 from lastly.errors import NotOurs
@@ -158,9 +157,11 @@ class _Settling:
             return self._note(item, "void", self.journal.void, "the boot it belonged to is over")
         if item.state == "running" and item.events[-1].get("by") != "owner":
             # Whoever ran it died over it: that was an attempt, and it may be the cleanup that kills.
-            return self._failed(
+            again = self._failed(
                 item, f"attempt {item.attempts} ended with the death of who ran it", item.attempts
             )
+            if not force or again is None:  # waits for its turn, or was given up
+                return again
         if item.next is not None and item.next > time.time() and not force:
             return item.next
         return self._attempt(item)
@@ -193,7 +194,7 @@ class _Settling:
             return self._abandon(
                 item, f"gave up after attempt {number}: {error}", attempt=number, output=output
             )
-        delay = min(item.backoff * 2.0 ** min(failures - 1, 30), LONGEST) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+        delay = min(item.backoff * 2.0 ** min(failures - 1, 30), LONGEST) * _jitter()
         again = round(time.time() + delay, 3)
         more = {"output": output[-2000:]} if output else {}
         self._write(self.journal.fail, item.id, error, attempt=number, next=again, by=self.by, **more)
@@ -231,6 +232,11 @@ class _Settling:
             "seconds": seconds,
         }
         self.outcome.ran.append(said)
+
+
+def _jitter() -> float:
+    """Between 0.75 and 1.25: what failed together is not tried again together."""
+    return 0.75 + os.urandom(1)[0] / 510
 
 
 def _booted_at() -> float:
