@@ -173,7 +173,7 @@ def complain(cleanup: "Cleanup | None", error: BaseException) -> None:
 
 def connect(signals: "Any") -> None:
     """Let `_signals` know what a closing scope looks like, and learn from it of signals and deadlines."""
-    signals.closing.add(Scope._run_all.__code__)
+    signals.closing.update({Scope._run_all.__code__, before_join.__code__})
     signals.describe = describe
     signals.announce = announce
     _closing.released = signals.raise_due

@@ -108,3 +108,19 @@ def test_apscheduler(programs):
     """
     result = programs.run(code)
     assert (result.status, result.err) == (0, "")
+
+
+def test_a_signal_does_not_cut_an_early_cleanup(programs, python):
+    code = """
+    import lastly, os, signal
+    lastly.install()
+    lastly.defer(print, "deferred", flush=True)
+    def early():
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("whole", flush=True)
+    lastly.defer_early(print, "older", flush=True)
+    lastly.defer_early(early)
+    """
+    result = programs.run(code, python=python)
+    assert result.lines == ["whole", "older", "deferred"]
+    assert result.status == -15
