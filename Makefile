@@ -7,8 +7,11 @@ DEV    := $(VENV)/.installed-dev
 # For `make test-all`: those of these that are on PATH and start; or name them: make test-all PYTHONS="python3.12 /opt/py/bin/python3"
 PYTHONS ?= python3.11 python3.12 python3.13
 PYTEST_ARGS ?=
+# For `make chaos`: how many kills; and the seed of a run to be repeated.
+N    ?= 1000
+SEED ?=
 
-.PHONY: demo test check bench test-all docs matrix transparency clean help
+.PHONY: demo test check bench test-all docs matrix chaos soak transparency clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +23,7 @@ help:
 	@echo 'make docs      the reference pages, from the docstrings'
 	@echo 'make matrix    the kill matrix: what 44 ways to end leave behind, into docs/'
 	@echo 'make transparency  CPython'\''s own tests under lastly run and without it, compared (some 20 minutes)'
+	@echo 'make chaos     1,000 random kills of programs, reaper and workers (N=… SEED=…); make soak: 10,000'
 	@echo 'make clean     remove the environments that these commands have made'
 
 $(DEMO): pyproject.toml scripts/venv
@@ -69,6 +73,12 @@ matrix: $(DEV)
 
 transparency: $(DEV)
 	@$(PY) scripts/transparency.py
+
+chaos: $(DEV)
+	@$(PY) tests/process/chaos.py $(N) $(SEED)
+
+soak: $(DEV)
+	@$(PY) tests/process/chaos.py 10000 $(SEED)
 
 clean:
 	rm -rf $(VENV) .venvs
