@@ -40,6 +40,9 @@ class _Line:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.socket: _socket.socket | None = None
+        self.inode = (
+            -1
+        )  # of the socket: a program that closes all descriptors gives its number to another file
         self.journal = ""
         self.ask_at = 0.0
         self.start_at = 0.0
@@ -65,6 +68,7 @@ def ensure(journal: str) -> None:
         line = _line = _Line()  # a forked child has its own journal, and leaves its parent's connection alone
     if line.off:
         return
+    _own(line)
     if line.socket is not None and line.journal == journal:
         try:
             while line.socket.recv(protocol.LIMIT):
@@ -112,7 +116,7 @@ def deadline(wakeup_fd: int, signals: tuple[int, ...], grace: float) -> bool:
 def calm() -> None:
     """Tell the reaper that the signal was answered and this process lives on."""
     line = _line
-    if line is not None and line.pid == os.getpid() and line.socket is not None:
+    if line is not None and line.pid == os.getpid() and _own(line):
         try:
             line.socket.send(protocol.encode("calm"))
         except OSError:
@@ -165,8 +169,24 @@ def _reach(line: _Line, journal: str, now: float) -> None:
             start()
         return
     line.socket, line.journal, line.patience = made, journal, _AGAIN
+    line.inode = os.fstat(made.fileno()).st_ino
     if line.deadline is not None:
         _send_deadline(line)
+
+
+def _own(line: _Line) -> bool:
+    """Whether there is a connection, and its descriptor still is ours; forgets it when it is another file's."""
+    if line.socket is None:
+        return False
+    try:
+        if os.fstat(line.socket.fileno()).st_ino == line.inode:
+            return True
+    except OSError:
+        pass
+    line.socket.detach()
+    line.socket = None
+    line.ask_at = 0.0
+    return False
 
 
 def _introduced(made: "_socket.socket", journal: str) -> bool:
@@ -200,7 +220,7 @@ def _connect() -> "_socket.socket | None":
 
 
 def _send_deadline(line: _Line) -> bool:
-    if line.socket is None or line.deadline is None:
+    if not _own(line) or line.socket is None or line.deadline is None:
         return False
     fd, signals, grace = line.deadline
     message = protocol.encode("deadline", signals=list(signals), grace=grace)

@@ -35,6 +35,14 @@ class Deadlines:
             os.close(owner.wakeup)
             owner.wakeup = None
 
+    def answered(self, owner: "Owner") -> None:
+        """The signal was answered, and the owner lives on.
+
+        The byte was written before the program said so, but we may hear of both in either order.
+        """
+        self._signalled(owner)
+        owner.due = None
+
     def _signalled(self, owner: "Owner") -> None:
         if owner.wakeup is None:
             return

@@ -17,6 +17,7 @@ Whoever came too late for that has been refused, and is in the case above.
 
 import fcntl
 import os
+import stat
 import time
 
 from lastly.reaper import protocol
@@ -68,3 +69,14 @@ def _take(path: str, wait: float) -> int | None:
         except FileNotFoundError:
             pass
         os.close(fd)  # the file was replaced between open and lock: ours is nobody's any more
+
+
+def _open(path: str) -> int:
+    """Open the lock's file, made when it is missing. Anything else that stands there is put aside."""
+    try:
+        return os.open(path, _FLAGS | os.O_NONBLOCK, 0o600)
+    except OSError:
+        if stat.S_ISREG(os.stat(path, follow_symlinks=False).st_mode):
+            raise
+    os.rename(path, f"{path}.{os.getpid()}.aside")
+    return os.open(path, _FLAGS, 0o600)

@@ -40,10 +40,6 @@ class Owner:
         self.grace = 0.0
         self.due: object = None
 
-    def answered(self) -> None:
-        """The signal was answered, and the owner lives on."""
-        self.due = None
-
     def kill(self) -> bool:
         """SIGKILL, to exactly this process."""
         if self.pidfd is None or self.state != WATCHED:

@@ -180,7 +180,7 @@ class Peers:
             return self._deadline(peer, message, fds)
         if op == "calm":
             if peer.owner is not None:
-                peer.owner.answered()
+                self.reaper.deadlines.answered(peer.owner)
             return None
         if op == "sweep":
             self.reaper.scan(force=message.get("force") is True)
