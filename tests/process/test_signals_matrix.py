@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import signal
 import textwrap
+from pathlib import Path
 
 import pytest
-from harness import Program, Programs
+from harness import Program, Programs, wait_until
 
 SIGNALS = [
     signal.SIGHUP,
@@ -206,6 +207,12 @@ def both(programs: Programs, situation: str, number: int, python: str) -> tuple[
     return plain, ours
 
 
+def asleep(program: Program) -> None:
+    """Wait until its main thread waits; what comes in the instant before is seen by Python only afterwards."""
+    stat = Path(f"/proc/{program.pid}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S", what="it sleeps")
+
+
 @pytest.mark.parametrize("situation", [*HITS, *WAITS])
 def test_status_output_and_files_as_without_lastly(programs: Programs, situation: str, python: str) -> None:
     """I8: the same status, the same beginning of the output; exit functions run, files are whole."""
@@ -215,6 +222,7 @@ def test_status_output_and_files_as_without_lastly(programs: Programs, situation
             if situation in WAITS:
                 for one in pair:
                     one.line("ready")
+                    asleep(one)
                     one.send(number)
         for number, (plain, ours) in running.items():
             expected, got = plain.wait(), ours.wait()
