@@ -44,6 +44,24 @@ def close(fd: int) -> None:
     os.close(fd)
 
 
+def key(fd: int) -> tuple[int, int] | None:
+    """Which file a descriptor stands for; None for none."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
+
+
+def open_same(path: str, wanted: tuple[int, int] | None) -> int:
+    """Open a journal again. Raises FileNotFoundError when another file is at its path."""
+    fd = os.open(path, OPEN)
+    if key(fd) != wanted:
+        os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return fd
+
+
 def is_at(fd: int, path: str) -> bool:
     """Whether the open file is the one at `path`."""
     try:

@@ -38,6 +38,7 @@ class Journal:
     def __init__(self, path: str, fd: int, header: "dict[str, Any]", next_n: int) -> None:
         self.path = path
         self.fd = fd
+        self._key = disk.key(fd)
         self.pid = os.getpid()
         self.header = header
         self.token: str = str(header.get("token", ""))
@@ -146,7 +147,10 @@ class Journal:
                 return
             if unlink and self.pid == os.getpid():
                 disk.remove(self.path)
-            disk.close(fd)
+            if disk.key(fd) == self._key:
+                disk.close(fd)
+            else:
+                locks.drop(fd)  # somebody has closed it for us; the number may be another file's by now
 
     # ---- the owner's records
 
@@ -178,6 +182,7 @@ class Journal:
             TypeError: it is not JSON, or too large.
         """
         with self._lock:
+            self._find()
             if self._own and not os.fstat(self.fd).st_nlink:
                 self._rewrite()  # somebody emptied the home: what we write must be where it is looked for
             number = next(self._ids)
@@ -256,6 +261,7 @@ class Journal:
                 raise NotRecorded(
                     f"{self.path!r} is the journal of process {self.pid}, not of its forked child"
                 )
+            self._find()
             n = self._n
             try:
                 line = encode({"kind": kind, "n": n, "t": round(time(), 3), **record})
@@ -284,6 +290,22 @@ class Journal:
             # A signal's exception just before this line gives the number to the next record too: no harm, a
             # gap would be.
             self._n = n + 1
+
+    def _find(self) -> None:
+        """See that the descriptor still is this file's.
+
+        A program that becomes a daemon closes all descriptors, and the next file it opens gets our number: a
+        record must not go there. The lock has gone with the descriptor; the identity kept us alive meanwhile.
+        """
+        if disk.key(self.fd) == self._key or self.pid != os.getpid() or self.fd < 0:
+            return
+        locks.drop(self.fd)
+        try:
+            fd = disk.open_same(self.path, self._key)
+        except OSError as error:
+            raise home.unusable(self.path, error) from error
+        locks.take(fd)
+        self.fd = fd
 
     def _forget(self, kind: str, number: int, before: bytes | None) -> None:
         if kind == "context":
@@ -355,6 +377,7 @@ class Journal:
             # variable.
             if disk.is_at(fd, self.path):
                 old, self.fd, self._mirror = self.fd, fd, -1
+                self._key = disk.key(fd)
                 self._synced = self._torn = False
                 self._size = os.fstat(fd).st_size
                 disk.close(old)

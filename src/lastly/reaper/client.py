@@ -11,6 +11,10 @@ process group, which somebody may kill as a whole. ``os.fork()`` twice would run
 copy its page tables, and warn when it has threads. So a shell is spawned (no copy: vfork) in a new session;
 it starts the reaper in the background and ends after a millisecond, for which we wait. What is left of the
 trap: another thread that sits in ``os.wait()`` in just that millisecond may be told of the shell's end.
+
+The starter does not have to find its reaper later: it makes the connection itself, a pair of sockets, says
+what it has to say, and the reaper inherits the other end. A reaper that loses the election closes it, and
+that is noticed.
 """
 
 import _socket
@@ -40,9 +44,8 @@ class _Line:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.socket: _socket.socket | None = None
-        self.inode = (
-            -1
-        )  # of the socket: a program that closes all descriptors gives its number to another file
+        # Of the socket: a program that closes all descriptors gives its number to another file.
+        self.inode = -1
         self.journal = ""
         self.ask_at = 0.0
         self.start_at = 0.0
@@ -62,10 +65,7 @@ def ensure(journal: str) -> None:
     A second call notices when the reaper has gone and starts another. Never raises for what the reaper or the
     system does, never waits for the reaper; the first call of a process may take a millisecond.
     """
-    global _line
-    line = _line
-    if line is None or line.pid != os.getpid():
-        line = _line = _Line()  # a forked child has its own journal, and leaves its parent's connection alone
+    line = _ours()
     if line.off:
         return
     _own(line)
@@ -93,6 +93,13 @@ def ensure(journal: str) -> None:
         _warn(f"no reaper could be started ({error}); what this program owes stays in its journal")
 
 
+def _ours() -> _Line:
+    global _line
+    if _line is None or _line.pid != os.getpid():
+        _line = _Line()  # a forked child has its own journal, and leaves its parent's connection alone
+    return _line
+
+
 def deadline(wakeup_fd: int, signals: tuple[int, ...], grace: float) -> bool:
     """Ask the reaper to kill this process when a signal is not answered within its grace.
 
@@ -106,9 +113,7 @@ def deadline(wakeup_fd: int, signals: tuple[int, ...], grace: float) -> bool:
     Returns:
         False when no reaper is there yet to keep it: it is handed over with the next durable defer.
     """
-    line = _line
-    if line is None or line.pid != os.getpid() or line.off:
-        return False
+    line = _ours()
     line.deadline = (wakeup_fd, signals, grace)
     return _send_deadline(line)
 
@@ -116,7 +121,7 @@ def deadline(wakeup_fd: int, signals: tuple[int, ...], grace: float) -> bool:
 def calm() -> None:
     """Tell the reaper that the signal was answered and this process lives on."""
     line = _line
-    if line is not None and line.pid == os.getpid() and _own(line):
+    if line is not None and line.pid == os.getpid() and _own(line) and line.socket is not None:
         try:
             line.socket.send(protocol.encode("calm"))
         except OSError:
@@ -138,8 +143,11 @@ def ask(op: str, *, within: float = 5.0, **fields: "Any") -> "dict[str, Any] | N
         made.close()
 
 
-def start() -> None:
+def start(line: int | None = None) -> None:
     """Start a reaper; it exits at once when there is one.
+
+    Args:
+        line: the descriptor of a connected socket for it, as if somebody had come through its own.
 
     Raises:
         OSError: it could not be started.
@@ -150,9 +158,11 @@ def start() -> None:
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     idle = os.environ.get("LASTLY_REAPER_IDLE", str(protocol.IDLE))
     argv = [_interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT, root, state, runtime, idle]
+    if line is not None:
+        argv.append(str(protocol.LINE))
     starting = True
     try:
-        _spawn(["/bin/sh", "-c", 'cd /; exec "$@" &', "lastly", *argv])
+        _spawn(["/bin/sh", "-c", 'cd /; exec "$@" &', "lastly", *argv], line)
     finally:
         starting = False
 
@@ -166,16 +176,37 @@ def _reach(line: _Line, journal: str, now: float) -> None:
         if now >= line.start_at:
             line.start_at = now + line.patience
             line.patience = min(line.patience * 2, 60.0)
-            start()
+            _start_for(line, journal)
         return
-    line.socket, line.journal, line.patience = made, journal, _AGAIN
+    line.patience = _AGAIN
+    _connected(line, made, journal)
+
+
+def _start_for(line: _Line, journal: str) -> None:
+    """Start a reaper and be its first peer."""
+    ours, its = _socket.socketpair(
+        _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
+    )
+    try:
+        _introduced(ours, journal)
+        start(its.fileno())
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        its.close()
+    _connected(line, ours, journal)
+
+
+def _connected(line: _Line, made: "_socket.socket", journal: str) -> None:
+    line.socket, line.journal = made, journal
     line.inode = os.fstat(made.fileno()).st_ino
     if line.deadline is not None:
         _send_deadline(line)
 
 
 def _own(line: _Line) -> bool:
-    """Whether there is a connection, and its descriptor still is ours; forgets it when it is another file's."""
+    """Whether there is a connection, and its descriptor still is ours; forgets it when it is not."""
     if line.socket is None:
         return False
     try:
@@ -249,31 +280,24 @@ def _interpreter() -> str:
     return own
 
 
-def _spawn(argv: list[str]) -> None:
+def _spawn(argv: list[str], line: int | None) -> None:
     """Run the shell in a session of its own, with no environment and nothing of ours; wait for its end."""
-    actions: list[Any] = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    actions: list[Any] = []
+    if line is not None:  # first of all: it may be one of 0, 1 and 2 in a program that has closed these
+        actions.append((os.POSIX_SPAWN_DUP2, line, protocol.LINE))
+    actions += [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    first = 3 if line is None else protocol.LINE + 1
+    limit = os.sysconf("SC_OPEN_MAX")
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         try:
-            if fd > 2 and os.get_inheritable(fd):
+            # One beyond the limit, which was lowered, would be refused here; the reaper closes it itself.
+            if first <= fd < limit and os.get_inheritable(fd):
                 actions.append((os.POSIX_SPAWN_CLOSE, fd))
         except OSError:  # the folder's own descriptor
             pass
-    usual = [
-        1,
-        2,
-        3,
-        10,
-        12,
-        13,
-        14,
-        15,
-        17,
-        18,
-        20,
-        21,
-        22,
-    ]  # what a program may ignore, and exec would keep so
+    # What a program may ignore, and exec would keep so: HUP INT QUIT USR1 USR2 PIPE ALRM TERM CHLD CONT TSTP …
+    usual = [1, 2, 3, 10, 12, 13, 14, 15, 17, 18, 20, 21, 22]
     while _shells:
         _wait(_shells.pop())
     pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=usual)
