@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import Programs, gone, wait_until
+from harness import Programs, gone, process_gone, wait_until
 
 RUN = ["lastly", "run"]
 # One of each: kept on purpose (two ways), and two that go by themselves when the program ends in order.
@@ -268,3 +268,54 @@ def test_below_a_shell(programs: Programs) -> None:
     assert program.wait().status == 0
     assert not gone(kept)
     wait_until(lambda: owed(programs.home) == [])
+
+
+def test_descriptors_closed_behind_our_back(programs: Programs, tmp_path: Path) -> None:
+    """A program closes every descriptor and opens files that get our numbers: nothing of ours lands in them."""
+    code = """
+import tempfile, os, json
+paths = [tempfile.mkdtemp()]
+os.closerange(3, 4096)
+files = [open(f"user{i}", "w+b") for i in range(12)]
+paths += [tempfile.mkdtemp(), tempfile.mkdtemp()]
+print(json.dumps([paths, [os.fstat(f.fileno()).st_size for f in files]]), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    program = programs.start_command([*RUN, "-c", code], cwd=tmp_path)
+    paths, sizes = json.loads(program.line("["))
+    assert sizes == [0] * 12
+    program.wait()
+    wait_until(lambda: all(map(gone, paths)))
+    assert [(tmp_path / f"user{i}").stat().st_size for i in range(12)] == [0] * 12
+
+
+@pytest.mark.parametrize("end", ["sys.exit()", "os.kill(os.getpid(), 9)"])
+def test_a_daemon_owns_what_it_makes(programs: Programs, tmp_path: Path, end: str) -> None:
+    """Forked twice, its parents ended by os._exit(0), all descriptors closed: from there on it is its own program."""
+    code = f"""
+import os, sys, tempfile
+before = tempfile.mkdtemp()
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+os.closerange(3, 4096)
+os.read(0, 1)
+made = tempfile.mkdtemp()
+with open("says", "w") as file: file.write(f"{{os.getpid()}} {{before}} {{made}} .")
+os.read(0, 1)
+{end}
+"""
+    program = programs.start_command([*RUN, "-c", code], stdin=-1, cwd=tmp_path)
+    assert program.wait().status == 0
+    program.write("x")
+    says = tmp_path / "says"
+    wait_until(lambda: says.exists() and says.read_text().endswith("."))
+    pid, before, made, _ = says.read_text().split()
+    assert not gone(made)
+    program.write("x")
+    wait_until(lambda: process_gone(int(pid)))
+    if "kill" in end:
+        wait_until(lambda: gone(made))
+    wait_until(lambda: owed(programs.home) == [])
+    assert gone(made) == ("kill" in end)
+    assert not gone(before)
