@@ -366,8 +366,14 @@ _ensure_reaper: "Any" = None
 def _ensure(path: str) -> None:
     global _ensure_reaper
     if _ensure_reaper is None:
-        from lastly.reaper import client
-
+        try:
+            from lastly.reaper import client
+        except OSError as error:  # no descriptors left, even to import it: the plan is on record all the same
+            _warn(
+                f"no reaper could be started ({error}); what this program owes stays in its journal, for the "
+                "next program that uses lastly, or `lastly reap`"
+            )
+            return
         _ensure_reaper = client.ensure
         _ensure_reaper(path)
         if (wakeup := sys.modules.get("lastly._wakeup")) is not None:  # install() was called, or will be

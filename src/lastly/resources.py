@@ -11,7 +11,6 @@ import os
 
 from lastly import _durable, actions
 from lastly._root import root
-from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,8 +169,8 @@ def confirm_file(cleanup: "_durable.DurableCleanup", path: str) -> None:
     """Tell the journal which file the planned path has become."""
     try:
         cleanup.confirm(_durable.file_identity(path))
-    except NotRecorded:
-        pass  # the disk is full: the name, which nobody else can guess, has to do
+    except OSError:
+        pass  # a full disk, or no descriptor to look with: the name, which nobody else can guess, has to do
 
 
 def __getattr__(name: str) -> "Any":

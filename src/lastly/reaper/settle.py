@@ -162,7 +162,9 @@ class _Settling:
             )
             if not force or again is None:  # waits for its turn, or was given up
                 return again
-        if item.next is not None and item.next > time.time() and not force:
+        # Further away than any backoff: the clock was set back since. It must not wait until it is there again.
+        now = time.time()
+        if item.next is not None and not force and now < item.next <= now + 1.25 * LONGEST:
             return item.next
         return self._attempt(item)
 
