@@ -6,7 +6,7 @@ or lossy. Killing oneself inside an atexit function loses every open file's buff
 were to run after it. Letting the interpreter finalize first costs six times as much as the rest of the exit
 and repeats what has been done.
 
-So the last cleanup is a driver (see _signals.py) that runs what is left of atexit, and then `die_of`: write
+So the last cleanup is a driver (see _ending.py) that runs what is left of atexit, and then `die_of`: write
 out every buffer that finalization would have written out, restore the default action, and raise the signal.
 What finalization does beyond that, and we do not: ``__del__`` of what the program still holds. For what
 ends a file properly only when closed (gzip, bz2, lzma, zipfile, shelve), we close it.
@@ -49,6 +49,8 @@ def die_of(signum: int, limit: float = 0.0) -> "NoReturn":
         signum: the signal's number.
         limit: seconds for the buffers; 0: as long as it takes, if no other thread can be in the way.
     """
+    if (live := sys.modules.get("lastly._live")) is not None:
+        live.clear()  # forced: the terminal gets its last row back
     if limit or _thread_count():
         # A thread that was stopped inside write() keeps that buffer's lock, and no Python handler runs
         # while we wait for it. The kernel's clock does not need the interpreter.

@@ -15,9 +15,9 @@ edges:
 * Raised in an event loop it ends whichever task happens to run. So there the main task is cancelled
   (_loops.py).
 
-In each case a flag is set first, and the flag decides the end: the driver below, one atexit function, runs
-the other atexit functions that are left, and then dies of the signal. Whatever became of the exception, the
-status is true.
+In each case a flag is set first, and the flag decides the end: a driver (_ending.py), one atexit function,
+runs the other atexit functions that are left, and then dies of the signal. Whatever became of the
+exception, the status is true.
 
 What still fails: a main thread that never comes back from C code runs no handler. For that the wake-up
 descriptor goes to the reaper (`_durable`), which keeps the deadline from outside.
@@ -241,7 +241,9 @@ def _note(signum: int) -> bool:
         state.deadline = now + state.grace
         _ending.alarm_in(state.grace)
     if announce is not None:
-        announce(signum, state.deadline)
+        # A little less for the cleanups: what they had to give up must still be told, and files written out.
+        spare = min(1.0, 0.05 * (state.grace or 0.0))
+        announce(signum, None if state.deadline is None else state.deadline - spare)
     threading = sys.modules.get("threading")
     if threading is not None:
         try:

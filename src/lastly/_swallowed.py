@@ -134,6 +134,7 @@ def died(watch: Watch) -> int:
     except ValueError:  # no Python code is running: it has left the program, as it should
         return _NOTHING
     if _thread.get_ident() != _signals._main_ident:  # noqa: SLF001  # one module in two files
+        state.again = 1
         _later(state.signum, 0.0)
         return _NOTHING
     if _signals._where(frame) == _signals.EXIT:  # noqa: SLF001  # as above
@@ -154,13 +155,21 @@ def alive() -> bool:
 
 
 def _later(signum: int, seconds: float) -> None:
+    """Send the signal for real, a moment later, until the handler has seen it.
+
+    Once is not enough: what arrives in the instant before the main thread begins to wait does not wake it.
+    """
     from lastly import _signals
 
+    state = _signals.state
+
     def send() -> None:
-        sleep(seconds)
-        if alive():
-            return
-        _signals.state.again = 1
-        _signal.pthread_kill(_signals._main_ident, signum)  # noqa: SLF001  # as above
+        pause = seconds
+        while True:
+            sleep(pause)
+            if not state.again or state.driving or state.ending:
+                return
+            _signal.pthread_kill(_signals._main_ident, signum)  # noqa: SLF001  # as above
+            pause = min(2 * pause + 0.01, 1.0)
 
     _thread.start_new_thread(send, ())
