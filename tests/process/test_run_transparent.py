@@ -205,7 +205,13 @@ def test_pytest_xdist(programs: Programs, tmp_path: Path) -> None:
     bare, ours = both(programs, sys.executable, words, cwd=tmp_path, within=60)
     assert (ours.status, bare.status) == (1, 1)
     seconds = re.compile(r"in [\d.]+s|\[gw\d\]|0x\w+")
-    assert sorted(seconds.sub("", ours.out).split("\n")) == sorted(seconds.sub("", bare.out).split("\n"))
+
+    def told(text: str) -> list[str]:
+        lines = seconds.sub("", text).split("\n")
+        # Two workers: who of them is done first is anybody's guess.
+        return sorted("".join(sorted(line)) if line.endswith("[100%]") else line for line in lines)
+
+    assert told(ours.out) == told(bare.out)
 
 
 def test_http_server(programs: Programs, tmp_path: Path) -> None:
