@@ -64,7 +64,7 @@ def differences(bare: dict[str, str], ours: dict[str, str]) -> dict[str, tuple[s
 
 
 def compare(python: str, test: str, home: str) -> tuple[int, dict[str, tuple[str, str]]]:
-    """Compare one test module; what differs is run three more times by itself. Returns also how many cases."""
+    """Compare one test module; what differs is run three more times by itself. Also: how many cases."""
     bare, under = (outcomes(python, [test], ours=ours, home=home) for ours in (False, True))
     found = differences(bare, under)
     for name in list(found):
