@@ -25,6 +25,8 @@ from harness import (
     wait_until,
 )
 
+from lastly._run.cgroup import own_group
+
 RUN = ["lastly", "run", "--supervise", "--grace", "2"]
 QUICK = ["lastly", "run", "--supervise", "--grace", "0.2"]
 LASTLY = [sys.executable, "-m", "lastly", "run", "--supervise"]
@@ -130,13 +132,17 @@ def test_zombies_are_reaped(programs: Programs) -> None:
 
 
 def test_supervisor_killed(programs: Programs) -> None:
-    """SIGKILL for the supervisor: the reaper ends what it looked after."""
-    program = programs.start_command([*RUN, "sh", "-c", "setsid sleep 600 & echo child $!; echo main $$; read x"], stdin=-1)
+    """SIGKILL for the supervisor: the reaper ends what it looked after, and removes its control group."""
+    say = "setsid sleep 600 & echo child $!; echo main $$; grep 0:: /proc/self/cgroup; read x"
+    program = programs.start_command([*RUN, "sh", "-c", say], stdin=-1)
     pids = [int(program.line(word).split()[1]) for word in ("child", "main")]
+    group = f"{own_group()}/{program.line('0::').rpartition('/')[2]}"
     program.send(signal.SIGKILL)
     program.wait()
     for pid in pids:
         wait_process_gone(pid)
+    wait_until(lambda: not list(programs.home.glob("owners/*/*.j")), what="nothing owed")
+    assert not os.path.exists(group) or "lastly-" not in group
 
 
 def test_the_reaper_survives(programs: Programs) -> None:
@@ -158,8 +164,6 @@ def test_python_under_supervision_is_watched(programs: Programs) -> None:
 
 def test_cgroup(programs: Programs) -> None:
     """Where a control group can be made the program is in it, and it is gone afterwards."""
-    from lastly._run.cgroup import own_group
-
     group = own_group()
     if not group or not os.access(f"{group}/cgroup.procs", os.W_OK):
         pytest.skip("no control group to write to")
