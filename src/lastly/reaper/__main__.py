@@ -26,20 +26,24 @@ def main(argv: list[str]) -> None:
     """Run the reaper for a state and a runtime directory, or exit at once when there is one.
 
     Args:
-        argv: state directory, runtime directory, seconds after which an idle reaper exits.
+        argv: state directory, runtime directory, seconds after which an idle reaper exits; the descriptor of
+            the starter's connection, if it has one.
     """
-    state, runtime, idle = argv
-    _detach()
+    state, runtime, idle, *rest = argv
+    line = int(rest[0]) if rest else None
+    _detach(line)
     child.name_process("lastly-reaper")
     try:
-        serve(state, runtime, float(idle))
+        serve(state, runtime, float(idle), line=line)
     except Exception as error:
         # Standard error leads nowhere. Nothing is lost: the next owner starts another.
         Log(state)("error", why=f"{type(error).__name__}: {error}", fatal=True)
         raise
 
 
-def serve(state: str, runtime: str, idle: float, *, foreground: bool = False) -> bool:
+def serve(
+    state: str, runtime: str, idle: float, *, foreground: bool = False, line: int | None = None
+) -> bool:
     """Become the reaper; returns False when there is one already.
 
     Args:
@@ -47,6 +51,7 @@ def serve(state: str, runtime: str, idle: float, *, foreground: bool = False) ->
         runtime: the runtime directory.
         idle: seconds without an owner after which it exits.
         foreground: for ``lastly reaper``: also write the log to standard error, and end on Ctrl-C.
+        line: a connected socket, of whoever started this process.
     """
     os.environ["LASTLY_HOME"] = state
     lock = election.lock(runtime)
@@ -65,6 +70,8 @@ def serve(state: str, runtime: str, idle: float, *, foreground: bool = False) ->
     log = Log(state, echo=foreground)
     reaper = Reaper(runtime, idle, log, elected)
     reaper.peers.listen(runtime)
+    if line is not None:
+        reaper.peers.welcome(line)
     os.close(lock)
     gc.collect()
     gc.freeze()  # the workers share these pages as long as nobody writes to them
@@ -77,7 +84,7 @@ def serve(state: str, runtime: str, idle: float, *, foreground: bool = False) ->
     return True
 
 
-def _detach() -> None:
+def _detach(line: int | None) -> None:
     """Let go of whatever the starter had."""
     try:
         os.setsid()
@@ -89,7 +96,13 @@ def _detach() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
         os.dup2(null, fd)
-    os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+    top = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    if line is None:
+        os.closerange(3, top)
+    else:
+        os.set_inheritable(line, False)
+        os.closerange(3, line)
+        os.closerange(line + 1, top)
     # Of the starter's sys.path only this package was wanted, and it is imported.
     sys.path[:] = [entry for entry in sys.path if entry != _ROOT]
 

@@ -296,7 +296,7 @@ def _spawn(argv: list[str], line: int | None) -> None:
                 actions.append((os.POSIX_SPAWN_CLOSE, fd))
         except OSError:  # the folder's own descriptor
             pass
-    # What a program may ignore, and exec would keep so: HUP INT QUIT USR1 USR2 PIPE ALRM TERM CHLD CONT TSTP …
+    # What a program may ignore, and exec would keep so: HUP INT QUIT USR1 USR2 PIPE ALRM TERM CHLD CONT …
     usual = [1, 2, 3, 10, 12, 13, 14, 15, 17, 18, 20, 21, 22]
     while _shells:
         _wait(_shells.pop())

@@ -102,20 +102,24 @@ class Peers:
             self.reaper.pause(self.listener.fileno(), self.accept)
             self.reaper.log("error", why=f"accept: {error}")
             return False
+        self.welcome(fd)
+        return True
+
+    def welcome(self, fd: int) -> None:
+        """Take a connected socket."""
         sock = _socket.socket(fileno=fd)
         sock.setblocking(False)
         pid, uid, _ = _CRED.unpack(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CRED.size))
         if uid != os.geteuid():
             self.reaper.log("refused", why="another user", uid=uid)
             sock.close()
-            return True
+            return
         peer = Peer(sock, pid)
         if len(self.silent) >= SILENT:
             self.drop(next(iter(self.silent.values())))
         self.silent[sock.fileno()] = peer
         self.reaper.watch(sock.fileno(), lambda: self.hear(peer))
         self.hear(peer)  # what connects has usually spoken already
-        return True
 
     def hear(self, peer: Peer) -> None:
         """Read some of what a peer says."""

@@ -25,6 +25,7 @@ VERSION = 1
 SOCKET = "reaper.sock"  # bound by the reaper
 RUN = "reaper.run"  # whoever holds the flock on it is the reaper
 LOCK = "reaper.lock"  # held while one starts or exits idle
+LINE = 3  # the descriptor on which a reaper inherits the connection of its starter
 LIMIT = 8192  # bytes in one message
 IDLE = 30.0  # seconds without an owner after which the reaper exits
 

@@ -162,7 +162,7 @@ class _Settling:
             )
             if not force or again is None:  # waits for its turn, or was given up
                 return again
-        # Further away than any backoff: the clock was set back since. It must not wait until it is there again.
+        # Further away than any backoff: the clock was set back since, and may not get there for years.
         now = time.time()
         if item.next is not None and not force and now < item.next <= now + 1.25 * LONGEST:
             return item.next

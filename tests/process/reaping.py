@@ -1,0 +1,74 @@
+"""What the tests of the reaper share: an owner with a temp dir, and ways to wait for the reaper."""
+
+from harness import wait_until
+
+from lastly.journal import home as homes
+from lastly.reaper import api
+
+OWNER = """
+import os, sys, time
+import lastly
+made = lastly.temp_dir()
+for i in range(10):
+    open(os.path.join(made, str(i)), "w").close()
+print(made, flush=True)
+time.sleep(1000)
+"""
+
+
+def owner(programs, code=OWNER, **options):
+    """Start an owner; returns it and the folder it owes."""
+    program = programs.start(code, **options)
+    return program, program.line()
+
+
+def ready(home):
+    """Wait until a reaper serves this home; returns its pid."""
+    return wait_until(lambda: (api.status() or {}).get("pid"), what="a reaper")
+
+
+def watched(home, number=1):
+    """Wait until the reaper watches so many owners."""
+    return wait_until(
+        lambda: (status := api.status()) and status["owners"].get("watched", 0) >= number and status,
+        what="owners",
+    )
+
+
+def touch(path):
+    with open(path, "w"):
+        pass
+
+
+def archived(home):
+    """Wait until no journal is left."""
+    wait_until(lambda: not homes.journals(), what=f"all settled: {[api.owners(), log(home)]}")
+
+
+def log(home):
+    try:
+        return (home / "reaper.log").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+SLOW = """
+import lastly
+@lastly.action(backoff=0.01)
+def slow(path):
+    open(path + ".began", "w").close()
+    while not os.path.exists(path + ".go"):
+        time.sleep(0.005)
+if __name__ == "__main__":
+    real = lastly.temp_dir
+    def temp_dir():
+        path = real()
+        lastly.defer(slow, os.fspath(path))
+        return path
+    lastly.temp_dir = temp_dir
+"""
+
+
+def proc(pid, name):
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read().decode(errors="replace")
