@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -34,15 +38,14 @@ CASES = {
 OUTPUT = "".join(f"half a line {number} and its rest\r\n" for number in range(4)) + "older\r\n"
 
 
+def resize(terminal, size):
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+
+
 def on_a_terminal(argv, env=None, size=(24, 100)):
     """Run on a pseudo-terminal; return (status, all that came out of it)."""
     controller, terminal = pty.openpty()
-    os.environ.setdefault("TERM", "xterm")
-    import fcntl
-    import struct
-    import termios
-
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    resize(terminal, size)
     process = subprocess.Popen(argv, stdin=terminal, stdout=terminal, stderr=terminal, env=env, start_new_session=True)
     os.close(terminal)
     out, end = b"", time.monotonic() + 30
@@ -101,3 +104,32 @@ def test_nothing_on_a_pipe(programs, case):
     result = programs.run(PROGRAM.format(CASES[case]))
     assert (result.status, result.err) == (0, "")
     assert result.out == OUTPUT.replace("\r\n", "\n")
+
+
+def test_forced_out_the_terminal_gets_its_row_back(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import lastly, threading\nlastly.install()\n"
+        "lastly.defer(threading.Event().wait, 60).named('hanging')\n"
+    )
+    controller, terminal = pty.openpty()
+    resize(terminal, (24, 100))
+    process = subprocess.Popen([sys.executable, str(program)], stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    out = b""
+    try:
+        end = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < end:
+            if b"running hanging" in out:
+                process.send_signal(signal.SIGINT)
+            try:
+                if select.select([controller], [], [], 0.2)[0]:
+                    out += os.read(controller, 65536)
+            except OSError:  # EIO: nobody has the terminal open any more
+                break
+        assert process.wait(10) == -signal.SIGINT
+    finally:
+        process.kill()
+        process.wait()
+        os.close(controller)
+    assert out.rindex(b"\x1b[r") > out.rindex(b"\x1b[1;23r")
