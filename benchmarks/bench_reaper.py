@@ -19,11 +19,7 @@ from benchmarks.measure import Report, interleaved, median, percentile, private_
 KILLS = 60
 TEN_FILES = "\nfor i in range(10): open(os.path.join(made, str(i)), 'w').close()\n"
 WAIT = "\nprint(made, flush=True)\nsys.stdin.readline()\nprint('warm', flush=True)\ntime.sleep(1000)\n"
-LASTLY = (
-    "import lastly, os, sys, time\nmade = os.fspath(lastly.temp_dir())"
-    + TEN_FILES
-    + WAIT
-)
+LASTLY = "import lastly, os, sys, time\nmade = os.fspath(lastly.temp_dir())" + TEN_FILES + WAIT
 TRACKER = (
     "import sys, time\nfrom multiprocessing import shared_memory\n"
     "memory = shared_memory.SharedMemory(create=True, size=4096)\nmade = '/dev/shm/' + memory.name.lstrip('/')"

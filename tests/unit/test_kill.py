@@ -36,7 +36,10 @@ def plant(tmp_path):
         top = subprocess.Popen(
             [sys.executable, str(script), str(depth), *flags], stdout=subprocess.PIPE, text=True, env=env
         )
-        pids = sorted((int(top.stdout.readline()) for _ in range(depth + 1)), key=lambda p: (p != top.pid, start_time(p)))
+        pids = sorted(
+            (int(top.stdout.readline()) for _ in range(depth + 1)),
+            key=lambda p: (p != top.pid, start_time(p)),
+        )
         started.append((top, [identity(pid) for pid in pids]))
         return top, pids
 
@@ -158,7 +161,9 @@ while time.monotonic() < end:
     kill_tree(identity(top.pid), token=token, grace=0.05)
     top.wait()
     top.stdout.close()
-    left = [pid for pid in _kill.processes() if _kill.has_token(pid, token.encode()) and not process_gone(pid)]
+    left = [
+        pid for pid in _kill.processes() if _kill.has_token(pid, token.encode()) and not process_gone(pid)
+    ]
     assert left == []
 
 
@@ -174,7 +179,9 @@ print(resource_tracker._resource_tracker._pid, memory.name, flush=True)
 time.sleep(1000)
 """
     )
-    top = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    top = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     tracker, name = top.stdout.readline().split()
     top.stdout.close()
     kill_tree(identity(top.pid), grace=0)
@@ -212,7 +219,9 @@ from lastly import _kill
 child = subprocess.Popen(["sleep", "1000"])
 print(_kill.kill_tree(_kill.identity(os.getpid()), grace=0, only_children=True), child.wait())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.split() == ["1", "-9"]
 
 
@@ -230,7 +239,9 @@ root = _kill.identity({top.pid})
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 print(_kill.kill_tree(root, grace=0))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.strip() == "0"
     assert top.poll() is None
 

@@ -375,7 +375,11 @@ def mount(what, where): subprocess.run(["mount", "--bind", what, where], check=T
 def in_a_mount_namespace(code, tmp_path):
     program = _MOUNTS.format(src=str(SRC), base=str(tmp_path)) + code
     done = subprocess.run(
-        ["unshare", "-m", "--propagation", "private", sys.executable, "-c", program], timeout=60, check=False, capture_output=True, text=True
+        ["unshare", "-m", "--propagation", "private", sys.executable, "-c", program],
+        timeout=60,
+        check=False,
+        capture_output=True,
+        text=True,
     )
     if "unshare" in done.stderr and "not permitted" in done.stderr:
         pytest.skip("no mount namespaces here")

@@ -28,7 +28,16 @@ def journal(home):
         who = header or dead_identity()
         folder = homes.owners_dir(who["host"], who["boot"])
         path = os.path.join(folder, f"{who['pid']}.{who['start']}.{os.urandom(8).hex()}.j")
-        top = {"kind": "owner", "v": VERSION, "t": 1.0, "next": 1, "exe": "", "argv0": "me", "token": "feedbeef", **who}
+        top = {
+            "kind": "owner",
+            "v": VERSION,
+            "t": 1.0,
+            "next": 1,
+            "exe": "",
+            "argv0": "me",
+            "token": "feedbeef",
+            **who,
+        }
         lines = [encode(top)]
         lines += [encode({"n": n, "t": time.time(), **record}) for n, record in enumerate(records, 1)]
         with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
@@ -97,7 +106,12 @@ def test_another_machine_is_in_doubt(journal, folder):
 def test_an_earlier_boot_of_this_machine(journal, folder):
     """What is on the disk is removed; what was to be killed died with the boot; what was made since then is not ours."""
     born = _remove.identity(folder)
-    kill = {"kind": "plan", "id": 2, "action": "lastly.actions:kill", "args": [{"pid": os.getppid(), "start": 1}]}
+    kill = {
+        "kind": "plan",
+        "id": 2,
+        "action": "lastly.actions:kill",
+        "args": [{"pid": os.getppid(), "start": 1}],
+    }
     token = {"kind": "plan", "id": 3, "action": "lastly.actions:kill_token", "args": ["feedbeeffeed"]}
     path = journal(removal(folder, known=born), kill, token, header=dead_identity(boot="0" * 32))
     assert settle(path).state == "final"
@@ -123,7 +137,9 @@ def test_something_else_is_there(journal, folder):
 
 
 def test_failures_back_off_and_end(journal, folder, monkeypatch):
-    monkeypatch.setattr(_remove, "remove", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    monkeypatch.setattr(
+        _remove, "remove", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+    )
     path = journal(removal(folder, retries=2, backoff=10.0))
     outcome = settle(path)
     assert outcome.state == "wait"
@@ -137,7 +153,10 @@ def test_failures_back_off_and_end(journal, folder, monkeypatch):
 
 
 def test_one_failure_stops_no_other(journal, folder, tmp_path):
-    plans = [removal(folder, 1), {"kind": "plan", "id": 2, "action": "lastly.actions:remove", "args": [], "retries": 0}]
+    plans = [
+        removal(folder, 1),
+        {"kind": "plan", "id": 2, "action": "lastly.actions:remove", "args": [], "retries": 0},
+    ]
     outcome = settle(journal(*plans))
     assert [ran["state"] for ran in outcome.ran] == ["abandoned", "done"]
     assert not folder.exists()
