@@ -48,11 +48,7 @@ def still(fd: int, folder: str) -> bool:
 def _take(path: str, wait: float) -> int | None:
     until = time.monotonic() + wait
     while True:
-        try:
-            fd = os.open(path, _FLAGS, 0o600)
-        except IsADirectoryError:  # nobody of ours made that
-            os.rename(path, f"{path}.{os.getpid()}.aside")
-            continue
+        fd = _open(path)
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +68,7 @@ def _take(path: str, wait: float) -> int | None:
 
 
 def _open(path: str) -> int:
-    """Open the lock's file, made when it is missing. Anything else that stands there is put aside."""
+    """Open the lock's file, made when it is missing. Anything else there is not ours, and put aside."""
     try:
         return os.open(path, _FLAGS | os.O_NONBLOCK, 0o600)
     except OSError:

@@ -211,7 +211,7 @@ def _worker(
     try:
         # Everything of the reaper's is closed: a client must see its line end when the reaper dies, a lock
         # must be free.
-        kept = sorted({0, 1, 2, its.fileno(), *keep})
+        kept = sorted({0, 1, 2, its.fileno(), *keep} - {-1})  # -1: no log could be opened
         top = max(map(int, os.listdir("/proc/self/fd")))
         for low, high in zip(kept, [*kept[1:], top + 1], strict=True):
             os.closerange(low + 1, high)
