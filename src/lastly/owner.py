@@ -86,8 +86,11 @@ class Identity:
 
     def same_boot(self) -> bool | None:
         """Whether the kernel it ran on is the one that runs now; None for another machine's."""
-        if self.boot == boot_id():
-            return True
+        here = boot_id()
+        if self.boot == here:
+            return True if here else None  # where /proc does not tell, nobody is known to be dead
+        if not here or not self.boot:
+            return None
         if self.host == os.uname().nodename and self.machine == machine():
             return False
         return None
@@ -130,14 +133,23 @@ def _a(kind: "type[Any]", value: "Any") -> "Any":
 
 
 def _constant_file(path: str) -> str:
-    """Read a file that does not change while the machine runs."""
+    """Read a file that does not change while the machine runs; empty when there is none.
+
+    Raises:
+        OSError: it could not be read just now (no descriptors left). To go on without it would name nobody,
+            or take the living for dead.
+    """
     value = _constant.get(path)
     if value is None:
         try:
-            with open(path, encoding="ascii", errors="replace") as file:
-                value = file.read().strip()
-        except OSError:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             value = ""
+        else:
+            try:
+                value = os.read(fd, 4096).decode("ascii", "replace").strip()
+            finally:
+                os.close(fd)
         _constant[path] = value
     return value
 

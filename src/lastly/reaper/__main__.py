@@ -62,7 +62,7 @@ def serve(
     if elected is None:
         os.close(lock)
         return False
-    _more_descriptors()
+    _no_limits()
     _remove.identity(state)  # what is looked up when first needed is looked up now: nobody waits yet
     _remove.check_allowed(os.path.join(state, "x"))
     for signum in () if foreground else (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
@@ -107,13 +107,16 @@ def _detach(line: int | None) -> None:
     sys.path[:] = [entry for entry in sys.path if entry != _ROOT]
 
 
-def _more_descriptors() -> None:
-    """Two per owner are needed; the usual soft limit is 1,024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError):
-        pass
+def _no_limits() -> None:
+    """What its starter was limited to is not what the reaper of all others is: two descriptors per owner are
+    needed, and a file size or a processor time that is enough for a script is not enough for weeks.
+    """
+    for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU, resource.RLIMIT_AS):
+        _, hard = resource.getrlimit(which)
+        try:
+            resource.setrlimit(which, (hard, hard))
+        except (ValueError, OSError):
+            pass
 
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
