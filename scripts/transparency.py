@@ -10,6 +10,7 @@ differs twice is listed. Exit status 1: something is listed that KNOWN does not 
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,6 +84,10 @@ def main() -> int:
     parser.add_argument("--python", action="append", help="interpreter; may be given more than once")
     parser.add_argument("tests", nargs="*", default=TESTS)
     chosen = parser.parse_args()
+    # Started in the background, this would hand ignored signals on, and tests of signals would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for signum in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(signum, signal.SIG_DFL)
     unexplained = 0
     for python in chosen.python or [sys.executable]:
         asked = subprocess.run([python, "-VV"], capture_output=True, text=True, check=True)

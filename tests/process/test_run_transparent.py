@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from harness import PATIENCE, Programs, clean_environment
+from harness import PATIENCE, ROOT, Programs, clean_environment
 
 EVERYTHING = """
 import sys, os, json, signal
@@ -267,3 +267,16 @@ def test_interactive_python(home: Path, python: str) -> None:
     ours = session([sys.executable, "-m", "lastly", "run", "--", python, "-q"], home)
     assert ours == bare
     assert bare[1] == 0
+
+
+def test_cpythons_own_tests(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample of `make transparency`: case by case as without."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import transparency
+
+    python = os.path.realpath(sys.executable)
+    if subprocess.run([python, "-c", "import test.test_tempfile"], capture_output=True).returncode:
+        pytest.skip("this interpreter ships no tests")
+    cases, differ = transparency.compare(python, "test_tempfile", str(home))
+    assert cases > 50
+    assert differ == {}
