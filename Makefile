@@ -79,6 +79,7 @@ chaos: $(DEV)
 
 soak: $(DEV)
 	@$(PY) tests/process/chaos.py 10000 $(SEED)
+	@$(PY) tests/process/test_power_cut.py 50
 
 clean:
 	rm -rf $(VENV) .venvs

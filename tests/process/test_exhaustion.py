@@ -111,12 +111,13 @@ def test_without_descriptors_nobody_is_taken_for_dead(programs: Programs) -> Non
     from lastly.owner import Identity
     me = Identity.current()
     owner._constant.clear()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
     try:
         print("judged:", me.alive())
     except OSError as error:
         print(error.errno)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, -1)) if os.geteuid() == 0 else None
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
     owner._constant["/proc/sys/kernel/random/boot_id"] = ""
     print(me.alive(), Identity.from_mapping({**me.to_mapping(), "boot": ""}).alive())
     """
