@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import textwrap
 from pathlib import Path
 
-from harness import Programs, wait_until
+from harness import ROOT, Programs, wait_until
 
 from lastly.reaper.sweep import sweep
 
@@ -49,6 +50,20 @@ def hook(event, args):
 looking = []
 sys.addaudithook(hook)
 """
+
+
+def test_the_page_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "explanation" / "invariants.md").read_text()
+    rows = [line for line in page.splitlines() if re.match(r"\| I\d+ ", line)]
+    assert len(rows) == 11
+    for row in rows:
+        file = ""
+        named = re.findall(r"`((?:unit|process)/\w+\.py)?(?:::(test_\w+))?`", row)
+        assert any(name for name, _ in named), row
+        for name, test in named:
+            file = name or file
+            text = (ROOT / "tests" / file).read_text()
+            assert f"def {test}" in text, (file, test)
 
 
 def test_nothing_exists_before_its_plan(programs: Programs) -> None:
