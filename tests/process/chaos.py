@@ -42,6 +42,7 @@ from lastly.reaper.sweep import Outcome, sweep
 ROUND = 125  # kills between two looks
 CROWD = 5  # owners at once
 STEADY = 2  # those that live on until the round's end
+UNMODIFIED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "chaos_unmodified.py")
 WHAT = {"owner": 55, "reaper": 10, "worker": 14, "action": 14, "all": 7}
 
 
@@ -139,7 +140,10 @@ class Chaos:
         seed, how_many = f"{self.seed}.{self.made}", self.random.randrange(1, 12)
         if self.random.random() < 0.15:
             how_many *= self.random.choice([1, -1])
-            argv = [sys.executable, chaos_program.__file__, str(self.folder), seed, str(how_many)]
+            argv = [sys.executable, chaos_program.__file__]
+            if self.random.random() < 0.4:
+                argv = [sys.executable, "-m", "lastly", "run", "--", UNMODIFIED]
+            argv += [str(self.folder), seed, str(how_many)]
             program = subprocess.Popen(argv)
             self.owners[program.pid] = program
         else:
