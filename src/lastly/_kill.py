@@ -72,6 +72,7 @@ def kill_tree(
     token: str | None = None,
     grace: float = 5.0,
     only_children: bool = False,
+    newborn: float = 0.0,
 ) -> int:
     """End a process and all below it; not there is success, and so is a second call. Returns how many were
     hit.
@@ -81,6 +82,9 @@ def kill_tree(
         token: also everything whose ``LASTLY_TOKEN`` holds this, and what is below it.
         grace: seconds between SIGTERM and SIGKILL. 0: SIGKILL at once.
         only_children: spare the root itself.
+        newborn: seconds to look out for somebody with the token when nobody is there. Who was killed while it
+            started a child leaves one that is still on its way to its program, and has its own environment
+            only from there on.
 
     Raises:
         NotOurs: the process belongs to another pid namespace; its number means nothing here.
@@ -88,7 +92,7 @@ def kill_tree(
         PermissionError: something may not be signalled.
     """
     hunt = _Hunt(_here(root), token.encode() if token else None, only_children)
-    if not hunt.scan():
+    if not hunt.scan() and not hunt.appears(newborn):
         return 0
     if grace > 0:
         hunt.signal(signal.SIGTERM)
@@ -179,6 +183,15 @@ class _Hunt:
                 c for c in children.get(pid, ()) if c not in self.members and table[c].start >= process.start
             ]
         return len(self.members)
+
+    def appears(self, within: float) -> bool:
+        """Whether a member is found in the next seconds."""
+        until = time.monotonic() + within
+        while time.monotonic() < until:
+            time.sleep(within / 12)
+            if self.scan():
+                return True
+        return False
 
     def _belongs(self, process: Process) -> bool:
         key = (process.pid, process.start)
@@ -290,8 +303,7 @@ def _read(name: str) -> Process | None:
 def has_token(pid: int, token: bytes) -> bool | None:
     """Whether the environment the process was started with carries the token; None when it has gone."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            raw = file.read()
+        raw = _proc(pid, "environ") or _proc(pid, "environ")  # empty once: opened just before an exec
     except (FileNotFoundError, ProcessLookupError):
         return None
     except OSError:
@@ -302,6 +314,11 @@ def has_token(pid: int, token: bytes) -> bool | None:
         if line.startswith(b"LASTLY_TOKEN=") and token in line[13:].split(b":"):
             return True
     return False
+
+
+def _proc(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read()
 
 
 def ancestors() -> set[int]:

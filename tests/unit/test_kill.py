@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -95,6 +96,23 @@ def test_orphans_are_found_by_their_token(plant):
     assert kill_tree(None, token="cafecafe", grace=1) == 0  # a part of a token is not a token
     assert kill_tree(None, token="cafecafecafe", grace=1) == 1
     assert process_gone(pids[2])
+
+
+def test_a_child_on_its_way_to_its_program_is_waited_for():
+    """Its owner was killed between fork and exec: only from there on it has the token in its environment."""
+    token = os.urandom(12).hex()
+    child = subprocess.Popen(
+        ["sh", "-c", f"read -r line; exec env LASTLY_TOKEN={token} sleep 1001"], stdin=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    try:
+        assert kill_tree(None, token=token, grace=0) == 0
+        threading.Timer(0.05, child.stdin.close).start()
+        assert kill_tree(None, token=token, grace=0, newborn=3.0) == 1
+        assert child.wait(10) == -signal.SIGKILL
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_a_later_process_with_the_same_pid_is_left_alone(plant):

@@ -82,6 +82,7 @@ def _do_kill(item: Item, _context: "dict[str, Any]", _not_after: int | None, ann
             target if isinstance(target, dict) else None,
             token=token if isinstance(token, str) and len(token) >= _SHORTEST else None,
             grace=grace,
+            newborn=0.0 if isinstance(target, dict) else _NEWBORN,
         )
 
 
@@ -111,6 +112,7 @@ _BUILT_IN: "dict[str, Callable[[Item, dict[str, Any], int | None, Any], None]]" 
     "lastly.actions:kill_token": _do_kill_token,
     "lastly.actions:run": _do_run,
 }
+_NEWBORN = 0.1  # seconds that a child may need from fork to exec
 _SHORTEST = 8  # characters of a token: one that somebody shortened by hand would match strangers
 
 
