@@ -3,6 +3,7 @@ nothing that was promised is lost, and what cannot be promised is refused in one
 
 from __future__ import annotations
 
+import _socket
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from lastly import actions
 from lastly.journal import home as homes
 from lastly.journal.file import Journal
 from lastly.owner import Identity
-from lastly.reaper import api
+from lastly.reaper import api, client
 from lastly.reaper.sweep import sweep
 
 NOBODY = 65534
@@ -288,3 +290,17 @@ def test_strange_things_in_the_home(name: str, kind: str, programs: Programs, ho
     wait_until(lambda: gone(made))
     assert precious.read_text() == "precious"
     assert not (tmp_path / "nothing").exists()
+
+
+def test_the_reaper_dies_between_connect_and_send(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one is started at once, without a word."""
+    ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    its.close()
+    started: list[object] = []
+    monkeypatch.setattr(client, "_connect", lambda: ours)
+    monkeypatch.setattr(client, "_start_for", lambda *what: started.append(what))
+    monkeypatch.setattr(client, "_line", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        client.ensure("host-boot/1.1.0123456789abcdef.j")
+    assert len(started) == 1
