@@ -287,7 +287,8 @@ def test_resize(terminal: Terminal) -> None:
     import fcntl
 
     terminal.say(command(
-        "import signal, os; signal.signal(signal.SIGWINCH, lambda *a: None); print('go'); signal.pause(); print(os.get_terminal_size())"
+        "import signal, os; signal.signal(signal.SIGWINCH, lambda *a: None); signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH]);"
+        " print('go'); signal.sigwait([signal.SIGWINCH]); print(os.get_terminal_size())"
     ))  # fmt: skip
     terminal.until("go")
     fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
