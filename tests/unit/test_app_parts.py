@@ -179,7 +179,8 @@ def test_click_command() -> None:
 
 
 def test_typer_app() -> None:
-    typer = pytest.importorskip("typer")
+    import typer
+
     cli = typer.Typer()
 
     @cli.command()
