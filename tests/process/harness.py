@@ -111,8 +111,14 @@ class Program:
 
         return self._await_line(find, f"line with {text!r} on stderr", within)
 
-    def send(self, signum: int) -> None:
-        """Send a signal to this very process (by pidfd: never to a later one with its pid)."""
+    def send(self, signum: int, *, busy: bool = False) -> None:
+        """Send a signal to this very process (by pidfd: never to a later one with its pid), once it sleeps.
+
+        A line that says "ready" comes before the call that blocks, and a Python handler whose signal arrives
+        just before such a call waits for its end. ``busy``: the program never sleeps, or any moment will do.
+        """
+        if not busy and signum not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT):
+            wait_until(lambda: asleep(self.pid), what=f"program {self.pid} sleeps (else: busy=True)")
         signal.pidfd_send_signal(self.pidfd, signum)
 
     def write(self, text: str) -> None:
@@ -298,6 +304,19 @@ def start_time(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in b"ZX" else int(fields[19])
+
+
+def asleep(pid: int) -> bool:
+    """The main thread of the process is blocked, and still is a moment later; or the process has ended."""
+    return _state(pid) not in "RD" and not select.select([], [], [], 0.001)[0] and _state(pid) not in "RD"
+
+
+def _state(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/stat", "rb") as file:
+            return chr(file.read().rpartition(b")")[2].split()[0][0])
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def process_gone(pid: int, start: int | None = None) -> bool:

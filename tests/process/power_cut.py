@@ -4,6 +4,9 @@ The home lies on an ext4 of its own, in a file, which is shut down (FS_IOC_SHUTD
 random moment while a program plans, creates and destroys "machines" that live elsewhere. Then it is mounted again, as
 after a boot, and swept once. A machine that exists then is one whose cleanup was lost.
 
+Without power nothing goes on, but here the programs do, for a moment, and an fdatasync that races with the shutdown
+may return success: what they make after the cut does not count. A machine is a link that says when it was made.
+
 To be run in a mount namespace of its own:  unshare --mount python power_cut.py FOLDER CUTS [SEED]
 """
 
@@ -32,7 +35,7 @@ SIZE = 8 << 20
 
 @action(remote=True)
 def destroy(path: str) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+    Path(path).unlink(missing_ok=True)
 
 
 def owner(cloud: Path) -> None:
@@ -45,7 +48,7 @@ def owner(cloud: Path) -> None:
         scope = lastly.Scope()
         try:
             with scope.planned(destroy, str(machine)) as plan:
-                machine.mkdir()
+                machine.symlink_to(str(time.monotonic_ns()))
                 plan.confirm(machine=machine.name)
         except (lastly.NotRecorded, FileNotFoundError):
             signal.pause()  # the power is off
@@ -84,6 +87,7 @@ def cut(folder: Path, chance: random.Random) -> tuple[int, list[str]]:
         time.sleep(chance.uniform(0.0, 0.03))
         fd = os.open(mount, os.O_RDONLY)
         try:
+            off = time.monotonic_ns()
             fcntl.ioctl(fd, SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
         finally:
             os.close(fd)
@@ -96,7 +100,7 @@ def cut(folder: Path, chance: random.Random) -> tuple[int, list[str]]:
     run("mount", "-o", "loop", str(disk), str(mount))
     try:
         subprocess.run([sys.executable, "-m", "lastly", "reap"], capture_output=True, check=False)
-        return there, sorted(path.name for path in cloud.iterdir())
+        return there, sorted(path.name for path in cloud.iterdir() if int(os.readlink(path)) < off)
     finally:
         shutil.rmtree(cloud)
         run("umount", str(mount))
