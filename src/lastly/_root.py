@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # Why the process ends, when somebody knows better than the interpreter: set by _signals and by an App.
 reason: "ExitReason | None" = None
+# Whether the process ends: the first signal came and was not answered, or the root scope began to close.
+ending = False
+# Called then, in a signal handler maybe: quick, without locks, and prepared to be called again.
+at_ending: "list[Callable[[], object]]" = []
 
 
 class Root(Scope):
@@ -109,6 +113,7 @@ unregister = root.unregister
 
 def before_join() -> None:
     """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
+    tell_ending(now=True)
     _closing.closing[root] = 0
     try:
         root._drain_early(root._before)
@@ -138,6 +143,7 @@ def close_for_exit() -> None:
     """Run the root scope's cleanups; print what failed as atexit does, and let the status tell."""
     from lastly import _finish
 
+    tell_ending(now=True)
     zero = _finish.status_would_be_zero()  # a cleanup's own sys.exit() would be taken for the program's
     failures = root._before + root._run_all(None if reason is None else reason.exception)
     root._before = []
@@ -183,11 +189,25 @@ def connect(signals: "Any") -> None:
 
 def announce(signum: int, deadline: "float | None") -> None:
     """Note why the process ends and by when; called in a signal handler."""
-    global reason
+    global reason, ending
     reason = ExitReason(signal=signum, code=128 + signum) if signum else None  # 0: the signal was answered
     _closing.deadline = deadline
+    ending = False
+    if signum:
+        tell_ending(now=True)
     if deadline is not None and _early.SOON:
         prepare()
+
+
+def tell_ending(*, now: bool = False) -> None:
+    """Tell whoever asked for it that the process ends, or takes no new work any more."""
+    global ending
+    ending = ending or now
+    for call in at_ending.copy():
+        try:
+            call()
+        except Exception:  # noqa: S110  # nobody's news may stand between a signal and its cleanups
+            pass
 
 
 def describe() -> str:
@@ -234,8 +254,9 @@ def report() -> "Report":
 
 
 def _in_child() -> None:
-    global reason
+    global reason, ending
     reason = _closing.deadline = None
+    ending = False
     root._closer = None
     root._shut = UNOPENED
     root._before = []
