@@ -139,13 +139,19 @@ def prepare() -> None:
         _workers.reserve(count)
 
 
-def close_for_exit() -> None:
-    """Run the root scope's cleanups; print what failed as atexit does, and let the status tell."""
+def close_for_exit(limit: "float | None" = None) -> None:
+    """Run the root scope's cleanups; print what failed as atexit does, and let the status tell.
+
+    A second call does nothing: a server's hook may close the scope before atexit comes to it.
+
+    Args:
+        limit: seconds for all of them together, in addition to the scope's own grace; None: no limit.
+    """
     from lastly import _finish
 
     tell_ending(now=True)
     zero = _finish.status_would_be_zero()  # a cleanup's own sys.exit() would be taken for the program's
-    failures = root._before + root._run_all(None if reason is None else reason.exception)
+    failures = root._before + root._run_all(None if reason is None else reason.exception, limit)
     root._before = []
     if not failures:
         return
