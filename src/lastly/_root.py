@@ -244,7 +244,7 @@ def exit_reason() -> "ExitReason | None":
             return ExitReason.of(scope._body)
     if reason is not None:
         return reason
-    if root._closer is None:
+    if root._closer is None and root not in _closing.closing:
         return None
     from lastly import _finish
 
