@@ -1,14 +1,15 @@
 """Cleanup: the handle of one deferred call, which is the deferred call itself.
 
 What we want: a handle per cleanup, at a cost near that of atexit, which stores three pointers in C and
-returns no handle at all. A Python object with four attributes costs three times as much. `functools.partial`
-is a function with its arguments, allocated in C; a subclass with one slot is still allocated in C, and
-callable. So the handle is the partial, and the slot is the dict in which it waits. Whatever most cleanups do
-not have (a name of their own) is a class-level default, and costs an instance nothing until it is set.
+returns no handle at all. So a handle has no ``__init__``: who defers fills its four slots, one of which is
+the dict in which it waits. It keeps the very tuple that the call made of the arguments, and no dict where
+there are no keyword arguments: what the cyclic collector has to walk is one object and one tuple. (A
+subclass of `functools.partial`, allocated in C, looks better and is a fifth slower: it makes a tuple and a
+dict of its own.) Whatever most cleanups do not have (a name of their own) is a class-level default, and costs
+an instance nothing until it is set.
 
-Two things to know about it. partial flattens: partial(partial(f, 1), 2) becomes (f, 1, 2), and `unregister`
-would look for an object that is not there; Scope.defer puts it right. And the *value* beside the handle in
-the dict is its time limit, so that a loop over plain cleanups sees with one comparison that there is none.
+The *value* beside the handle in the dict is its time limit, so that a loop over plain cleanups sees with one
+comparison that there is none.
 """
 
 import _functools  # type: ignore[import-not-found]  # no stub; functools costs an import of collections
@@ -28,6 +29,8 @@ else:
 
 # The limit of a cleanup that is to run in the closing thread, however long it takes.
 HERE = float("inf")
+# Instead of a handle's keyword arguments: it has a ``__call__`` of its own.
+OWN: "dict[str, Any]" = {}
 
 
 def seconds(value: "float | timedelta", what: str) -> float:
@@ -45,26 +48,30 @@ def seconds(value: "float | timedelta", what: str) -> float:
 
 def name_of(fn: object) -> str:
     """What people call a callable: ``Popen.terminate``; the type's name when it has none of its own."""
-    while isinstance(fn, partial):
+    while isinstance(fn, (partial, Cleanup)):
         fn = fn.func
     name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
     return name if isinstance(name, str) else type(fn).__qualname__
 
 
-class Cleanup(partial):  # type: ignore[type-arg]  # partial is generic for mypy alone
+class Cleanup:
     """One callable that will run later, with its arguments: what `defer` returns.
 
     Calling the handle calls the function and changes nothing else, so a decorated function stays usable.
 
     Attributes:
+        func, args: the function and its positional arguments.
         durable: it runs even after ``kill -9``, because it is an action and stands in the journal.
         name: what reports and messages call it; the function's own name unless set by `named`.
 
     .. versionadded:: 0.1
     """
 
-    __slots__ = ("_stack",)
+    __slots__ = ("__dict__", "_keywords", "_stack", "args", "func")
 
+    func: "Callable[..., Any]"
+    args: "tuple[Any, ...]"
+    _keywords: "dict[str, Any] | None"
     _stack: "Stack"
     _name: "str | None" = None
     durable: bool = False
@@ -72,6 +79,10 @@ class Cleanup(partial):  # type: ignore[type-arg]  # partial is generic for mypy
     nested: "Scope | None" = None
     # To be left in the task that entered it: see _async.
     _here: bool = False
+
+    def __call__(self, /, *args: "Any", **kwargs: "Any") -> "Any":
+        """Call the function, with further arguments if there are any; it still runs later."""
+        return self.func(*self.args, *args, **{**(self._keywords or {}), **kwargs})
 
     @property
     def name(self) -> str:
@@ -135,11 +146,6 @@ class Cleanup(partial):  # type: ignore[type-arg]  # partial is generic for mypy
     def __repr__(self) -> str:
         state = "pending" if self.pending else "gone"
         return f"<{type(self).__name__} {self.name} {state}>"
-
-
-def unflattened(cleanup: Cleanup, fn: "Callable[..., Any]", args: "Any", kwargs: "Any") -> None:
-    """Make `cleanup` call `fn` itself, where partial has taken a partial apart."""
-    cleanup.__setstate__((fn, args, kwargs, None))  # type: ignore[attr-defined]  # C's own, for pickle
 
 
 def _probe() -> type:

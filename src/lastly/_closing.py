@@ -5,7 +5,8 @@ where the interpreter looks for signals: after a call, on a jump back, on enteri
 ``cleanup = pop()`` it could come after the call and before the assignment: popped, and never run. ``for …
 in iter(pop, ())`` has the iterator in C call popitem, and no check stands between its return and the
 assignment; what is left are the inside of a cleanup, and the gap between two of them where nothing is in
-hand.
+hand. For the same reason the function is called here, not by the handle's own ``__call__``, on entering which
+there would be such a check: three branches, three times.
 
 A cleanup that is cut by an exception which is not an `Exception` does not stop the others either. What is
 raised in the end is decided in `settle`.
@@ -15,7 +16,7 @@ import os
 import sys
 import time
 
-from lastly._cleanup import FUNCTION, HERE, finish, name_of
+from lastly._cleanup import FUNCTION, HERE, OWN, finish, name_of
 from lastly._reason import ExitReason
 from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
 
@@ -115,10 +116,16 @@ def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") ->
                 step(scope, cleanup, limit, budget, failures)
                 before = clock()
             else:
-                if (result := cleanup()) is not None:
+                fn = cleanup.func
+                if (keywords := cleanup._keywords) is None:
+                    result = fn(*cleanup.args)
+                elif keywords is not OWN:
+                    result = fn(*cleanup.args, **keywords)
+                else:
+                    result = cleanup()
+                if result is not None:
                     finish(result)
                 after = clock()
-                fn = cleanup.func
                 # Of a method only the name is kept: the report must not keep its object alive.
                 who = cleanup._name or (fn if type(fn) is FUNCTION else name_of(fn))
                 ran((who, before, after, "done", None, cleanup.nested))
@@ -144,7 +151,13 @@ def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
         for cleanup, limit in iter(scope._stack.popitem, ()):
             scope._current = cleanup
             if limit is None:
-                if (result := cleanup()) is not None:
+                if (keywords := cleanup._keywords) is None:
+                    result = cleanup.func(*cleanup.args)
+                elif keywords is not OWN:
+                    result = cleanup.func(*cleanup.args, **keywords)
+                else:
+                    result = cleanup()
+                if result is not None:
                     finish(result)
             else:
                 scope._begun = None
@@ -250,7 +263,13 @@ def run(scope: "Scope", cleanup: "Cleanup", limit: float) -> None:
         await_job(job, limit)
         return
     scope._begun = cleanup
-    if (result := cleanup()) is not None:
+    if (keywords := cleanup._keywords) is None:
+        result = cleanup.func(*cleanup.args)
+    elif keywords is not OWN:
+        result = cleanup.func(*cleanup.args, **keywords)
+    else:
+        result = cleanup()
+    if result is not None:
         finish(result)
 
 

@@ -11,7 +11,7 @@ import sys
 
 from lastly import _portable, errors
 from lastly._action import BACKOFF, RETRIES, TIMEOUT, Action
-from lastly._cleanup import Cleanup
+from lastly._cleanup import OWN, Cleanup
 from lastly.journal import home, own
 
 TYPE_CHECKING = False
@@ -30,8 +30,10 @@ class DurableCleanup(Cleanup):
     failure here it stays owed: the reaper tries again once this process has ended.
     """
 
-    __slots__ = ("attempts", "awaited", "id", "journal", "known")
+    __slots__ = ("attempts", "awaited", "id", "journal", "keywords", "known")
 
+    _keywords = OWN
+    keywords: "dict[str, Any]"
     journal: "Journal | None"
     id: int
     known: "dict[str, Any]"
@@ -119,7 +121,7 @@ class DurableCleanup(Cleanup):
                 self.journal.run(self.id, attempt=self.attempts, by="owner")
             except errors.NotRecorded:
                 pass  # a full disk is no reason to leave the thing standing
-        action: Action = self.func  # type: ignore[assignment]  # partial knows it as any callable
+        action: Any = self.func  # an Action
         return action.call(
             self.args, self.keywords, attempt=self.attempts, token=self.token, confirmed=dict(self.known)
         )
@@ -248,11 +250,10 @@ def defer(
             remote=action.remote,
             **_more(journal, action, scope),
         )
-    cleanup = DurableCleanup(action, *plain, **plain_kwargs)
-    cleanup.journal = journal
-    cleanup.id = number
-    cleanup.known = dict(known or {})
-    cleanup.attempts = 0
+    cleanup = DurableCleanup()
+    cleanup.func, cleanup.args, cleanup.keywords = action, tuple(plain), plain_kwargs
+    cleanup.journal, cleanup.id = journal, number
+    cleanup.known, cleanup.attempts = dict(known or {}), 0
     cleanup.awaited = hasattr(scope, "__aenter__")
     cleanup._stack = scope._stack  # noqa: SLF001  # the scope's and its handles' own: contract of _scope
     cleanup._stack[cleanup] = None  # noqa: SLF001  # as above

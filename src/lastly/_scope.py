@@ -14,7 +14,7 @@ import sys
 
 from lastly import _closing
 from lastly._action import Action
-from lastly._cleanup import FUNCTION, Cleanup, seconds, unflattened
+from lastly._cleanup import FUNCTION, Cleanup, seconds
 from lastly.errors import ScopeClosed
 
 TYPE_CHECKING = False
@@ -99,34 +99,20 @@ class Scope:
             NotRecorded: a durable cleanup could not be written down: do not create what it would undo.
             TypeError: not callable; or an action with arguments that are not JSON.
         """
-        # The signature and the words. What runs is below: taking `fn` out of `args` costs a fourth.
-        raise NotImplementedError
-
-    if not TYPE_CHECKING:
-
-        def _defer(self, /, *args: "Any", **kwargs: "Any") -> Cleanup:
-            cleanup = Cleanup(*args, **kwargs) if kwargs else Cleanup(*args)
-            fn = args[0]
-            if type(fn) is not FUNCTION:
-                if type(fn) is Action:
-                    return self._defer_durable(fn, args[1:], kwargs)
-                if cleanup.func is not fn:
-                    unflattened(cleanup, fn, args[1:], kwargs)
-            cleanup._stack = stack = self._stack
-            stack[cleanup] = None
-            if self._shut:
-                self._late(cleanup)
-            return cleanup
-
-        # Tools that look for a signature find the one above.
-        _defer.__wrapped__ = defer
-        _defer.__name__, _defer.__qualname__, _defer.__doc__ = (
-            defer.__name__,
-            defer.__qualname__,
-            defer.__doc__,
-        )
-        defer = _defer
-        del _defer
+        if type(fn) is not FUNCTION:
+            if type(fn) is Action:
+                return self._defer_durable(fn, args, kwargs)
+            if not callable(fn):
+                raise TypeError(f"{fn!r} is not callable: defer(function, *arguments)")
+        cleanup = Cleanup()
+        cleanup.func = fn
+        cleanup.args = args
+        cleanup._keywords = kwargs or None
+        cleanup._stack = stack = self._stack
+        stack[cleanup] = None
+        if self._shut:
+            self._late(cleanup)
+        return cleanup
 
     def defer_early(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
         """Have a request to stop run before all other cleanups; return its handle.
@@ -143,9 +129,10 @@ class Scope:
             return self.defer(fn, *args, **kwargs)  # next is as early as it can be
         if self._early is None:
             self._early = {}
-        cleanup = Cleanup(fn, *args, **kwargs)
-        if cleanup.func is not fn:
-            unflattened(cleanup, fn, args, kwargs)
+        if not callable(fn):
+            raise TypeError(f"{fn!r} is not callable: defer_early(function, *arguments)")
+        cleanup = Cleanup()
+        cleanup.func, cleanup.args, cleanup._keywords = fn, args, kwargs or None
         cleanup._stack = self._early
         self._early[cleanup] = None
         if self._shut:
