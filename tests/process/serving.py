@@ -24,6 +24,15 @@ class Server:
         found = re.search(r"https?://[^:/ ]+:(\d+)", line)
         assert found, line
         self.port = int(found[1])
+        wait_until(self._takes_connections, what=f"a connection to port {self.port}")
+
+    def _takes_connections(self) -> bool:
+        """Where workers do the listening, the line comes too early."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE).close()
+        except ConnectionRefusedError:
+            return False
+        return True
 
     def get(self, path: str = "/", **options: float) -> Answer:
         return get(self.port, path, **options)
@@ -115,3 +124,15 @@ def sequence(found: Sequence[str], *wanted: str) -> bool:
     """Whether the lines occur in this order, with others in between."""
     remaining = iter(found)
     return all(line in remaining for line in wanted)
+
+
+def uvicorn(programs: Programs, folder: Path, *args: str, **options: object) -> Server:
+    """Start uvicorn with app:app of this folder; `args` follow."""
+    argv = ["python", "-m", "uvicorn", "--port", "0", "app:app", *args]
+    return Server(programs.start_command(argv, cwd=folder, **options), "Uvicorn running on")
+
+
+def hypercorn(programs: Programs, folder: Path, *args: str, **options: object) -> Server:
+    """Start Hypercorn with app:app of this folder; `args` follow."""
+    argv = ["python", "-m", "hypercorn", "--bind", "127.0.0.1:0", *args, "app:app"]
+    return Server(programs.start_command(argv, cwd=folder, **options), "Running on")
