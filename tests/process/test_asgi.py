@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from harness import Programs, gone, process_gone, wait_until
+from harness import ROOT, Programs, gone, process_gone, wait_until
 from reaping import archived
 from serving import Server, files, gunicorn, hypercorn, lines, rest, send, sequence, uvicorn, wait_lines
 from websockets.exceptions import ConnectionClosed
@@ -319,3 +319,23 @@ def test_async_cleanups_of_the_process(programs: Programs, folder: Path) -> None
     server.get()
     server.program.send(signal.SIGTERM)
     assert server.program.wait().lines[-1] == "awaited"
+
+
+@pytest.mark.parametrize("signame", ["INT", "TERM", "KILL"])
+def test_the_example(programs: Programs, signame: str) -> None:
+    program = programs.start_command(["python", str(ROOT / "examples" / "chat.py")])
+    server = Server(program, "Uvicorn running on")
+    folder = Path(program.line("transcripts in").split()[-1])
+    with connect(f"ws://127.0.0.1:{server.port}/rooms/den") as guest:
+        guest.send("hello")
+        assert guest.recv() == "hello"
+        assert [path.name for path in folder.iterdir()] == ["den.txt"]
+        program.send(signal.Signals[f"SIG{signame}"])
+        with pytest.raises(ConnectionClosed) as closed:
+            guest.recv()
+    program.wait()
+    wait_until(lambda: gone(folder))
+    if signame != "KILL":
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
+        assert "1 rooms are closed" in program.out
