@@ -30,7 +30,7 @@ import sys
 from posix import getpid, register_at_fork
 from time import monotonic
 
-from lastly import _ending, _finish, _loops, _sigset, _swallowed, _wakeup
+from lastly import _ending, _finish, _held, _loops, _sigset, _swallowed, _wakeup
 from lastly._cleanup import seconds as _cleanup_seconds
 from lastly.errors import CaughtSignal, signal_name
 
@@ -73,6 +73,7 @@ class _State:
         self.again = 0  # a swallowed signal is on its way once more
         self.tries = 0
         self.due = False  # to be raised when the scope has closed
+        self.held = _held.NOT_ASKED
         self.count = self.presses = 0
         self.first_press = 0.0
         self.deadline: float | None = None
@@ -259,7 +260,7 @@ def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
         _ending.end_now()
     elif where == CLOSING:
         state.due = True
-    elif where == BODY and not _loops.cancel(frame):
+    elif where == BODY and not _held.waits() and not _loops.cancel(frame):
         raise _watched(signum, frame)
 
 
@@ -269,7 +270,9 @@ def _repeated(signum: int, frame: "FrameType | None", where: str) -> None:
         _ending.force("forced")
     if where == JOIN:
         _ending.end_now()
-    elif where == BODY and not _loops.cancelling() and not _swallowed.unwinding():
+    elif where != BODY or _held.repeated(pressed=signum in _KEYBOARD):
+        _ending.explain(signum)
+    elif not _loops.cancelling() and not _swallowed.unwinding():
         raise _watched(state.signum, frame)
     else:
         _ending.explain(signum)
@@ -281,7 +284,7 @@ def raise_due() -> None:
         frame = sys._getframe(1).f_back  # noqa: SLF001  # who called the function that has closed
         if _where(frame) == BODY:
             state.due = False
-            if not _loops.cancel(frame):
+            if not _held.waits() and not _loops.cancel(frame):
                 raise _watched(state.signum, frame)
 
 
@@ -300,7 +303,7 @@ def answered() -> None:
     if state.previous:
         state.handled = state.signum
     state.signum = state.again = state.tries = state.count = state.presses = 0
-    state.due, state.deadline, state.first_press = False, None, 0.0
+    state.due, state.deadline, state.first_press, state.held = False, None, 0.0, _held.NOT_ASKED
     if announce is not None:
         announce(0, None)
     _wakeup.answered(ending=False)

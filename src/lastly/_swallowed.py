@@ -135,7 +135,7 @@ def died(watch: Watch) -> int:
         return _NOTHING
     if _thread.get_ident() != _signals._main_ident:  # noqa: SLF001  # one module in two files
         state.again = 1
-        _later(state.signum, 0.0)
+        send_again(state.signum, 0.0)
         return _NOTHING
     if _signals._where(frame) == _signals.EXIT:  # noqa: SLF001  # as above
         return _NOTHING
@@ -145,7 +145,7 @@ def died(watch: Watch) -> int:
     state.tries += 1
     state.again = state.tries
     # The next bytecode may be a call that sleeps, and what was marked wakes nobody: a real signal follows.
-    _later(state.signum, 0.001 * state.tries)
+    send_again(state.signum, 0.001 * state.tries)
     return state.signum if state.tries == 1 else _NOTHING
 
 
@@ -154,7 +154,7 @@ def alive() -> bool:
     return watched is not None and watched() is not None
 
 
-def _later(signum: int, seconds: float) -> None:
+def send_again(signum: int, seconds: float) -> None:
     """Send the signal for real, a moment later, until the handler has seen it.
 
     Once is not enough: what arrives in the instant before the main thread begins to wait does not wake it.
