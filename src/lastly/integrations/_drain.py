@@ -97,6 +97,10 @@ class _Answer:
         finally:
             at_work.pop(self._request, None)
 
+    def __del__(self) -> None:
+        """Dropped and never closed, as a test's client does: nobody will send it."""
+        at_work.pop(self._request, None)
+
 
 def _file(answer: "Any", request: object) -> "Iterable[bytes]":
     close = getattr(answer, "close", None)
