@@ -362,3 +362,16 @@ def test_names_that_are_not_utf8(journal, tmp_path):
     assert sweep()[0].state == "final"
     assert not os.path.exists(raw)
     assert os.fsencode(api.past()[0]["args"][0]) == raw
+
+
+@pytest.mark.parametrize("where", [{"pidns": "1"}, {"boot": "0" * 32, "host": "elsewhere", "machine": "1"}])
+def test_what_is_elsewhere_when_somebody_vouches_for_its_end(journal, folder, where):
+    """What is on the disk is removed; no process here is killed for it; and who lives keeps all."""
+    kill = {"kind": "plan", "id": 2, "action": "lastly.actions:kill", "args": [{"pid": os.getppid(), "start": 1}]}
+    path = journal(removal(folder), kill, header=dead_identity(**where))
+    assert [o.state for o in sweep(dry_run=True)] == ["alive"]
+    assert [o.state for o in sweep(dry_run=True, elsewhere=True)] == ["due"]
+    [outcome] = sweep(elsewhere=True)
+    assert (outcome.path, outcome.state) == (path, "final")
+    assert {item["id"]: item["state"] for item in outcome.ran} == {1: "done", 2: "void"}
+    assert not folder.exists()

@@ -85,8 +85,11 @@ def ls(as_json: bool, everything: bool) -> None:
 @cli.command()
 @click.argument("ref", metavar="[ID]", required=False)
 @click.option("--dry-run", is_flag=True, help="Run nothing; show what would be run.")
+@click.option(
+    "--elsewhere", is_flag=True, help="Also for other machines and containers. You know that they are gone."
+)
 @as_json
-def reap(ref: str | None, dry_run: bool, as_json: bool) -> None:
+def reap(ref: str | None, dry_run: bool, elsewhere: bool, as_json: bool) -> None:
     """Run what dead owners owe, now. ID: one cleanup (3f2a9c1b.2) or one owner (3f2a9c1b).
 
     Exit status 1: something failed, or is still owed.
@@ -94,7 +97,7 @@ def reap(ref: str | None, dry_run: bool, as_json: bool) -> None:
     from lastly.reaper.sweep import sweep
 
     with show.progress("reaping", quiet=as_json or dry_run) as tick:
-        outcomes = sweep(dry_run=dry_run, only=ref, by=by("reap"), progress=tick)
+        outcomes = sweep(dry_run=dry_run, only=ref, by=by("reap"), elsewhere=elsewhere, progress=tick)
     if ref and not outcomes:
         raise click.ClickException(f"no dead owner has a cleanup {ref!r}: see `lastly ls`")
     if as_json:
@@ -192,13 +195,20 @@ def reaper(idle: float | None) -> None:
 
 
 @cli.command()
+@click.argument("files", metavar="[FILE]...", nargs=-1)
+@click.option("--grace", type=click.FloatRange(0), metavar="SECONDS", help="How long all cleanups may take.")
 @as_json
-def doctor(as_json: bool) -> None:
-    """Say what is protected here, what is not, and how to change that. Exit status 1: something is wrong."""
+def doctor(files: tuple[str, ...], grace: float | None, as_json: bool) -> None:
+    """Say what is protected here, what is not, and how to change that. Exit status 1: something is wrong.
+
+    FILE: look at units of systemd and manifests of Kubernetes instead; a unit that systemd knows by its name;
+    "-" for a manifest on standard input.
+    """
     from lastly._run.cgroup import own_group
+    from lastly.cli import budgets
     from lastly.cli.doctor import examine
 
-    findings = examine(own_group())
+    findings = budgets.examine(list(files), grace) if files else examine(own_group(), grace)
     if as_json:
         emit(findings=[finding.to_mapping() for finding in findings])
     else:

@@ -7,6 +7,7 @@ from lastly.errors import LastlyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -33,31 +34,24 @@ class Finding:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def examine(group: str) -> list[Finding]:
+def examine(group: str, grace: "float | None" = None) -> list[Finding]:
     """Look at everything; a check that fails to look says so and the others go on.
 
     Args:
         group: the folder of this process's control group, or empty.
+        grace: seconds that all cleanups of a program here may take; None: what the running ones have said.
     """
     found: list[Finding] = cgroup(group)
-    for check in (
-        home,
-        file_system,
-        socket_path,
-        reaper,
-        owed,
-        kernel,
-        processes,
-        container,
-        systemd,
-    ):
-        try:
-            found += check()
-        except Exception as error:
-            found.append(
-                Finding(check.__name__, "wrong", f"cannot be looked at: {type(error).__name__}: {error}")
-            )
-    return found
+    for check in (home, file_system, socket_path, reaper, owed, kernel, processes, container):
+        found += _tried(check)
+    return found + _tried(systemd, grace)
+
+
+def _tried(check: "Callable[..., list[Finding]]", *args: "Any") -> list[Finding]:
+    try:
+        return check(*args)
+    except Exception as error:
+        return [Finding(check.__name__, "wrong", f"cannot be looked at: {type(error).__name__}: {error}")]
 
 
 def home() -> list[Finding]:
@@ -137,7 +131,8 @@ def owed() -> list[Finding]:
         found.append(Finding("owed", "unprotected", f"{dead} cleanups of dead owners wait", "lastly reap"))
     if unknown:
         what = f"{unknown} cleanups belong to another machine or pid namespace"
-        found.append(Finding("owed", "unprotected", what, "run `lastly reap` there"))
+        fix = "run `lastly reap` there; or, when that is gone for good, `lastly reap --elsewhere` here"
+        found.append(Finding("owed", "unprotected", what, fix))
     if given_up:
         fix = "lastly ls; then `lastly retry ID` or `lastly forget ID`"
         found.append(Finding("abandoned", "wrong", f"{given_up} cleanups were abandoned", fix))
@@ -190,7 +185,7 @@ def container() -> list[Finding]:
     if not marks and os.getpid() != 1:
         return [Finding("container", "ok", "no container")]
     what = f"in a container ({marks[0] if marks else 'this is PID 1'}): the reaper ends with it"
-    fix = 'ENTRYPOINT ["lastly", "run", "--"], and LASTLY_HOME on a volume: the next start reaps'
+    fix = "see docs/how-to/kubernetes.md: LASTLY_HOME on a volume, `lastly reap --elsewhere` before the start"
     return [Finding("container", "unprotected", what, fix)]
 
 
@@ -203,16 +198,29 @@ def cgroup(path: str) -> list[Finding]:
     return [Finding("cgroup", "ok", what, fix)]
 
 
-def systemd() -> list[Finding]:
-    """Whether a unit's stop kills the reaper together with the program."""
+def systemd(grace: "float | None") -> list[Finding]:
+    """Whether a unit's stop kills the reaper together with the program, and whether it waits long enough."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
         paths = [line.rstrip("\n").rpartition(":")[2] for line in file]
     unit = next((path for path in paths if path.endswith(".service") and "user@" not in path), "")
     if unit:
-        what = f"in {unit.rpartition('/')[2]}: KillMode=control-group ends the reaper with the service"
-        fix = "ExecStopPost=lastly reap, or the timer in docs/how-to/lastly-run.md"
-        return [Finding("systemd", "unprotected", what, fix)]
+        from lastly.cli import budgets
+
+        name = unit.rpartition("/")[2]
+        what = f"in {name}: KillMode=control-group ends the reaper with the service"
+        fix = "ExecStopPost=lastly reap, or the timer in docs/how-to/systemd.md"
+        known = budgets.here(name, announced() if grace is None else grace)
+        return known or [Finding("systemd", "unprotected", what, fix)]
     if not sys.stdin.isatty() and os.environ.get("CI"):
         what = "in a CI job: the runner may kill the reaper with the job"
         return [Finding("ci", "unprotected", what, "run `lastly reap` as the first step of the next job")]
     return [Finding("systemd", "ok", "not in a service")]
+
+
+def announced() -> "float | None":
+    """The longest grace that a program of this user, running now, has given itself; None: none has said."""
+    from lastly.reaper import api
+
+    running = api.status()
+    graces = [] if running is None else running.get("graces", [])
+    return max(graces, default=None)

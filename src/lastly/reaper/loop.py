@@ -364,8 +364,9 @@ class Reaper:
         states: dict[str, int] = {}
         for owner in self.owners.values():
             states[owner.state] = states.get(owner.state, 0) + 1
+        graces = [owner.grace for owner in self.owners.values() if owner.wakeup is not None]
         return {
-            "deadlines": sum(owner.wakeup is not None for owner in self.owners.values()),
+            "deadlines": len(graces), "graces": sorted(set(graces))[-10:],
             "pid": os.getpid(), "seconds": round(monotonic() - self.began, 3), "owners": states,
             "workers": len(self.pool.workers), "jobs": self.pool.busy, "home": os.path.dirname(self.root),
         }  # fmt: skip

@@ -11,7 +11,7 @@ What is owed runs by phase, then newest first, each whatever became of the ones 
     done      it ran, or there was nothing left to do
     fail      it did not; ``next`` says when it is tried again (backoff doubled each time, with jitter)
     abandon   given up: too many failures, or something else is there than was planned (it stays untouched)
-    void      the boot is over, and the process to be killed with it
+    void      the boot (or container) is over, and the process to be killed with it
 """
 
 import os
@@ -64,6 +64,7 @@ def settle(
     force: bool = False,
     only: int | None = None,
     died_at: float | None = None,
+    elsewhere: bool = False,
     announce: "Callable[[float], None] | None" = None,
 ) -> Outcome:
     """Run what the dead owner of the journal at ``path`` owes; a second call runs what is still owed.
@@ -74,6 +75,7 @@ def settle(
         force: also run what waits for its next attempt.
         only: just the cleanup with this number.
         died_at: unix time at which the owner was seen to die, where that is known.
+        elsewhere: an owner of another machine or pid namespace is dead, too: the caller vouches for it.
         announce: called before something that may take long, with its limit in seconds.
     """
     try:
@@ -85,14 +87,14 @@ def settle(
         return Outcome(path, "busy" if exists else "gone", "somebody else has the lease" if exists else "")
     try:
         seen = journal.taken or journal.read()
-        if (refusal := not_dead(seen)) is not None:
+        if (refusal := not_dead(seen, elsewhere=elsewhere)) is not None:
             return refusal
         return _Settling(journal, seen, by, died_at, announce).run(force, only)
     finally:
         journal.close()
 
 
-def not_dead(seen: Replay) -> Outcome | None:
+def not_dead(seen: Replay, *, elsewhere: bool = False) -> Outcome | None:
     """Why this owner's cleanups must not be run, or None when they may."""
     if seen.newer:
         return Outcome(seen.path, "kept", "written by a later version of lastly")
@@ -100,6 +102,8 @@ def not_dead(seen: Replay) -> Outcome | None:
         return Outcome(seen.path, "kept", "the journal does not say whose it is")
     alive = seen.identity.alive()
     if alive is None:
+        if elsewhere:
+            return None
         return Outcome(seen.path, "alive", "its owner belongs to another machine or pid namespace")
     return Outcome(seen.path, "alive", "its owner lives") if alive else None
 
@@ -120,9 +124,13 @@ class _Settling:
         self.by = by
         self.announce = announce or (lambda _limit: None)
         same_boot = seen.identity is not None and seen.identity.same_boot()
-        self.boot_over = not same_boot
-        if self.boot_over:
+        if same_boot is False:
             died_at = _booted_at()
+        # Whether its processes are none of ours: of an earlier boot, or of a machine or namespace given up.
+        self.world_over = not same_boot or seen.identity is None or seen.identity.alive() is None
+        self.void = "the boot it belonged to is over"
+        if same_boot is not False:
+            self.void = "the machine or pid namespace it belonged to was given up"
         self.not_after = int(died_at * 1e9) if died_at else None
         self.outcome = Outcome(journal.path, "final")
 
@@ -153,8 +161,8 @@ class _Settling:
                 item,
                 "the journal is damaged where this may have been released: look, then retry or forget it",
             )
-        if self.boot_over and item.action in _KILLS:
-            return self._note(item, "void", self.journal.void, "the boot it belonged to is over")
+        if self.world_over and item.action in _KILLS:
+            return self._note(item, "void", self.journal.void, self.void)
         if item.state == "running" and item.events[-1].get("by") != "owner":
             # Whoever ran it died over it: that was an attempt, and it may be the cleanup that kills.
             again = self._failed(

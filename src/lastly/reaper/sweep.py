@@ -22,6 +22,7 @@ def sweep(
     only: str | None = None,
     force: bool = True,
     by: str = "sweep",
+    elsewhere: bool = False,
     progress: "Callable[[Outcome], None] | None" = None,
 ) -> list[Outcome]:
     """Run what dead owners owe; a second call runs what is still owed.
@@ -31,6 +32,8 @@ def sweep(
         only: a cleanup's reference, as in ``lastly ls``; or the part before its dot: all of one owner.
         force: also run what waits for its next attempt. Default True.
         by: who does this, for the history.
+        elsewhere: also what owners of other machines and pid namespaces owe, whose journal nobody holds.
+            Nothing here can tell whether they live: the caller vouches that they do not.
         progress: called with each outcome as soon as it is there.
 
     Returns:
@@ -47,7 +50,7 @@ def sweep(
     for path in home.journals():
         if wanted and not reference(path).startswith(wanted):
             continue
-        outcome = _one(path, dry_run, int(number) if number else None, force, by)
+        outcome = _one(path, dry_run, int(number) if number else None, force, by, elsewhere=elsewhere)
         if outcome is None:
             continue
         found.append(outcome)
@@ -65,7 +68,9 @@ def reference(path: str) -> str:
     return os.path.basename(path).split(".")[-2][:8]
 
 
-def _one(path: str, dry_run: bool, number: int | None, force: bool, by: str) -> Outcome | None:
+def _one(
+    path: str, dry_run: bool, number: int | None, force: bool, by: str, *, elsewhere: bool
+) -> Outcome | None:
     if locks.held(path) is not None:
         return None  # this very process's; to open and close it would drop its lock
     try:
@@ -74,11 +79,11 @@ def _one(path: str, dry_run: bool, number: int | None, force: bool, by: str) -> 
         return None
     except OSError as error:
         return Outcome(path, "kept", str(error))
-    refusal = not_dead(seen)
+    refusal = not_dead(seen, elsewhere=elsewhere)
     if refusal is not None:
         return None if refusal.why == "its owner lives" else refusal
     if not dry_run:
-        outcome = settle(path, by=by, force=force, only=number)
+        outcome = settle(path, by=by, force=force, only=number, elsewhere=elsewhere)
         return None if outcome.state == "gone" else outcome
     outcome = Outcome(path, "due")
     outcome.ran = [
