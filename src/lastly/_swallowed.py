@@ -34,6 +34,9 @@ TRIES = 20
 
 watched: "Watch | None" = None
 
+# Raised as a KeyboardInterrupt. A framework that ends in order for nothing else adds to them: pytest.
+interrupts = {int(_signal.SIGINT)}
+
 # What the program's own clause says when it means to deal with a signal itself.
 _NAMES = ("KeyboardInterrupt", "CaughtSignal", "_CaughtInterrupt")
 _named = False
@@ -50,7 +53,7 @@ class _Term(CaughtSignal):
 
 
 class _Interrupt(_CaughtInterrupt):
-    """The same for SIGINT."""
+    """The same for SIGINT, and for the others in `interrupts`."""
 
     def __del__(self) -> None:
         judge(self)
@@ -66,7 +69,7 @@ for _kind, _public in ((_Term, CaughtSignal), (_Interrupt, _CaughtInterrupt)):
 
 def make(signum: int, frame: "FrameType | None") -> CaughtSignal:
     """Return the exception for a signal."""
-    return (_Interrupt if signum == _signal.SIGINT else _Term)(signum, frame)
+    return (_Interrupt if signum in interrupts else _Term)(signum, frame)
 
 
 def judge(caught: CaughtSignal) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import sqlite3
     from typing import Any
 
-__all__ = ["NotFound", "NotNow", "abandoned", "forget", "owners", "past", "retry", "status", "why"]
+__all__ = ["NotFound", "NotNow", "abandoned", "forget", "owners", "past", "reaped", "retry", "status", "why"]
 
 
 class NotFound(LastlyError, LookupError):  # noqa: N818 - as in errors.py: the name says what happened
@@ -116,6 +116,30 @@ def past(*, since: float = 0.0, limit: int = 1000) -> "list[dict[str, Any]]":
         ]
     finally:
         base.close()
+
+
+def reaped(scope: str, *, since: float = 0.0) -> "list[dict[str, Any]]":
+    """Return what dead owners owed and somebody else has settled since, oldest first.
+
+    Args:
+        scope: the beginning of the names of the scopes that it was deferred to.
+        since: unix time of the last entry that is known already.
+
+    Returns:
+        dicts with scope, state (done or abandoned) and settled (unix time of the entry).
+    """
+    base = history.connect()
+    if base is None:
+        return []
+    try:
+        rows = base.execute(history.SQL["list_settled"], {"scope": scope, "since": since}).fetchall()
+    finally:
+        base.close()
+    return [
+        {"scope": row["scope"], "state": row["state"], "settled": row["settled"]}
+        for row in rows
+        if row["state"] in ("done", "abandoned") and json.loads(row["events"])[-1].get("by") != "owner"
+    ]
 
 
 def abandoned() -> "list[dict[str, Any]]":

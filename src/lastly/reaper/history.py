@@ -56,6 +56,9 @@ def connect(*, write: bool = False) -> "sqlite3.Connection | None":
         made.execute("PRAGMA synchronous=FULL")
         made.execute("PRAGMA foreign_keys=ON")
         made.executescript(SQL["schema"])
+    elif made.execute(SQL["is_made"]).fetchone() is None:  # its writer is just about to
+        made.close()
+        return None
     return made
 
 

@@ -37,6 +37,10 @@ CREATE TABLE IF NOT EXISTS cleanups (
 CREATE INDEX IF NOT EXISTS cleanups_changed ON cleanups (changed);
 CREATE INDEX IF NOT EXISTS owners_settled ON owners (settled);
 
+-- name: is_made
+-- The schema's last statement has been executed.
+SELECT 1 FROM sqlite_master WHERE name = 'owners_settled';
+
 -- name: add_owner
 -- Writing the same journal twice (killed between commit and unlink) changes nothing.
 INSERT OR REPLACE INTO owners
@@ -58,6 +62,12 @@ FROM cleanups AS c JOIN owners AS o USING (journal)
 WHERE c.changed >= :since
 ORDER BY c.changed DESC, c.journal, c.id
 LIMIT :most;
+
+-- name: list_settled
+SELECT c.scope, c.state, c.events, o.settled
+FROM owners AS o JOIN cleanups AS c USING (journal)
+WHERE o.settled > :since AND substr(c.scope, 1, length(:scope)) = :scope
+ORDER BY o.settled, c.journal, c.id;
 
 -- name: find
 SELECT c.*, o.host, o.boot, o.pid, o.start, o.uid, o.argv0, o.exe, o.began, o.ended, o.died, o.header, o.settled AS closed

@@ -1,0 +1,1 @@
+"""Tools for tests: a pytest plugin, which pytest finds by itself."""

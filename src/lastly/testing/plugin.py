@@ -1,0 +1,99 @@
+"""The pytest plugin: a scope per test, class, module and session, closed however the run ends.
+
+pytest loads this file in every run where lastly is installed, used or not. So it imports nothing that is not
+loaded anyway, and does nothing until a fixture is asked for. What then becomes of signals: _stopping.py.
+"""
+
+import sys
+
+import pytest
+
+from lastly import Scope
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+_used = pytest.StashKey[bool]()
+
+
+# ── fixtures ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def lastly_scope(request: pytest.FixtureRequest) -> "Iterator[Scope]":
+    """A lastly.Scope that closes after the test, however the run ends."""
+    yield from _opened(request)
+
+
+@pytest.fixture(scope="class")
+def lastly_class_scope(request: pytest.FixtureRequest) -> "Iterator[Scope]":
+    """A lastly.Scope that closes after the last test of the class, however the run ends."""
+    yield from _opened(request)
+
+
+@pytest.fixture(scope="module")
+def lastly_module_scope(request: pytest.FixtureRequest) -> "Iterator[Scope]":
+    """A lastly.Scope that closes after the last test of the module, however the run ends."""
+    yield from _opened(request)
+
+
+@pytest.fixture(scope="session")
+def lastly_session_scope(request: pytest.FixtureRequest) -> "Iterator[Scope]":
+    """A lastly.Scope that closes at the end of the run (with xdist: of the worker), however it ends."""
+    yield from _opened(request)
+
+
+def _opened(request: pytest.FixtureRequest) -> "Iterator[Scope]":
+    config = request.config
+    if not config.stash.get(_used, False):
+        config.stash[_used] = True
+        _use(request.session)
+    # The name says, in the journal and in what is told later, whose it was.
+    with Scope(f"{_prefix(config)}{request.node.nodeid}") as scope:
+        yield scope
+
+
+def _use(session: pytest.Session) -> None:
+    from lastly.testing import _stopping
+
+    _stopping.begin(session)
+
+
+def _prefix(config: pytest.Config) -> str:
+    return f"pytest:{config.rootpath}/"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Under ``lastly run`` signals are caught from the start: they shall end this run in order as well."""
+    signals = sys.modules.get("lastly._signals")
+    if signals is not None and signals.state.previous:
+        _use(session)
+
+
+# ── what earlier runs have left ──────────────────────────────────────────────────────────────────────────
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker of xdist: tell who prints the summary that fixtures were used."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None and session.config.stash.get(_used, False):
+        output["lastly"] = True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: "Any") -> None:
+    """Hear it."""
+    if getattr(node, "workeroutput", {}).get("lastly"):
+        node.config.stash[_used] = True
+
+
+def pytest_terminal_summary(terminalreporter: "Any", config: pytest.Config) -> None:
+    """Say in one line what had to be reaped, once; only where fixtures of ours are used."""
+    # A worker of xdist has a summary as well, which nobody sees.
+    if config.stash.get(_used, False) and not hasattr(config, "workerinput"):
+        from lastly.testing import _reaped
+
+        if line := _reaped.line(_prefix(config), getattr(config, "cache", None)):
+            terminalreporter.write_line(f"lastly: {line}")
