@@ -191,6 +191,13 @@ def test_the_starter_is_connected_at_once(programs, home):
         os.kill(ready(home), signal.SIGKILL)  # so that the second one is a starter too
 
 
+def test_python_s_development_mode_finds_nothing_to_say(programs, home):
+    """...of the connection that stays open to the end: neither the starter's nor the next one's."""
+    code = "import lastly; lastly.temp_dir()"
+    found = [programs.run(code, flags=("-X", "dev", "-W", "error")) for _ in range(2)]
+    assert [(result.status, result.err) for result in found] == [(0, ""), (0, "")]
+
+
 def test_killed_with_its_whole_process_group(programs, home):
     program, made = owner(programs, session=True)
     ready(home)

@@ -38,6 +38,13 @@ _BOOT = (
 )
 
 
+class _Socket(_socket.socket):
+    """Stays open to the end of the process, on purpose: without the ResourceWarning."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class _Line:
     """The connection of this process to the reaper."""
 
@@ -184,9 +191,11 @@ def _reach(line: _Line, journal: str, now: float) -> None:
 
 def _start_for(line: _Line, journal: str) -> None:
     """Start a reaper and be its first peer."""
-    ours, its = _socket.socketpair(
+    kept, its = _socket.socketpair(
         _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
     )
+    ours = _Socket(fileno=kept.detach())
+    ours.setblocking(False)  # it is; a default timeout of the program's would undo it
     try:
         _introduced(ours, journal)
         start(its.fileno())
@@ -235,9 +244,7 @@ def _introduced(made: "_socket.socket", journal: str) -> bool:
 
 def _connect() -> "_socket.socket | None":
     """Return a connection, or None when nobody listens. Never blocks: a full queue counts as somebody."""
-    made = _socket.socket(
-        _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
-    )
+    made = _Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
     try:
         with protocol.Address(home.runtime_dir()) as path:
             made.connect(path)
