@@ -1,6 +1,9 @@
 """Cleanup that runs, however your Python program ends.
 
 Names only. What `defer` needs is imported at once; the rest when it is first asked for, by the table below.
+
+For pytest, which would rewrite our assertions because we bring a plugin, and warns when `lastly run` has
+imported us before it could: PYTEST_DONT_REWRITE.
 """
 
 from lastly._cleanup import Cleanup as Cleanup

@@ -271,7 +271,7 @@ def test_warnings_as_errors_strict_markers_and_unittest(suite: Suite) -> None:
         "test_it.py",
         """
         import signal, unittest
-        import pytest
+        import lastly, pytest
 
         @pytest.mark.usefixtures("lastly_scope", "lastly_class_scope")
         class TestOld(unittest.TestCase):
@@ -281,6 +281,7 @@ def test_warnings_as_errors_strict_markers_and_unittest(suite: Suite) -> None:
 
             def test_old(self):
                 self.scope.defer(self.addCleanup, print)
+                lastly.temp_dir(scope=self.scope)
                 signal.signal(signal.SIGTERM, lambda *_: None)
         """,
     )
