@@ -25,7 +25,19 @@ CONTAINED = frozenset({"lastly.actions:remove", "lastly.actions:kill", "lastly.a
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
 
-_contexts: "dict[str, tuple[list[Any], str | None, int]]" = {}
+# By journal: sys.path (None: the record may be stale), directory, the record's number, the record.
+_contexts: "dict[str, tuple[list[Any] | None, str | None, int, dict[str, Any]]]" = {}
+_allowed = set(ENVIRONMENT)
+
+
+def allow(*names: str) -> None:
+    """Let the actions deferred from here on have these variables, as they are now. Never one with a secret.
+
+    For integrations, each time one of their actions is deferred: programs set such variables late.
+    """
+    _allowed.update(names)
+    for path, (_, cwd, number, record) in list(_contexts.items()):
+        _contexts[path] = (None, cwd, number, record)
 
 
 def context(journal: "Journal") -> int:
@@ -37,7 +49,7 @@ def context(journal: "Journal") -> int:
     last = _contexts.get(journal.path)
     if last is not None and last[0] == sys.path and last[1] == cwd:
         return last[2]
-    wanted = {*ENVIRONMENT, *filter(None, os.environ.get("LASTLY_ENV", "").split(","))}
+    wanted = {*_allowed, *filter(None, os.environ.get("LASTLY_ENV", "").split(","))}
     record = {
         "exe": sys.executable or "",
         "prefix": sys.prefix,
@@ -46,9 +58,9 @@ def context(journal: "Journal") -> int:
         "env": {k: v for k, v in os.environ.items() if k in wanted or k.startswith("LC_")},
         "main": _main_path(),
     }
-    number = journal.context(record)
+    number = last[2] if last is not None and last[3] == record else journal.context(record)
     _contexts.clear()
-    _contexts[journal.path] = (list(sys.path), cwd, number)
+    _contexts[journal.path] = (list(sys.path), cwd, number, record)
     return number
 
 

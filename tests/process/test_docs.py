@@ -14,6 +14,7 @@ The conventions, for who writes a page:
   ``<!-- run: deploy.py -->``   written to this file and run
   ``<!-- continue -->``         runs after the code of the python blocks before it, as one program
   ``<!-- needs: flask -->``     only where this module is installed
+  ``<!-- within: 60 -->``       it may take so many seconds; without the comment: 20
   ``<!-- fragment -->``         not a program; Python must still compile
   Several comments may stand above each other.
 """
@@ -34,7 +35,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import pytest
-from harness import ROOT, Program, Programs, clean_environment
+from harness import PATIENCE, ROOT, Program, Programs, clean_environment
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = ("python", "console")
@@ -117,7 +118,7 @@ class Page:
             signum, _, mark = sent.partition(" at ")
             program.line(mark)
             program.send(signal.Signals[f"SIG{signum}"])
-        result = program.wait()
+        result = program.wait(within=float(example.notes.get("within", PATIENCE)))
         assert result.status == int(example.notes.get("status", 0)), f"{where}: {result.status}\n{result.out}"
         if example.expected is not None:
             same(example.expected, result.out, where)

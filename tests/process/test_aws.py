@@ -1,0 +1,331 @@
+"""What was rented from Amazon is given back, wherever the program is killed: asked over HTTP, of moto's server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from harness import Programs, end_all_of, wait_until
+from reaping import archived, log
+
+pytest.importorskip("moto")
+boto3 = pytest.importorskip("boto3")
+
+pytestmark = pytest.mark.xdist_group("aws")  # one server for all
+REGION = "eu-central-1"
+TEMPLATE = '{"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}'
+
+
+class Amazon:
+    """The server, and what the tests ask it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("amazon.py"))],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=folder,
+        )  # fmt: skip
+        self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
+        credentials = folder / "credentials"
+        credentials.write_text("[default]\naws_access_key_id = id\naws_secret_access_key = not-a-secret\n")
+        (folder / "config").write_text("[default]\n")
+        self.env: dict[str, str | None] = {
+            **{name: None for name in os.environ if name.startswith("AWS_")},
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
+            "AWS_CONFIG_FILE": str(folder / "config"),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        keys = {"aws_access_key_id": "id", "aws_secret_access_key": "not-a-secret", "region_name": REGION}
+        self.ec2, self.s3, self.cloudformation = (
+            boto3.client(service, endpoint_url=self.url, **keys) for service in ("ec2", "s3", "cloudformation")
+        )
+
+    def trap(self, mode: str, text: str) -> None:
+        self._control("PUT", f"{mode}/{quote(text)}")
+
+    def caught(self) -> int:
+        return int(self._control("GET", "caught"))
+
+    def go(self, mode: str = "") -> None:
+        self._control("DELETE", mode)
+
+    def _control(self, method: str, path: str) -> str:
+        request = urllib.request.Request(f"{self.url}/-/{path}", method=method)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.read().decode()
+
+    def left(self, kind: str) -> list[Any]:
+        """What there is of a kind, ours or not."""
+        if kind == "instances":
+            return [
+                one["InstanceId"]
+                for reservation in self.ec2.describe_instances()["Reservations"]
+                for one in reservation["Instances"]
+                if one["State"]["Name"] not in ("shutting-down", "terminated")
+            ]
+        if kind == "prefix":
+            found = self.s3.list_object_versions(Bucket="bucket")
+            uploads = self.s3.list_multipart_uploads(Bucket="bucket").get("Uploads", [])
+            return [*found.get("Versions", []), *found.get("DeleteMarkers", []), *uploads]
+        return [one["StackName"] for one in self.cloudformation.describe_stacks()["Stacks"]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Amazon]:
+    amazon = Amazon(tmp_path_factory.mktemp("amazon"))
+    amazon.s3.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": REGION})
+    amazon.s3.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    yield amazon
+    amazon.process.kill()
+    amazon.process.wait()
+    amazon.process.stdout.close()
+
+
+@pytest.fixture
+def amazon(server: Amazon) -> Iterator[Amazon]:
+    """The server, without traps; whatever a failed test has left there is removed for the next one."""
+    yield server
+    server.go()
+    if ids := server.left("instances"):
+        server.ec2.terminate_instances(InstanceIds=ids)
+    for stack in server.left("stack"):
+        server.cloudformation.delete_stack(StackName=stack)
+
+
+MAKE = {
+    "instances": """
+        made = aws.run_instances(scope=scope, settle=SETTLE, ImageId="ami-12c6146b", MinCount=2, MaxCount=2)
+        assert len(made.ids) == 2 and len(made.reply["Instances"]) == 2
+    """,
+    "prefix": """
+        made = aws.s3_prefix("bucket", "builds/", scope=scope, settle=SETTLE)
+        s3 = boto3.client("s3")
+        s3.create_multipart_upload(Bucket=made.bucket, Key=f"{made}never finished")
+        for version in (b"1", b"2"):
+            s3.put_object(Bucket=made.bucket, Key=f"{made}a b/\\u20ac", Body=version)
+        s3.delete_object(Bucket=made.bucket, Key=f"{made}a b/\\u20ac")
+    """,
+    "stack": f"""
+        made = aws.create_stack(scope=scope, settle=SETTLE, TemplateBody={TEMPLATE!r})
+    """,
+}
+CREATE = {"instances": "Action=RunInstances", "prefix": "PUT /bucket/builds/", "stack": "Action=CreateStack"}
+UNDO = {"instances": "Action=TerminateInstances", "prefix": "POST /bucket", "stack": "Action=DeleteStack"}
+KINDS = list(MAKE)
+
+
+def program(kind: str, *, settle: float = 1.0, then: str = "") -> str:
+    return f"""
+import boto3, lastly, os, sys, time
+from lastly.integrations import aws
+SETTLE = {settle}
+scope = lastly.Scope()
+{textwrap.dedent(MAKE[kind])}
+print("made", made.name, repr(made), flush=True)
+{then or "time.sleep(1000)"}
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_given_back_when_the_scope_closes(programs: Programs, amazon: Amazon, kind: str) -> None:
+    """Twice: the second time there is nothing to do."""
+    then = "assert made.cleanup.durable; made.close(); made.close(); scope.close(); print(repr(made))"
+    result = programs.run(program(kind, then=then), env=amazon.env)
+    assert (result.status, result.err) == (0, "")
+    assert result.lines[-1].endswith(" gone>")
+    assert amazon.left(kind) == []
+
+
+@pytest.mark.parametrize("mode", ["dropped", "late", "lost"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_while_it_is_created(
+    programs: Programs, amazon: Amazon, home: Path, kind: str, mode: str
+) -> None:
+    """The request is never executed, or after the program's death, or it is and the answer is lost."""
+    amazon.trap(mode, CREATE[kind])
+    owner = programs.start(program(kind), env=amazon.env)
+    wait_until(amazon.caught, what=f"{kind} requested")
+    if mode == "late":
+        amazon.trap("lost", "Action=Describe" if kind != "prefix" else "?uploads")
+    owner.send(signal.SIGKILL)
+    if mode == "late":  # it looks once, and sees nothing; then the request goes through
+        wait_until(lambda: amazon.caught() == 2, what="a look")
+        amazon.go("late")
+        assert amazon.left(kind)
+        amazon.go("lost")
+    archived(home)
+    assert amazon.left(kind) == [], log(home)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_when_it_is_there(programs: Programs, amazon: Amazon, home: Path, kind: str) -> None:
+    owner = programs.start(program(kind), env=amazon.env)
+    owner.line("made")
+    assert amazon.left(kind)
+    owner.send(signal.SIGKILL)
+    archived(home)
+    assert amazon.left(kind) == [], log(home)
+
+
+@pytest.mark.parametrize("mode", ["dropped", "lost"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_in_the_middle_of_the_undo(
+    programs: Programs, amazon: Amazon, home: Path, kind: str, mode: str
+) -> None:
+    """The owner first, then the reaper with all it has started; then somebody runs `lastly reap`."""
+    amazon.trap(mode, UNDO[kind])
+    owner = programs.start(program(kind, then="scope.close()"), env=amazon.env)
+    wait_until(amazon.caught, what="the owner gives it back")
+    amazon.trap(mode, "POST /" if kind != "prefix" else "?uploads")  # whatever the undo asks first
+    owner.send(signal.SIGKILL)
+    wait_until(lambda: amazon.caught() == 2, what="the reaper gives it back")
+    end_all_of(home)  # the reaper, its worker, and the child in which the undo runs
+    amazon.go()
+    result = programs.run_command(["lastly", "reap"], env={"LASTLY_REAPER": "0"})
+    assert result.status == 0, result
+    archived(home)
+    assert amazon.left(kind) == [], log(home)
+
+
+def test_a_new_instance_that_is_not_visible_yet_is_waited_for(programs: Programs, amazon: Amazon) -> None:
+    """Amazon's machines do not all know of it at once: it is asked for, and said not to be there, three times."""
+    for _ in range(3):
+        amazon.trap("blind", "Action=DescribeInstances")
+    result = programs.run(program("instances", settle=60, then="scope.close()"), env=amazon.env)
+    assert (result.status, result.err) == (0, "")
+    assert amazon.left("instances") == []
+
+
+def test_named_instances_are_terminated_and_what_is_gone_is_success(
+    programs: Programs, amazon: Amazon
+) -> None:
+    there = amazon.ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    code = """
+        import lastly, sys
+        from lastly.integrations import aws
+        for _ in range(2):
+            aws.terminate_instances(sys.argv[1], "i-00000000000000000", settle=0.1)
+        aws.delete_prefix("no-such-bucket", "a/", settle=0)
+        aws.delete_stack("no-such-stack", settle=0)
+    """
+    result = programs.run(code, there, env=amazon.env)
+    assert (result.status, result.err) == (0, "")
+    assert amazon.left("instances") == []
+
+
+def test_a_refused_creation_owes_nothing(programs: Programs, amazon: Amazon) -> None:
+    """And the stack of that name, which is somebody else's, stays."""
+    amazon.cloudformation.create_stack(StackName="theirs", TemplateBody=TEMPLATE)
+    code = f"""
+        import lastly
+        from botocore.exceptions import ClientError, ParamValidationError
+        from lastly.integrations import aws
+        scope = lastly.Scope()
+        for make in (
+            lambda: aws.create_stack("theirs", scope=scope, TemplateBody={TEMPLATE!r}),
+            lambda: aws.run_instances(scope=scope, ImageId="ami-12c6146b", SubnetId="subnet-0"),
+            lambda: aws.run_instances(scope=scope, NoSuchArgument=1),
+            lambda: aws.s3_prefix("no-such-bucket", scope=scope),
+        ):
+            try:
+                make()
+            except (ClientError, ParamValidationError) as error:
+                print(type(error).__name__)
+        scope.close()
+        aws.delete_stack("theirs", settle=0)
+    """
+    result = programs.run(code, env=amazon.env)
+    assert (result.status, result.err) == (0, "")
+    assert amazon.left("stack") == ["theirs"]
+    assert result.lines == ["AlreadyExistsException", "ClientError", "ParamValidationError", "NoSuchBucket"]
+    assert amazon.left("instances") == []
+
+
+def test_credentials_stay_out_of_the_journal(programs: Programs, amazon: Amazon, home: Path) -> None:
+    """Where they are is written, they are not; only for who says so in LASTLY_ENV."""
+    secrets = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_SESSION_TOKEN": "t0k3n"}
+    for allowed in ("", ",".join(secrets)):
+        env = {**amazon.env, **secrets, "LASTLY_ENV": allowed, "AWS_SHARED_CREDENTIALS_FILE": None}
+        owner = programs.start(program("stack", then="os.read(0, 1); scope.close()"), env=env, stdin=subprocess.PIPE)
+        owner.line("made")
+        (journal,) = (home / "owners").rglob(f"{owner.pid}.*.j")
+        text = journal.read_text()
+        assert amazon.url in text
+        assert ("s3cr3t" in text and "t0k3n" in text) == bool(allowed)
+        owner.write("x")
+        result = owner.wait()
+        assert result.status == 0
+        assert ("RuntimeWarning: the credentials are in AWS_SECRET_ACCESS_KEY" in result.err) != bool(allowed)
+
+
+def test_variables_set_after_the_first_plan_reach_the_undo(
+    programs: Programs, amazon: Amazon, home: Path
+) -> None:
+    """A program that chooses its endpoint and its profile late, and was killed."""
+    late = {name: value for name, value in amazon.env.items() if value and name.startswith("AWS_")}
+    code = program("stack").replace("SETTLE =", f"lastly.temp_dir(); os.environ.update({late}); SETTLE =")
+    owner = programs.start(code, env=dict.fromkeys(amazon.env))
+    owner.line("made")
+    owner.send(signal.SIGKILL)
+    archived(home)
+    assert amazon.left("stack") == [], log(home)
+
+
+def test_bad_input_is_said_before_anything_is_created(programs: Programs, amazon: Amazon) -> None:
+    code = """
+        import lastly
+        from lastly.integrations import aws
+        for call in (
+            lambda: lastly.defer(aws.delete_prefix, "bucket", "a"),
+            lambda: lastly.defer(aws.delete_prefix, "bucket", "/"),
+            lambda: lastly.defer(aws.delete_prefix, "bucket"),
+            lambda: aws.delete_prefix("bucket", ""),
+            lambda: aws.run_instances(ClientToken="mine"),
+            lambda: aws.create_stack(ClientRequestToken="mine"),
+            lambda: aws.run_instances(ImageId="ami-12c6146b"),
+        ):
+            try:
+                call()
+            except (TypeError, ValueError) as error:
+                print(type(error).__name__, error)
+    """
+    result = programs.run(code, env={**amazon.env, "AWS_DEFAULT_REGION": None})
+    assert (result.status, result.err) == (0, "")
+    assert [line[:30] for line in result.lines] == [
+        "ValueError 'a': a prefix to de",
+        "ValueError '/': a prefix to de",
+        "TypeError delete_prefix takes ",
+        "ValueError '': a prefix to del",
+        "TypeError run_instances() sets",
+        "TypeError create_stack() sets ",
+        "ValueError in which region? Pa",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("boto3", "says"),
+    [
+        ("None", 'ImportError: lastly.integrations.aws needs boto3: pip install "lastly[aws]"'),
+        ("type(sys)('boto3'); sys.modules['boto3'].__version__ = '1.26.9'",
+         'ImportError: boto3 1.26.9 is too old, 1.28 is needed: pip install -U "lastly[aws]"'),
+    ],
+    ids=["missing", "old"],
+)  # fmt: skip
+def test_without_boto3_one_line_says_what_to_install(programs: Programs, boto3: str, says: str) -> None:
+    code = f"""
+        import sys
+        sys.modules["boto3"] = {boto3}
+        from lastly.integrations import aws
+        aws.run_instances()
+    """
+    assert says in programs.run(code).err.splitlines()[-1]
