@@ -185,6 +185,37 @@ def test_on_the_command_line(programs: Programs) -> None:
     assert run("--grace", "-1").status == 2
 
 
+SYSTEMCTL = """#!/bin/sh
+case "$*" in *"show known.service "*) ;; *) echo LoadState=not-found; exit 0 ;; esac
+echo LoadState=loaded
+echo TimeoutStopUSec=1min 30s
+echo KillMode=control-group
+echo KillSignal=15
+echo SendSIGKILL=yes
+echo "ExecStopPost={ path=/usr/bin/lastly ; argv[]=/usr/bin/lastly reap ; ignore_errors=no }"
+"""
+
+
+def test_a_unit_that_systemd_knows(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("bin").mkdir()
+    Path("bin/systemctl").write_text(SYSTEMCTL)
+    Path("bin/systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{Path.cwd()}/bin", prepend=":")
+    assert doctor(80.0, "known.service")[1] == {"timeout_stop": "ok", "kill_mode": "unprotected"}
+    assert doctor(100.0, "known.service")[1]["timeout_stop"] == "wrong"
+    assert doctor(80.0, "other.service")[1] == {"file": "wrong"}
+    assert [finding.name for finding in budgets.here("known.service", 80.0)] == ["timeout_stop", "kill_mode"]
+    assert budgets.here("other.service", 80.0) == []
+    Path("bin/systemctl").write_text("#!/bin/sh\nexit 1\n")
+    assert budgets.here("known.service", 80.0) == []
+
+
+def test_in_a_pod(programs: Programs) -> None:
+    result = programs.run_command(["lastly", "doctor", "--json"], env={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+    found = {finding["name"]: finding["level"] for finding in json.loads(result.out)["findings"]}
+    assert (found["container"], found["pod"]) == ("unprotected", "unprotected")
+
+
 def test_the_reaper_knows_what_running_programs_have_said(programs: Programs) -> None:
     program = programs.start(
         "import lastly, time; lastly.install(grace=17); lastly.temp_dir(); print('ready', flush=True); time.sleep(60)"

@@ -56,7 +56,7 @@ PROGRAM = """
         sys.argv[1:] = ["--help"]
     else:
         sys.argv[1:] = []
-    if how == "by hand":
+    if "by hand" in how:
         app = MyApp()
         app.setup()
         app.run()
@@ -118,6 +118,7 @@ ENDS = {
     "exit broken code 3": (3, "broken hook"),
     "broken": (1, "LookupError: broken hook"),
     "by hand": (0, ""),
+    "exit by hand": (3, ""),
 }
 
 

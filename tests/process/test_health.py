@@ -7,6 +7,7 @@ import http.client
 import os
 import signal
 import socket
+import subprocess
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
@@ -74,6 +75,24 @@ def test_not_ready_from_the_first_signal_on(programs: Programs, python: str) -> 
     assert program.wait().status == -signal.SIGTERM
 
 
+def test_not_ready_while_the_program_unwinds(programs: Programs) -> None:
+    """Before any cleanup runs: a `finally` may take its time, too."""
+    end = """
+    try:
+        work()
+    finally:
+        wait()
+    """
+    program = programs.start(PROGRAM.format(install="lastly.install()", end=end))
+    port = int(program.line())
+    program.line("waits")
+    program.send(signal.SIGTERM)
+    program.line("cleaning up")
+    assert ask(port, "/readyz") == (503, "not ready: signal SIGTERM\n")
+    (program.cwd / "go").touch()
+    assert program.wait().status == -signal.SIGTERM
+
+
 def test_not_ready_once_the_program_ends(programs: Programs, python: str) -> None:
     program = programs.start(PROGRAM.format(install="", end=""), python=python)
     port = int(program.line())
@@ -129,9 +148,34 @@ def test_who_connects_and_says_nothing_keeps_nobody_waiting() -> None:
         idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(150)]
         idle[-1].sendall(b"GET /readyz HT")
         assert ask(server.port, "/readyz") == (200, "ready\n")
+        assert len(server._open) <= 100
         for connection in idle:
             connection.close()
         assert ask(server.port, "/livez") == (200, "alive\n")
+
+
+def test_when_no_descriptor_is_left(programs: Programs) -> None:
+    """Who asks waits, and is answered when there is one again."""
+    code = """
+        import os, resource, sys
+        from lastly.integrations.health import Health
+        server = Health().serve(0, "127.0.0.1")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        probe = os.dup(0)
+        os.close(probe)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (probe, hard))
+        print(server.port, flush=True)
+        sys.stdin.readline()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        sys.stdin.readline()
+    """
+    program = programs.start(code, stdin=subprocess.PIPE)
+    with socket.create_connection(("127.0.0.1", int(program.line())), timeout=PATIENCE) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+        program.write("\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+    program.write("\n")
+    assert program.wait().status == 0
 
 
 @pytest.mark.parametrize("data", [b"\r\n\r\n", b"\xff\x00 nonsense\r\n\r\n", b"x" * 10_000, b"GET /readyz\r\n\r\n"])

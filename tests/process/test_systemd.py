@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,14 +164,30 @@ def test_a_signal_that_is_answered(programs: Programs, manager: Manager) -> None
 
 
 @pytest.mark.parametrize("manager", ["path"], indirect=True)
+@pytest.mark.parametrize("how", [[], ["--supervise"]], ids=["run", "supervise"])
+def test_under_lastly_run(how: list[str], programs: Programs, manager: Manager, tmp_path: Path) -> None:
+    """It is the same process; or a child of the unit's, which is asked to stop all the same."""
+    script = tmp_path / "service.py"
+    script.write_text(textwrap.dedent(PROGRAM.format(body="lastly.defer(wait_for_go); systemd.ready(); work()")))
+    argv = ["lastly", "run", *how, "--", sys.executable, str(script)]
+    program = programs.start_command(argv, env={"NOTIFY_SOCKET": manager.address})
+    program.line("works")
+    program.send(signal.SIGTERM)
+    assert [manager.message(), manager.message()] == [["READY=1"], ["STOPPING=1"]]
+    assert manager.next("EXTEND_TIMEOUT_USEC") == "10000000"
+    (program.cwd / "go").touch()
+    assert program.wait().status == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("manager", ["path"], indirect=True)
 def test_a_signal_that_came_before_it_was_ready(programs: Programs, manager: Manager) -> None:
     body = """
     lastly.install()
-    lastly.defer(wait_for_go)
     try:
         work()
     finally:
         systemd.ready()
+        wait_for_go()
     """
     program = start(programs, manager, body)
     program.line("works")

@@ -182,11 +182,16 @@ def container() -> list[Finding]:
             marks += ["pid 1"] if b"container=" in file.read() else []
     except OSError:
         pass
+    marks += ["Kubernetes"] if os.environ.get("KUBERNETES_SERVICE_HOST") and not marks else []
     if not marks and os.getpid() != 1:
         return [Finding("container", "ok", "no container")]
     what = f"in a container ({marks[0] if marks else 'this is PID 1'}): the reaper ends with it"
     fix = "see docs/how-to/kubernetes.md: LASTLY_HOME on a volume, `lastly reap --elsewhere` before the start"
-    return [Finding("container", "unprotected", what, fix)]
+    found = [Finding("container", "unprotected", what, fix)]
+    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+        what = "in a pod: how long it is waited for stands in its manifest, and cannot be seen from here"
+        found.append(Finding("pod", "unprotected", what, "lastly doctor --grace SECONDS MANIFEST"))
+    return found
 
 
 def cgroup(path: str) -> list[Finding]:
