@@ -37,10 +37,11 @@ class Server:
     def get(self, path: str = "/", **options: float) -> Answer:
         return get(self.port, path, **options)
 
-    def begin(self, path: str) -> socket.socket:
+    def begin(self, path: str, *, keep: bool = False) -> socket.socket:
         """Send a request and do not wait for the answer."""
         made = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
-        made.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        after = "keep-alive" if keep else "close"
+        made.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: {after}\r\n\r\n".encode())
         return made
 
     def children(self) -> list[int]:

@@ -144,6 +144,30 @@ def test_websockets_are_told_that_the_server_goes_away(
     assert "Traceback" not in result.err
 
 
+def test_who_was_connected_is_answered(programs: Programs, folder: Path) -> None:
+    """...also those whom uvicorn has not accepted yet when it is told to end: it would have reset them."""
+    server = uvicorn(programs, folder)
+    server.program.send(signal.SIGSTOP)
+    requests = [server.begin("/") for _ in range(30)]
+    server.program.send(signal.SIGTERM)
+    server.program.send(signal.SIGCONT)
+    answers = [rest(request) for request in requests]
+    assert [answer.split(" ", 2)[1] for answer in answers] == ["200"] * 30
+    assert server.program.wait().status == -signal.SIGTERM
+
+
+def test_who_keeps_a_connection_hears_that_it_ends(programs: Programs, folder: Path) -> None:
+    """Else the next request would be sent into a closed one."""
+    server = uvicorn(programs, folder)
+    request = server.begin("/wait", keep=True)
+    wait_lines(folder / "notes", "began /wait")
+    server.program.send(signal.SIGTERM)
+    server.program.error_line("Shutting down")
+    (folder / "go").touch()
+    assert "\r\nconnection: close\r\n" in rest(request)
+    server.program.wait()
+
+
 def test_a_forced_exit_still_reaps_what_is_durable(programs: Programs, folder: Path) -> None:
     """A second Ctrl-C has uvicorn skip the lifespan."""
     server = uvicorn(programs, folder)

@@ -4,30 +4,179 @@ The protocol tells an application late: ``lifespan.shutdown`` comes when all con
 wants to say goodbye on them, or have a readiness probe fail, must know when the server begins to end. The
 servers' signal handlers know, and they are the servers' own: nothing is put in their place here.
 
-uvicorn's handler only sets a flag; what follows is `Server.shutdown`, which closes the listening sockets
-first. On this one object we put our own before it, and after it. The object is found by its handler, which is
-a bound method.
+uvicorn's handler sets a flag, and notes the signal in a list. A tenth of a second later at most it stops
+listening, in `Server.shutdown`. The list is replaced by one that tells us, `shutdown` by one that waits for
+us; on this one object, which is found by its handler, a bound method.
 
 Hypercorn sets an event in the context of its worker, which every connection can see.
 """
 
+import asyncio
+import os
 import signal
+import socket
 import sys
+import time
+from contextlib import ExitStack
+
+from lastly.integrations import _door
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from typing import Any
+    from typing import Any, Self
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Seconds for the next request on a connection that its client keeps, and for the first one on a new one.
+_SETTLE = 0.02
+_PATIENCE = 0.25
+_LOOKS = 3
 
 
-def uvicorn_server() -> "Any | None":
-    """Return the uvicorn server that runs in this process, if it holds the signals."""
-    for signum in _SIGNALS:
-        server = _server_of(signal.getsignal(signum))
-        if server is not None:
-            return server
+class Uvicorn:
+    """The uvicorn server of this process, as far as its end is concerned."""
+
+    def __init__(self, server: "Any") -> None:
+        self._server = server
+        self._ending: asyncio.Task[None] | None = None
+        self._again = asyncio.Event()  # told more than once
+        self._own_door = _listens_alone(server)
+        if self._own_door:
+            import ctypes  # noqa: F401  # what _door needs: not to be read from the disk at the end
+
+    @classmethod
+    def running(cls) -> "Self | None":
+        """Return the server that runs in this process and holds the signals, if there is one."""
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            server = _server_of(signal.getsignal(signum))
+            if server is not None:
+                return cls(server)
+        return None
+
+    def attach(self, before: "Callable[[], Awaitable[None]]", after: "Callable[[], None]") -> None:
+        """Have `before` run when it is told to end, while it still listens, and `after` when it has ended."""
+        loop = asyncio.get_running_loop()
+
+        async def end() -> None:
+            await before()
+            await self._settle()
+
+        def begin() -> None:
+            if self._ending is None:
+                self._ending = loop.create_task(end())
+
+        def told() -> None:
+            begin()
+            if len(getattr(self._server, "_captured_signals", ())) > 1:
+                self._again.set()
+
+        signals = getattr(self._server, "_captured_signals", None)
+        if type(signals) is list:
+            telling = _Told(signals, lambda: loop.call_soon_threadsafe(told))
+            self._server._captured_signals = telling  # noqa: SLF001  # see above
+        shutdown = self._server.shutdown
+
+        async def wrapped(*args: object, **kwargs: object) -> None:
+            begin()  # unless it has begun: with a limit of requests nobody is told
+            if self._ending is not None:
+                await self._ending
+            await shutdown(*args, **kwargs)
+            after()
+
+        self._server.shutdown = wrapped
+
+    async def linger(self, seconds: float) -> None:
+        """Wait so long, or until it is told once more."""
+        if not seconds:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._again.wait()
+        except TimeoutError:
+            pass
+
+    @property
+    def forced(self) -> bool:
+        """Whether it leaves at once, without a lifespan's end."""
+        return bool(getattr(self._server, "force_exit", False))
+
+    @property
+    def dies_of_sigterm(self) -> bool:
+        """Whether it will be killed, by the SIGTERM that it raises again when it has ended.
+
+        Not so when somebody had a handler for it before: ``lastly.install()``, say.
+        """
+        signals = sys.modules.get("lastly._signals")
+        if signals is not None and signal.SIGTERM in signals.state.previous:
+            return False
+        return signal.SIGTERM in getattr(self._server, "_captured_signals", ())
+
+    async def _settle(self) -> None:
+        """Let nobody new in, and those who have come in say what they want."""
+        connections = self._server.server_state.connections
+        with ExitStack() as stack:
+            doors = [
+                stack.enter_context(socket.socket(fileno=os.dup(listening.fileno())))
+                for server in (self._server.servers if self._own_door else ())
+                for listening in server.sockets
+            ]
+            for door in doors:
+                _door.shut(door)
+            until = time.monotonic() + _PATIENCE
+            quiet = 0  # looks, between which the event loop takes in who waits, and what they send
+            while quiet < _LOOKS and time.monotonic() < until and not self._again.is_set():
+                busy = any(map(_door.waiting, doors)) or any(map(_is_new, connections))
+                quiet = 0 if busy else quiet + 1
+                await self.linger(0.001)
+        if connections:
+            await self.linger(_SETTLE)
+
+
+def _is_new(connection: "Any") -> bool:
+    """Whether no request has come on a connection yet; where that cannot be seen, one has."""
+    return getattr(connection, "cycle", connection) is None
+
+
+class _Told(list[int]):
+    """uvicorn's list of the signals it got, which tells of each; in the signal's handler."""
+
+    def __init__(self, signals: "list[int]", tell: "Callable[[], object]") -> None:
+        super().__init__(signals)
+        self._tell = tell
+
+    def append(self, signum: int) -> None:
+        super().append(signum)
+        try:
+            self._tell()
+        except RuntimeError:  # the loop is closed
+            pass
+
+
+def _listens_alone(server: "Any") -> bool:
+    """Whether the server makes the sockets itself on which it listens: then nobody else listens on them.
+
+    Called while it starts. Of sockets that it is given it keeps no trace but the argument of its `startup`,
+    which waits for us.
+    """
+    if getattr(server.config, "fd", None) is not None:
+        return False
+    for task in asyncio.all_tasks():
+        waits: Any = task.get_coro()
+        while waits is not None:
+            frame = getattr(waits, "cr_frame", None)
+            if (
+                frame is not None
+                and frame.f_code.co_name == "startup"
+                and frame.f_locals.get("self") is server
+            ):
+                return frame.f_locals.get("sockets", ()) is None
+            waits = getattr(waits, "cr_await", None)
+    return False
+
+
+def _server_of(handler: object) -> "Any | None":
+    server = getattr(handler, "__self__", None)
+    if type(server).__module__.startswith("uvicorn") and hasattr(server, "shutdown"):
+        return server
     return None
 
 
@@ -42,43 +191,6 @@ def give_back_signals() -> bool:
         return False
     signals.uninstall()
     return True
-
-
-def _server_of(handler: object) -> "Any | None":
-    server = getattr(handler, "__self__", None)
-    if type(server).__module__.startswith("uvicorn") and hasattr(server, "shutdown"):
-        return server
-    return None
-
-
-def around_shutdown(
-    server: "Any", before: "Callable[[Any], Awaitable[None]]", after: "Callable[[Any], None]"
-) -> None:
-    """Have `before` and `after` called around the shutdown of this uvicorn server."""
-    shutdown = server.shutdown
-
-    async def wrapped(*args: object, **kwargs: object) -> None:
-        await before(server)
-        await shutdown(*args, **kwargs)
-        after(server)
-
-    server.shutdown = wrapped
-
-
-def hurried(server: "Any") -> bool:
-    """Whether this uvicorn server was told to end more than once."""
-    return bool(getattr(server, "force_exit", False)) or len(getattr(server, "_captured_signals", ())) > 1
-
-
-def dies_of(server: "Any") -> "int | None":
-    """Return the signal that this uvicorn server will raise again when it has ended, if it kills the process.
-
-    That is what it does with SIGTERM, unless somebody had a handler for it before: ``lastly.install()``, say.
-    """
-    signals = sys.modules.get("lastly._signals")
-    if signals is not None and signal.SIGTERM in signals.state.previous:
-        return None
-    return signal.SIGTERM if signal.SIGTERM in getattr(server, "_captured_signals", ()) else None
 
 
 def hypercorn_ending(send: object) -> "Any | None":

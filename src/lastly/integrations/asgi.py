@@ -9,7 +9,6 @@ runs, has the process's cleanups run before.
 
 import asyncio
 import sys
-import time
 import traceback
 from contextvars import ContextVar
 
@@ -94,7 +93,8 @@ class Lastly:
         self.grace = None if grace is None else _seconds(grace, "grace")
         self.linger = _seconds(linger, "linger")
         self.scope: AsyncScope | None = None
-        self._server: Any = None  # uvicorn's, where it is the one
+        self._server: _serving.Uvicorn | None = None
+        self._ending = False  # the server ends
         self._sockets: set[_WebSocket] = set()
         self._watch: asyncio.Task[None] | None = None  # waits for the end of another server
 
@@ -114,18 +114,34 @@ class Lastly:
             if scope["type"] == "websocket":
                 await _WebSocket(receive, send).run(self.app, scope, self._sockets)
             else:
-                await self.app(scope, receive, send)
+                await self.app(scope, receive, self._answering(scope, send))
         finally:
             _current.reset(token)
+
+    def _answering(self, scope: "Message", send: "Send") -> "Send":
+        """Have the answers say, once the server ends, that their connections end with them.
+
+        A client that keeps its connection would else send the next request into one that is closed.
+        """
+        if scope.get("http_version") not in ("1.0", "1.1"):
+            return send
+
+        async def answer(message: "Message") -> None:
+            if self._ending and message["type"] == "http.response.start":
+                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"connection"]
+                message = {**message, "headers": [*headers, (b"connection", b"close")]}
+            await send(message)
+
+        return answer
 
     async def _live(self, scope: "Message", receive: "Receive", send: "Send") -> None:
         """Have a scope open for as long as the application lives."""
         if _serving.give_back_signals():
             say("install() under uvicorn, whose signals they are: given back. Cleanups run all the same")
-        self._server = _serving.uvicorn_server()
+        self._ending, self._watch = False, None
+        self._server = _serving.Uvicorn.running()
         if self._server is not None:
-            _serving.around_shutdown(self._server, self._before, self._after)
-        self._watch = None
+            self._server.attach(self._before, self._after)
         health.resume()
         self.scope = opened = AsyncScope("app", grace=self.grace)
         _current.set(opened)
@@ -141,34 +157,36 @@ class Lastly:
 
     async def _close(self, error: "BaseException | None" = None) -> None:
         """Close the scope, unless somebody does not want to wait."""
-        if self.scope is not None and not self._forced:
+        if self.scope is not None and not (self._server is not None and self._server.forced):
             await self.scope.__aexit__(None if error is None else type(error), error, None)
 
     # ---- the end of the server
 
-    @property
-    def _forced(self) -> bool:
-        return bool(getattr(self._server, "force_exit", False))
-
-    async def _before(self, server: "Any") -> None:
-        """Called when uvicorn begins to end, while it still listens."""
-        health.drain("the server ends")
-        until = time.monotonic() + self.linger
-        # uvicorn's signal handler sets flags, and no event that one could wait for
-        while (left := until - time.monotonic()) > 0 and not _serving.hurried(server):  # noqa: ASYNC110  # as said
-            await asyncio.sleep(min(left, 0.1))
+    async def _before(self) -> None:
+        """Called when uvicorn is told to end, while it still listens."""
+        self._drain()
+        if self._server is not None:
+            await self._server.linger(self.linger)
         await self._say_goodbye()
 
-    def _after(self, server: "Any") -> None:
+    def _after(self) -> None:
         """Called when uvicorn has ended, and before it kills the process."""
-        if self._forced:
+        if self._server is None:
+            return
+        if self._server.forced:
             left = len(self.scope) if self.scope is not None else 0
             say(f"forced: leaving without {left} cleanups of the application; what is durable is reaped")
-        elif _serving.dies_of(server) is not None:
+        elif self._server.dies_of_sigterm:
             _close_root()
+
+    def _drain(self) -> None:
+        self._ending = True
+        health.drain("the server ends")
 
     async def _say_goodbye(self) -> None:
         """Close all WebSockets, so that clients know that they may come back, to another server."""
+        if not self._sockets:
+            return
         try:
             async with AsyncScope("WebSockets", grace=_GOODBYE) as scope:
                 with scope.parallel() as together:
@@ -185,7 +203,7 @@ class Lastly:
 
         async def wait() -> None:
             await ending.wait()
-            health.drain("the server ends")
+            self._drain()
             await self._say_goodbye()
 
         try:
