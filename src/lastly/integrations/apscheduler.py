@@ -1,0 +1,191 @@
+"""APScheduler: stopped while its executors still work, with its running jobs waited for.
+
+A scheduler that is stopped in atexit is stopped too late: CPython has shut every executor down by then, and a
+job that became due in between fails with "cannot schedule new futures after interpreter shutdown". And who
+stops it without waiting leaves jobs running into the end of the interpreter.
+
+With an executor of processes there is more. A worker process waits for its next job at a pipe that it holds
+open itself, so it never learns that its program was killed, and stays for ever. So each worker gets a thread
+that waits for the program's end.
+"""
+
+import atexit
+import os
+import select
+import signal
+import sys
+import weakref
+from time import monotonic, sleep
+
+from lastly import _root
+from lastly._cleanup import seconds as _seconds
+from lastly.errors import CleanupTimeout
+from lastly.integrations import _werkzeug
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from typing import Any, TypeVar
+
+    from lastly._cleanup import Cleanup
+    from lastly._scope import Scope
+
+    T = TypeVar("T")
+
+_PAUSE = 0.01  # seconds between two looks at running jobs
+_STOPPED, _RUNNING = 0, 1  # states of a scheduler
+
+
+def manage(scheduler: "T", wait: "float | timedelta | None" = 10.0, *, scope: "Scope | None" = None) -> "T":
+    """Stop a scheduler in time, however the program ends; return it.
+
+    At the end no new job is begun, those that run are waited for, and then the scheduler is shut down: all
+    that before CPython shuts executors down. A ``scheduler.shutdown()`` of the program's own may stay where
+    it is, and does nothing afterwards. A second call for the same scheduler sets `wait` anew.
+
+    It may be started before or after. Where Werkzeug's reloader imports the program twice, jobs run in the
+    process that serves; import Flask before this is called.
+
+    Args:
+        scheduler: a ``BackgroundScheduler`` or ``BlockingScheduler`` of APScheduler 3, a ``Scheduler`` of
+            APScheduler 4.
+        wait: seconds, or a timedelta, that running jobs get; None: as long as they take. Jobs that take
+            longer are named in a `CleanupTimeout`; if they run in processes, these are killed.
+        scope: the scope at whose close it is stopped, before all else; default: the program's end.
+
+    Raises:
+        TypeError: a scheduler of another kind; the message says what to do with it.
+
+    .. versionadded:: 0.1
+    """
+    limit = None if wait is None else _seconds(wait, "wait")
+    known: Any = scheduler
+    owner = _root.root if scope is None else scope
+    title = f"stop {type(scheduler).__name__}"
+    if _is_new(scheduler):
+        owner.defer_early(known.__exit__, None, None, None).named(title).within(limit)
+        return scheduler
+    if not hasattr(scheduler, "_process_jobs") or hasattr(scheduler, "_eventloop"):
+        raise TypeError(
+            f"manage() takes a scheduler that runs in a thread, not {scheduler!r}; "
+            "one that lives in an event loop is stopped there: AsyncScope.defer(scheduler.shutdown)"
+        )
+    if "werkzeug" in sys.modules:
+        _werkzeug.attend()
+    managed: _Managed | None = known.__dict__.get("_process_jobs")
+    if managed is None:
+        managed = known._process_jobs = _Managed(scheduler)
+    if managed.cleanup is not None:
+        managed.cleanup.detach()
+    managed.cleanup = owner.defer_early(_stop, scheduler, limit).named(title)
+    return scheduler
+
+
+def _is_new(scheduler: "Any") -> bool:
+    """Whether it is APScheduler 4's: its context manager stops it, and waits for running jobs."""
+    return hasattr(scheduler, "start_in_background") and hasattr(scheduler, "__exit__")
+
+
+class _Managed:
+    """What a scheduler of version 3 calls when a job may be due: a look at where it is comes first."""
+
+    cleanup: "Cleanup | None" = None
+
+    def __init__(self, scheduler: "Any") -> None:
+        self._scheduler = weakref.ref(scheduler)  # no circle: it is to be collected when nobody needs it
+
+    def __call__(self) -> "float | None":
+        scheduler: Any = self._scheduler()
+        if _werkzeug.only_reloads() and scheduler.state == _RUNNING:
+            scheduler.pause()
+        for executor in scheduler._executors.values():
+            _end_with_us(executor)
+        pause: float | None = type(scheduler)._process_jobs(scheduler)
+        return pause
+
+
+def _stop(scheduler: "Any", limit: "float | None") -> None:
+    """Begin no more jobs, wait for those that run, and shut the scheduler down."""
+    if scheduler.state == _STOPPED:
+        return
+    scheduler.pause()
+    with scheduler._jobstores_lock:  # a round that has begun ends
+        pass
+    end = None if limit is None else monotonic() + limit
+    while (running := _running(scheduler)) and (end is None or monotonic() < end):
+        sleep(_PAUSE)
+    killed = _kill_workers(scheduler) if running else False
+    scheduler.shutdown(wait=False)
+    # The program's own call may come yet, which would be an error: the method itself, or in a function.
+    atexit.unregister(scheduler.shutdown)
+    scheduler.shutdown = _nothing
+    if running:
+        more = "their processes were killed" if killed else "their threads cannot be, and are waited for"
+        raise CleanupTimeout(f"jobs did not end within {limit:g} s: {', '.join(running)}; {more}")
+
+
+def _nothing(wait: bool = True) -> None:
+    """Do what there is to do for a scheduler that has been stopped."""
+
+
+def _running(scheduler: "Any") -> "list[str]":
+    """Return the ids of jobs that executors have not finished."""
+    counts = [
+        count for executor in scheduler._executors.values() for count in list(executor._instances.items())
+    ]
+    return [job for job, count in counts if count]
+
+
+def _kill_workers(scheduler: "Any") -> bool:
+    killed = False
+    for executor in scheduler._executors.values():
+        workers: dict[int, Any] | None = getattr(getattr(executor, "_pool", None), "_processes", None)
+        for worker in list((workers or {}).values()):
+            worker.kill()
+            killed = True
+    return killed
+
+
+# ---- in a worker process
+
+
+def _end_with_us(executor: "Any") -> None:
+    """Have the worker processes that this executor is going to start end with the program.
+
+    A second call does nothing. A pool that breaks by a worker's death is replaced, with the same arguments.
+    """
+    arguments: dict[str, Any] | None = getattr(executor, "pool_kwargs", None)
+    pool: Any = getattr(executor, "_pool", None)
+    if (
+        arguments is None
+        or not hasattr(pool, "_initializer")
+        or arguments.get("initializer") is _begin_worker
+    ):
+        return
+    theirs = arguments.get("initializer"), tuple(arguments.get("initargs", ()))
+    arguments["initializer"] = pool._initializer = _begin_worker
+    arguments["initargs"] = pool._initargs = (os.getpid(), *theirs)
+
+
+def _begin_worker(program: int, theirs: "Callable[..., object] | None", args: "tuple[object, ...]") -> None:
+    """Called in a worker process before its first job."""
+    import threading
+
+    threading.Thread(target=_end_with, args=(program,), name="lastly-parent", daemon=True).start()
+    if theirs is not None:
+        theirs(*args)
+
+
+def _end_with(program: int) -> None:
+    """Wait for the program's end, and end this process; what it owes durably is the reaper's then."""
+    import multiprocessing
+
+    try:
+        pidfd = os.pidfd_open(program)
+        parent = multiprocessing.parent_process()
+        if parent is None or parent.is_alive():  # else the number may be another's by now
+            select.select([pidfd], [], [])
+    except ProcessLookupError:
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
