@@ -4,31 +4,35 @@
 anew, a server that counts to three. ``except:`` and ``except BaseException:`` say nothing of the kind;
 there a signal was swallowed. The interpreter tells neither apart, but the code does: the exception's
 traceback leads to the frame that caught it, that frame's table of exceptions to the handler, and the
-handler loads the names that it compares with.
+handler loads the classes that it compares with; by whatever name, ``STOP = (KeyboardInterrupt, EOFError)``.
 
 Imported only when a signal's exception has died in the program's own code: `dis` costs 10 ms.
 """
 
 import dis
+import sys
+
+from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_DEREF", "LOAD_ATTR", "LOAD_CLASSDEREF")
+_NAMES = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_CLASSDEREF")
+_MEANT = (KeyboardInterrupt, CaughtSignal)
 _STEPS = 5000
 
-# Who caught it: a clause with one of the names; another clause; perhaps a context manager; nobody there.
+# Who caught it: a clause that names what is meant; another; perhaps a context manager; nobody there.
 NAMED, CAUGHT, MANAGER, NOBODY = "named", "caught", "manager", "nobody"
 
 
-def caught_by_name(error: BaseException, names: "tuple[str, ...]") -> bool:
-    """Whether the clause that caught it names one of `names`, or, for a Ctrl-C, a context manager did.
+def caught_by_name(error: BaseException) -> bool:
+    """Whether the clause that caught it names a signal, or, for a Ctrl-C, a context manager caught it.
 
     In doubt False: then the signal comes again.
     """
-    verdict = _verdict(error, names)
+    verdict = _verdict(error)
     return verdict == NAMED or (verdict == MANAGER and isinstance(error, KeyboardInterrupt))
 
 
@@ -37,28 +41,28 @@ def in_flight(error: BaseException) -> bool:
 
     In doubt False: then it counts as dealt with.
     """
-    return _verdict(error, ()) in (NOBODY, MANAGER)
+    return _verdict(error) in (NOBODY, MANAGER)
 
 
-def _verdict(error: BaseException, names: "tuple[str, ...]") -> str:
+def _verdict(error: BaseException) -> str:
     trace = error.__traceback__
     if trace is None:
         return CAUGHT
     try:
-        return _search(trace.tb_frame, trace.tb_lasti, error, names)
+        return _search(trace.tb_frame, trace.tb_lasti, error)
     except Exception:
         return CAUGHT
 
 
 def _search(  # noqa: C901  # an interpreter of a few instructions: one branch for each
-    frame: "FrameType", offset: int, error: BaseException, names: "tuple[str, ...]"
+    frame: "FrameType", offset: int, error: BaseException
 ) -> str:
     code = dis.Bytecode(frame.f_code)
     table: Any = code.exception_entries  # type: ignore[attr-defined]  # typeshed does not know it
     steps = [step for step in code if step.opname != "CACHE"]
     index = {step.offset: place for place, step in enumerate(steps)}
     manager = False
-    loaded: list[str] = []
+    loaded: list[object] = []
     at = _handler(table, index, offset)
     fresh = True
     for _ in range(_STEPS):
@@ -74,13 +78,13 @@ def _search(  # noqa: C901  # an interpreter of a few instructions: one branch f
             return CAUGHT
         if step.opname == "WITH_EXCEPT_START":
             manager = True
-        elif step.opname in _LOADS:
-            loaded.append(str(step.argval))
+        elif step.opname in _NAMES:
+            loaded.append(_value(frame, step.opname, step.argval))
+        elif step.opname == "LOAD_ATTR" and loaded:
+            loaded.append(_attribute(loaded.pop(), step.argval))
         elif step.opname == "CHECK_EXC_MATCH":
-            if any(name in names for name in loaded):
-                return NAMED
-            if _matches(frame, loaded, error):
-                return CAUGHT
+            if (verdict := _compared(error, loaded)) is not None:
+                return verdict
             loaded = []
         elif step.opname.startswith("POP_JUMP") and "IF_FALSE" in step.opname:
             following = index[step.argval]
@@ -102,13 +106,25 @@ def _handler(table: "Any", index: "dict[int, int]", offset: int) -> "int | None"
     return None
 
 
-def _matches(frame: "FrameType", loaded: "list[str]", error: BaseException) -> bool:
-    """Whether a clause with these names catches it; a name that is not found might."""
-    for name in loaded:
-        value = frame.f_globals.get(name, frame.f_builtins.get(name))
-        if isinstance(value, (type, tuple)):
-            if isinstance(error, value):
-                return True
-        elif value is None:
-            return True
-    return False
+def _value(frame: "FrameType", operation: str, name: str) -> object:
+    # Asked for the locals, a frame up to 3.12 keeps copies of them: only where they are needed.
+    inner = () if operation == "LOAD_GLOBAL" else (frame.f_locals,)
+    for names in (*inner, frame.f_globals, frame.f_builtins):
+        if name in names:
+            return names[name]
+    return None
+
+
+def _attribute(owner: object, name: str) -> object:
+    """Look it up without running the program's code: in a module, a class, or the class of an object."""
+    return getattr(owner if isinstance(owner, (type, type(sys))) else type(owner), name, None)
+
+
+def _compared(error: BaseException, values: "list[object]") -> "str | None":
+    """Whether a clause with these values catches it; None: it does not. What was not found might."""
+    flat = [each for value in values for each in (value if isinstance(value, tuple) else (value,))]
+    kinds = [kind for kind in flat if isinstance(kind, type)]
+    catching = [kind for kind in kinds if isinstance(error, kind)]
+    if any(issubclass(kind, _MEANT) for kind in catching):
+        return NAMED
+    return CAUGHT if catching or len(kinds) < len(flat) else None

@@ -61,6 +61,7 @@ def driver() -> None:
     for number in _signals.state.previous:
         if _signal.getsignal(number) is _signals._handler:
             _signal.signal(number, _signal.SIG_DFL)
+    _signals.state.bottom = None  # it holds the program's globals, whose ``__del__`` finalization is to call
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _signals.state.previous)
 
 

@@ -37,8 +37,7 @@ watched: "Watch | None" = None
 # Raised as a KeyboardInterrupt. A framework that ends in order for nothing else adds to them: pytest.
 interrupts = {int(_signal.SIGINT)}
 
-# What the program's own clause says when it means to deal with a signal itself.
-_NAMES = ("KeyboardInterrupt", "CaughtSignal", "_CaughtInterrupt")
+# Whether the program's own clause says that it means to deal with the signal itself.
 _named = False
 
 
@@ -86,7 +85,7 @@ def judge(caught: CaughtSignal) -> None:
         return
     from lastly import _byname
 
-    _named = _byname.caught_by_name(caught, _NAMES)
+    _named = _byname.caught_by_name(caught)
 
 
 def _report(error: BaseException) -> None:

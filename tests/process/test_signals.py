@@ -136,6 +136,10 @@ CATCHES = [
     ("except KeyboardInterrupt: print('named')", INT, 0, -INT),
     ("except (EOFError, KeyboardInterrupt): print('named')", INT, 3, 3),
     ("except lastly.CaughtSignal: print('named')", TERM, 3, 3),
+    ("except STOP: print('named')", INT, 3, 3),
+    ("except Own.stop: print('named')", TERM, 3, 3),
+    ("except Own().stop: print('named')", TERM, 3, 3),
+    ("except KeyboardInterrupt: pass\nexcept BaseException: print('named')", TERM, 3, -TERM),
     ("except ValueError: pass\nexcept BaseException: print('named')", INT, 3, -INT),
     ("except SystemExit: print('named')", TERM, 3, -TERM),
     ("except: print('named')", TERM, 0, -TERM),
@@ -148,7 +152,9 @@ def test_who_names_the_signal_goes_on(
 ) -> None:
     """A clause that names it has dealt with it; any other has swallowed it. Never status 0."""
     result = programs.run(
-        START + f"lastly.install()\ntry:\n    hit({int(number)}); time.sleep(60)\n{clause}\nsys.exit({code})",
+        START
+        + "STOP = (EOFError, KeyboardInterrupt)\nclass Own: stop = lastly.CaughtSignal\n"
+        + f"lastly.install()\ntry:\n    hit({int(number)}); time.sleep(60)\n{clause}\nsys.exit({code})",
         python=python,
     )
     assert (result.status, set(result.lines)) == (status, {"named"}), result.err
@@ -277,6 +283,21 @@ def test_the_programs_own_error_reaches_stderr(programs: Programs) -> None:
     result = programs.run(START + "lastly.install()\ntry:\n    hit(); time.sleep(60)\nfinally:\n    1 / 0")
     assert result.status == -TERM
     assert "ZeroDivisionError" in result.err
+
+
+def test_globals_are_finalized_as_without_lastly(programs: Programs, python: str) -> None:
+    """A normal end with install(): nothing of it holds the program's globals beyond their time."""
+    result = programs.run(
+        START
+        + """
+class Last:
+    def __del__(self): os.write(1, b"deleted\\n")
+last = Last()
+lastly.install()
+""",
+        python=python,
+    )
+    assert (result.status, result.lines) == (0, ["deleted"]), result.err
 
 
 @pytest.mark.parametrize(("block", "printed"), [("finally", True), ("except ValueError", False)])
