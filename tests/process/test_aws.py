@@ -265,7 +265,7 @@ def test_credentials_stay_out_of_the_journal(programs: Programs, amazon: Amazon,
         owner.write("x")
         result = owner.wait()
         assert result.status == 0
-        assert ("RuntimeWarning: the credentials are in AWS_SECRET_ACCESS_KEY" in result.err) != bool(allowed)
+        assert ("RuntimeWarning: the secret (AWS_SECRET_ACCESS_KEY) is not written" in result.err) != bool(allowed)
 
 
 def test_variables_set_after_the_first_plan_reach_the_undo(

@@ -6,7 +6,7 @@ from time import sleep, time
 from lastly import _portable
 from lastly._action import Action
 from lastly.errors import LastlyError
-from lastly.integrations._rented import at_least, looks
+from lastly.integrations._rented import at_least, looks, warn_of_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,12 +27,11 @@ VARIABLES = (
     "NO_PROXY", "no_proxy",
 )  # fmt: skip
 
-_SECRET = "AWS_SECRET_ACCESS_KEY"  # noqa: S105  # the name of the variable that holds it
+_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN")
 _ENDING = ("shutting-down", "terminated")
 
 # Prefixes planned by this process: as long as it lives, it knows whether its uploads are over.
 _here: set[tuple[str, str]] = set()
-_warned = False
 
 
 # ---- talking to Amazon
@@ -77,8 +76,8 @@ def _recorded(
     """Make the arguments complete, as the environment has them now."""
     session = _session(kwargs.get("profile"), kwargs.get("region"))
     _portable.allow(*VARIABLES)
-    if kwargs.get("profile") is None:
-        _warn_of_secrets()
+    if kwargs.get("profile") is None and _SECRETS[0] in os.environ:
+        warn_of_secret(_SECRETS, "a profile, a role or a credentials file")
     return _portable.arguments(action, args, {**kwargs, "region": session.region_name})
 
 
@@ -104,23 +103,6 @@ def _prepare_stack(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[
 def _check_prefix(prefix: str) -> None:
     if not prefix.endswith("/") or not prefix.strip("/"):
         raise ValueError(f"{prefix!r}: a prefix to delete ends in a slash and has something before it")
-
-
-def _warn_of_secrets() -> None:
-    global _warned
-    if _warned or _SECRET not in os.environ or _SECRET in os.environ.get("LASTLY_ENV", "").split(","):
-        return
-    _warned = True
-    import warnings
-
-    warnings.warn(
-        f"the credentials are in {_SECRET}, which is not written to the journal: after kill -9 nobody can "
-        "log in to give back what was rented. Use a profile, a role or a credentials file; or, to have them "
-        "written there (a file that only you can read), set "
-        "LASTLY_ENV=AWS_ACCESS_KEY_ID,AWS_SECRET_ACCESS_KEY,AWS_SESSION_TOKEN",
-        RuntimeWarning,
-        stacklevel=7,
-    )
 
 
 # ---- giving back

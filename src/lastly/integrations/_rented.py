@@ -10,6 +10,7 @@ Never confirmed, the thing is found again by its token. It may then still be on 
 and the program that sent it died. So nothing found once is not yet nothing there.
 """
 
+import os
 from time import monotonic, sleep
 
 from lastly import _durable
@@ -91,3 +92,28 @@ def at_least(version: str, wanted: "tuple[int, int]", package: str, extra: str) 
         raise ImportError(
             f'{package} {version} is too old, {least} is needed: pip install -U "lastly[{extra}]"'
         )
+
+
+_warned: set[str] = set()
+
+
+def warn_of_secret(variables: "tuple[str, ...]", instead: str) -> None:
+    """Say, once, that nobody can log in after this process's death; not to who lets the journal have it.
+
+    Args:
+        variables: those that hold the secret, or could; the first is named.
+        instead: where the undo would find it.
+    """
+    secret = variables[0]
+    if secret in _warned or secret in os.environ.get("LASTLY_ENV", "").split(","):
+        return
+    _warned.add(secret)
+    import warnings
+
+    warnings.warn(
+        f"the secret ({secret}) is not written to the journal: after kill -9 nobody can log in to undo this. "
+        f"Keep it in {instead}; or, to have it written there (a file that only you can read), put it into "
+        f"the environment, and LASTLY_ENV={','.join(variables)}",
+        RuntimeWarning,
+        stacklevel=8,
+    )

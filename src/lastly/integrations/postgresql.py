@@ -1,0 +1,327 @@
+"""Databases, schemas and advisory locks on a PostgreSQL server, gone however the program ends.
+
+Each is made through psycopg, in a session whose ``application_name`` is the plan's mark, and carries that
+mark as its comment. So the undo can do without patience: it first ends every session under the mark, for the
+server goes on with a statement whose client has died. When none is left, everything that will ever be there
+is there, and is found by its comment.
+
+**A name does not make it ours.** A database of the wanted name may be somebody else's, and the program may
+die between learning that and saying so. Hence a schema gets its comment in the transaction that creates it;
+and a database, which cannot be created in one, gets a name that nobody else has, its comment, and then its
+own name.
+"""
+
+import os
+from contextlib import suppress
+from time import sleep
+
+from lastly import _portable
+from lastly._action import Action
+from lastly.integrations._rented import Rented, at_least, planned, warn_of_secret
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    import psycopg
+
+    from lastly._scope import Scope
+
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+__all__ = [
+    "VARIABLES", "AdvisoryLock", "Database", "Schema", "advisory_lock", "database", "drop_database",
+    "drop_schema", "end_sessions", "schema",
+]  # fmt: skip
+
+# What the undo's process gets of the environment. None of them holds a password.
+VARIABLES = (
+    "KRB5CCNAME", "PGCHANNELBINDING", "PGCONNECT_TIMEOUT", "PGDATABASE", "PGGSSENCMODE", "PGGSSLIB", "PGHOST",
+    "PGHOSTADDR", "PGKRBSRVNAME", "PGOPTIONS", "PGPASSFILE", "PGPORT", "PGREQUIREAUTH", "PGREQUIREPEER",
+    "PGSERVICE", "PGSERVICEFILE", "PGSSLCERT", "PGSSLCRL", "PGSSLKEY", "PGSSLMODE", "PGSSLNEGOTIATION",
+    "PGSSLROOTCERT", "PGSYSCONFDIR", "PGTARGETSESSIONATTRS", "PGUSER",
+)  # fmt: skip
+
+_UNDER = "SELECT set_config('application_name', %s, false)"  # a session says under which plan it works
+_SECRETS = ("password", "sslpassword", "oauth_client_secret")
+
+# Of this process: what the journal must not hold, by the connection string that it holds; locks by token.
+_secrets: "dict[str, dict[str, Any]]" = {}
+_sessions: "dict[str, Connection]" = {}
+
+
+class Database(Rented):
+    """A database that is dropped however the program ends; made by `database`."""
+
+    __slots__ = ()
+
+
+class Schema(Rented):
+    """A schema that is dropped with all in it however the program ends; made by `schema`."""
+
+    __slots__ = ()
+
+
+class AdvisoryLock(Rented):
+    """An advisory lock, released however the program ends; made by `advisory_lock`.
+
+    Attributes:
+        connection: the session that holds it. When this breaks, the lock is lost.
+    """
+
+    __slots__ = ("connection",)
+
+    connection: "Connection"
+
+
+# ---- creating
+
+
+def database(
+    name: str | None = None, *, conninfo: str = "", template: str | None = None, scope: "Scope | None" = None
+) -> Database:
+    """Create a database, which is dropped however the program ends, whoever is still connected to it.
+
+    Args:
+        name: of the database; default: ``lastly_`` and the plan's token.
+        conninfo: where the server is, as for libpq, with the database to be connected to meanwhile; what it
+            does not say is taken from the environment (``PGHOST``, …).
+        template: the database to copy; default: the server's.
+        scope: whose end is its end; default: the process.
+
+    Raises:
+        NotRecorded: the journal cannot be written; nothing was created.
+        ImportError: psycopg is missing or too old.
+        psycopg.Error: what the server says: there is one of that name. Nothing is left of the attempt.
+
+    .. versionadded:: 0.1
+    """
+    sql = _psycopg().sql
+    with _connect(conninfo) as session:
+        plan = planned(scope, drop_database, conninfo=conninfo)
+        ours = _own_name(plan.token)
+        copied = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
+        with plan:
+            session.execute(_UNDER, [_mark(plan.token)])
+            session.execute(sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(ours), copied))
+            session.execute(_comment("DATABASE", ours, plan.token))
+            if name is not None:
+                renamed = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+                session.execute(renamed.format(sql.Identifier(ours), sql.Identifier(name)))
+    return Database(name or ours, plan.cleanup)
+
+
+def schema(name: str | None = None, *, conninfo: str = "", scope: "Scope | None" = None) -> Schema:
+    """Create a schema, which is dropped with all that is in it however the program ends.
+
+    Args:
+        name: of the schema; default: ``lastly_`` and the plan's token.
+        conninfo: which database, as for libpq; what it does not say is taken from the environment.
+        scope: whose end is its end; default: the process.
+
+    Raises:
+        NotRecorded: the journal cannot be written; nothing was created.
+        ImportError: psycopg is missing or too old.
+        psycopg.Error: what the server says: there is one of that name. Nothing is left of the attempt.
+
+    .. versionadded:: 0.1
+    """
+    sql = _psycopg().sql
+    with _connect(conninfo) as session:
+        plan = planned(scope, drop_schema, conninfo=conninfo)
+        name = name or _own_name(plan.token)
+        with plan:
+            session.execute(_UNDER, [_mark(plan.token)])
+            with session.transaction():
+                session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+                session.execute(_comment("SCHEMA", name, plan.token))
+    return Schema(name, plan.cleanup)
+
+
+def advisory_lock(
+    key: int | str, *, wait: float = 0.0, conninfo: str = "", scope: "Scope | None" = None
+) -> AdvisoryLock:
+    """Take an advisory lock, which is released however the program ends.
+
+    It belongs to a session of its own. The server notices by itself that the program at its other end is
+    dead, unless a forked child has inherited the connection, a pooler stands between, or the machine has lost
+    its power; with the undo it is released there, too.
+
+    Args:
+        key: of the lock: a number, or a text, of which the server makes one (``hashtextextended``).
+        wait: seconds to wait for another holder. Default 0: not at all.
+        conninfo: which database, as for libpq; what it does not say is taken from the environment.
+        scope: whose end is its end; default: the process.
+
+    Raises:
+        TimeoutError: somebody else holds it.
+        NotRecorded: the journal cannot be written; it was not taken.
+        ImportError: psycopg is missing or too old.
+        psycopg.Error: what the server says.
+
+    .. versionadded:: 0.1
+    """
+    psycopg = _psycopg()
+    limit = f"{max(1, round(wait * 1000))}ms"
+    number = "hashtextextended(%s, 0)" if isinstance(key, str) else "%s::bigint"
+    session = _connect(conninfo)
+    try:
+        plan = planned(scope, end_sessions, conninfo=conninfo)
+    except BaseException:
+        session.close()
+        raise
+    _sessions[plan.token] = session
+    with plan:
+        session.execute(_UNDER, [_mark(plan.token)])
+        try:
+            with session.transaction():
+                session.execute("SELECT set_config('lock_timeout', %s, true)", [limit])
+                session.execute(f"SELECT pg_advisory_lock({number})", [key])
+        except psycopg.errors.LockNotAvailable:
+            raise TimeoutError(f"the advisory lock {key!r} is held by somebody else") from None
+    made = AdvisoryLock(str(key), plan.cleanup)
+    made.connection = session
+    return made
+
+
+def _own_name(token: str) -> str:
+    return f"lastly_{token.replace('.', '_')}"
+
+
+def _mark(token: str) -> str:
+    return f"lastly {token}"
+
+
+def _comment(kind: str, name: str, token: str) -> "Any":
+    sql = _psycopg().sql
+    return sql.SQL("COMMENT ON {} {} IS {}").format(sql.SQL(kind), sql.Identifier(name), _mark(token))
+
+
+# ---- undoing
+
+
+def _drop_database(*names: str, conninfo: str = "", token: str = "") -> None:
+    """Drop databases, whoever is connected to them; not there is success.
+
+    Args:
+        names: which; none: the one that was created under this plan, known by its comment.
+        conninfo: where the server is, with another database of it.
+        token: given by the journal: what was created carries it.
+
+    .. versionadded:: 0.1
+    """
+    psycopg = _psycopg()
+    found = "SELECT datname FROM pg_database WHERE datname = %s OR shobj_description(oid, 'pg_database') = %s"
+    with _connect(conninfo) as session:
+        if not names:
+            _end(session, _mark(token))
+            names = tuple(str(row[0]) for row in session.execute(found, [_own_name(token), _mark(token)]))
+        for name in names:
+            drop = psycopg.sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+            session.execute(drop.format(psycopg.sql.Identifier(name)))
+
+
+def _drop_schema(*names: str, conninfo: str = "", token: str = "") -> None:
+    """Drop schemas with all that is in them; not there is success.
+
+    Waits for transactions that use what is in them, 30 seconds; then it fails, to be tried again.
+
+    Args:
+        names: which; none: the one that was created under this plan, known by its comment.
+        conninfo: which database.
+        token: given by the journal: what was created carries it.
+
+    .. versionadded:: 0.1
+    """
+    psycopg = _psycopg()
+    found = "SELECT nspname FROM pg_namespace WHERE obj_description(oid, 'pg_namespace') = %s"
+    with _connect(conninfo) as session:
+        if not names:
+            _end(session, _mark(token))
+            names = tuple(str(row[0]) for row in session.execute(found, [_mark(token)]))
+        session.execute("SET lock_timeout = '30s'")
+        for name in names:
+            drop = psycopg.sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE")
+            session.execute(drop.format(psycopg.sql.Identifier(name)))
+
+
+def _end_sessions(*, conninfo: str = "", token: str = "") -> None:
+    """End the sessions of this plan, and with them their locks and temporary tables; none is success.
+
+    For a session of your own, planned with `Scope.planned`: set its ``application_name`` to ``lastly``, a
+    blank, and the plan's token.
+
+    Args:
+        conninfo: any database of the server.
+        token: given by the journal: the sessions carry it.
+
+    .. versionadded:: 0.1
+    """
+    psycopg = _psycopg()
+    mine = _sessions.pop(token, None)
+    if mine is not None:
+        with mine, suppress(psycopg.Error):  # it is broken, or still waits for the lock
+            mine.execute("SELECT pg_advisory_unlock_all()")  # closing alone releases them a moment later
+            return
+    with _connect(conninfo) as session:
+        _end(session, _mark(token))
+
+
+def _end(session: "Connection", mark: str) -> None:
+    """End all sessions with this mark, and wait until there is none."""
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+    while session.execute(ended, [mark]).fetchall():
+        sleep(0.05)
+
+
+# ---- connecting
+
+
+def _psycopg() -> "Any":
+    try:
+        import psycopg
+        import psycopg.conninfo
+        import psycopg.sql
+    except ImportError as error:
+        raise ImportError(
+            f'lastly.integrations.postgresql needs psycopg: pip install "lastly[postgresql]" ({error})'
+        ) from None
+    at_least(psycopg.__version__, (3, 1), "psycopg", "postgresql")
+    return psycopg
+
+
+def _connect(conninfo: str) -> "Connection":
+    session: Connection = _psycopg().connect(
+        conninfo, autocommit=True, application_name="lastly", **_secrets.get(conninfo, {})
+    )
+    return session
+
+
+def _prepare(
+    action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+) -> "tuple[list[Any], dict[str, Any]]":
+    """Take passwords out of the connection string; this process keeps them, the journal has none."""
+    parse = _psycopg().conninfo
+    given = parse.conninfo_to_dict(kwargs.get("conninfo", ""))
+    secrets = {name: given.pop(name) for name in _SECRETS if name in given}
+    plain = parse.make_conninfo("", **given)
+    _portable.allow(*VARIABLES)
+    if secrets:
+        _secrets[plain] = secrets
+    if secrets or "PGPASSWORD" in os.environ:
+        warn_of_secret(("PGPASSWORD",), "~/.pgpass, or the file that PGPASSFILE names")
+    return _portable.arguments(action, args, {**kwargs, "conninfo": plain})
+
+
+def _action(fn: "Any") -> Action:
+    fn.__name__ = fn.__qualname__ = fn.__name__[1:]  # its public name, in help(), repr() and the journal
+    action: Action = Action(
+        fn, name=f"{__name__}:{fn.__name__}", prepare=lambda args, kwargs: _prepare(action, args, kwargs),
+        remote=True, retries=8, timeout=300.0, backoff=5.0,
+    )  # fmt: skip
+    return action
+
+
+drop_database = _action(_drop_database)
+drop_schema = _action(_drop_schema)
+end_sessions = _action(_end_sessions)
