@@ -177,8 +177,7 @@ def test_killed_when_it_is_there(programs: Programs, amazon: Amazon, home: Path,
     assert amazon.left(kind) == [], log(home)
 
 
-@pytest.mark.parametrize("mode", ["dropped", "lost"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "mode"), [("instances", "lost"), ("prefix", "dropped"), ("stack", "lost")])
 def test_killed_in_the_middle_of_the_undo(
     programs: Programs, amazon: Amazon, home: Path, kind: str, mode: str
 ) -> None:
