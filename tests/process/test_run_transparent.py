@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from harness import PATIENCE, ROOT, Programs, clean_environment
+from harness import PATIENCE, ROOT, Programs, asleep, clean_environment, wait_until
 
 EVERYTHING = """
 import sys, os, json, signal
@@ -232,30 +232,35 @@ def test_http_server(programs: Programs, tmp_path: Path) -> None:
     assert "Keyboard interrupt received, exiting." in got.out
 
 
+PROMPT = rb">>> |\nIn \[\d+\]: "
+
+
 def session(argv: list[str], home: Path) -> tuple[list[bytes], int]:
     """What a prompt on a terminal answers to input, a failure, Ctrl-C and Ctrl-D, and the status."""
     pid, master = pty.fork()
     if pid == 0:
-        os.execve(argv[0], argv, clean_environment(home, PYTHON_BASIC_REPL="1", TERM="dumb"))
+        env = clean_environment(home, PYTHON_BASIC_REPL="1", TERM="dumb", IPYTHONDIR=str(home.parent / "ipython"))
+        os.execve(argv[0], argv, env)
     seen, said = bytearray(), []
 
     def until(text: bytes) -> None:
         deadline = time.monotonic() + PATIENCE
-        while text not in seen:
+        while (found := re.search(text, seen)) is None:
             assert select.select([master], [], [], max(0, deadline - time.monotonic()))[0], seen
             seen.extend(os.read(master, 4096))
-        end = seen.index(text) + len(text)
-        said.append(bytes(seen[:end]))
-        del seen[:end]
+        said.append(bytes(seen[: found.end()]))
+        del seen[: found.end()]
 
-    until(b">>> ")
+    until(PROMPT)
     for line in (b"6 * 7\n", b"1/0\n", b"import signal, time\n"):
         os.write(master, line)
-        until(b">>> ")
+        until(PROMPT)
     os.write(master, b"print('now'); time.sleep(60)\n")
-    until(b"\nnow\r\n")
+    until(rb"\nnow\r\n")
+    wait_until(lambda: asleep(pid))
     os.write(master, b"\x03")
-    until(b"KeyboardInterrupt\r\n>>> ")
+    until(PROMPT)
+    assert b"KeyboardInterrupt" in said[-1]
     os.write(master, b"exit()\n")
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     os.close(master)
@@ -265,6 +270,13 @@ def session(argv: list[str], home: Path) -> tuple[list[bytes], int]:
 def test_interactive_python(home: Path, python: str) -> None:
     bare = session([python, "-q"], home)
     ours = session([sys.executable, "-m", "lastly", "run", "--", python, "-q"], home)
+    assert ours == bare
+    assert bare[1] == 0
+
+
+def test_ipython(home: Path) -> None:
+    words = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"]
+    bare, ours = session(words, home), session([sys.executable, "-m", "lastly", "run", "--", *words], home)
     assert ours == bare
     assert bare[1] == 0
 
