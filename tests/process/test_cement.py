@@ -156,6 +156,16 @@ def test_the_signals_are_cements(signum: signal.Signals, programs: Programs) -> 
     assert "CaughtSignal" in result.err
 
 
+@pytest.mark.parametrize("how", ["wait", "exit wait"])
+def test_the_signals_are_lastlys_where_the_program_says_so(how: str, programs: Programs) -> None:
+    code = WITH.replace('label = "myapp"', 'label = "myapp"; catch_signals = None; lastly.install()')
+    program = programs.start(code.replace('how == "wait"', '"wait" in how'), how)
+    program.line("waits")
+    program.send(signal.SIGTERM)
+    result = program.wait()
+    assert (result.status, result.lines[1:], result.err) == (-signal.SIGTERM, CLOSED, "")
+
+
 def test_killed(programs: Programs) -> None:
     program = programs.start(WITH, "killed")
     program.line("waits")

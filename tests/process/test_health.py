@@ -102,6 +102,19 @@ def test_not_ready_once_the_program_ends(programs: Programs, python: str) -> Non
     assert program.wait().status == 0
 
 
+def test_why_it_ends_is_not_for_everybody(programs: Programs) -> None:
+    code = """
+        import lastly
+        from lastly.integrations import health
+
+        app = lastly.App("app", argv=[], hooks=[("pre_close", lambda app: print(lastly.exit_reason(), "|", health.draining()))])
+        app.setup()
+        raise LookupError("password=secret")
+    """
+    result = programs.run(code)
+    assert (result.status, result.lines) == (1, ["exception LookupError: password=secret | the program ends"])
+
+
 def test_ready_again_after_a_signal_that_the_program_answers(programs: Programs) -> None:
     end = """
     try:

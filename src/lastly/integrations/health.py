@@ -71,7 +71,9 @@ def draining() -> "str | None":
     if not _root.ending:
         return None
     reason = _root.reason
-    return "the program ends" if reason is None else str(reason)
+    if reason is None or reason.signal is None:  # an exception's text is not for everybody
+        return "the program ends"
+    return str(reason)
 
 
 class Health:
