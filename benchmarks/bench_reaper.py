@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -48,6 +49,19 @@ for pid in pids: os.kill(pid, 9)
 for pid in pids: os.waitpid(pid, 0)
 print("dead", flush=True)
 sys.stdin.readline()
+"""
+
+FLOOD = """
+import os, socket, sys
+while True:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect(sys.argv[1])
+        for _ in range(50):
+            sock.send(os.urandom(200))
+    except OSError:
+        pass
+    sock.close()
 """
 
 
@@ -140,6 +154,29 @@ def start_up() -> float:
     return took
 
 
+def under_fire(passes: int) -> float:
+    """The median second from SIGKILL to clean, while 1,000 connections are open and garbage is sent without end."""
+    from lastly.reaper import api, client
+
+    with private_home() as home:
+        client.start()
+        while api.status() is None:
+            time.sleep(0.001)
+        address = os.path.join(home, "reaper.sock")
+        silent = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(1000)]
+        for one in silent:
+            one.connect(address)
+        flood = subprocess.Popen([sys.executable, "-c", FLOOD, address])
+        try:
+            return median([kill_to_clean(LASTLY) for _ in range(passes)])
+        finally:
+            flood.kill()
+            flood.wait()
+            for one in silent:
+                one.close()
+            quit_reaper()
+
+
 def main() -> None:
     """Print the tables."""
     cases: dict[str, Callable[[], float]] = {
@@ -164,6 +201,8 @@ def main() -> None:
         report.ratio("p99", percentile(ours, 99), peer, percentile(theirs, 99))
     report.value("p50", median(ours), target=3e-3)
     report.value("p99", percentile(ours, 99), target=15e-3)
+    delay = under_fire(20) - median(ours)
+    report.value("later under garbage and 1,000 connections", max(delay, 0.0), target=0.1)
     report.print()
     report = Report("many owners killed at once")
     for owners in (10, 1000):
