@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from harness import ROOT, Programs, Result
 
 from lastly.cli import budgets
+from lastly.cli import doctor as doctors
 from lastly.cli.doctor import Finding
 
 yaml: Any = pytest.importorskip("yaml")
@@ -161,6 +163,13 @@ def test_what_cannot_be_understood(name: str, text: str, word: str, doctor: Doct
     assert word in finding.what and "\n" not in finding.what
 
 
+def test_without_a_reader_of_yaml(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert doctor(20.0, "p.yaml", files={"p.yaml": pod()})[1] == {"termination_grace": "ok"}
+    [finding], _ = doctor(20.0, "p.yaml", files={"p.yaml": "kind: Pod\n"})
+    assert "pip install 'lastly[kubernetes]', or give it JSON" in finding.what
+
+
 def test_shapes_that_make_no_sense(doctor: Doctor) -> None:
     strange = pod(container={"lifecycle": 3, "command": "x", "args": {}, "livenessProbe": [], "readinessProbe": "x"})
     assert doctor(20.0, "p.yaml", files={"p.yaml": strange})[1] == {"termination_grace": "ok"}
@@ -206,8 +215,11 @@ def test_a_unit_that_systemd_knows(doctor: Doctor, monkeypatch: pytest.MonkeyPat
     assert doctor(80.0, "other.service")[1] == {"file": "wrong"}
     assert [finding.name for finding in budgets.here("known.service", 80.0)] == ["timeout_stop", "kill_mode"]
     assert budgets.here("other.service", 80.0) == []
+    monkeypatch.setattr(doctors, "own_unit", lambda: "known.service")
+    assert [finding.level for finding in doctors.systemd(100.0)] == ["wrong", "unprotected"]
     Path("bin/systemctl").write_text("#!/bin/sh\nexit 1\n")
     assert budgets.here("known.service", 80.0) == []
+    assert [finding.name for finding in doctors.systemd(100.0)] == ["systemd"]
 
 
 def test_in_a_pod(programs: Programs) -> None:

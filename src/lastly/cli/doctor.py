@@ -205,21 +205,25 @@ def cgroup(path: str) -> list[Finding]:
 
 def systemd(grace: "float | None") -> list[Finding]:
     """Whether a unit's stop kills the reaper together with the program, and whether it waits long enough."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
-        paths = [line.rstrip("\n").rpartition(":")[2] for line in file]
-    unit = next((path for path in paths if path.endswith(".service") and "user@" not in path), "")
-    if unit:
+    if unit := own_unit():
         from lastly.cli import budgets
 
-        name = unit.rpartition("/")[2]
-        what = f"in {name}: KillMode=control-group ends the reaper with the service"
+        what = f"in {unit}: KillMode=control-group ends the reaper with the service"
         fix = "ExecStopPost=lastly reap, or the timer in docs/how-to/systemd.md"
-        known = budgets.here(name, announced() if grace is None else grace)
+        known = budgets.here(unit, announced() if grace is None else grace)
         return known or [Finding("systemd", "unprotected", what, fix)]
     if not sys.stdin.isatty() and os.environ.get("CI"):
         what = "in a CI job: the runner may kill the reaper with the job"
         return [Finding("ci", "unprotected", what, "run `lastly reap` as the first step of the next job")]
     return [Finding("systemd", "ok", "not in a service")]
+
+
+def own_unit() -> str:
+    """Return the system's service that this process is part of, or nothing."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+        paths = [line.rstrip("\n").rpartition(":")[2] for line in file]
+    unit = next((path for path in paths if path.endswith(".service") and "user@" not in path), "")
+    return unit.rpartition("/")[2]
 
 
 def announced() -> "float | None":

@@ -29,6 +29,8 @@ _HOOKS = ("pre_close", "post_close")
 _ATTRIBUTE = "_lastly_closing"
 _ATTEMPTS = 10
 
+OPEN, CLOSING, CLOSED = "open", "closing", "closed"
+
 
 def load(app: "Any") -> None:
     """Make a Cement application close whatever happens; called by Cement, for each entry in ``extensions``.
@@ -60,9 +62,6 @@ def load(app: "Any") -> None:
             )
         closing = _Closing(app)
     closing.take_hooks()
-
-
-OPEN, CLOSING, CLOSED = "open", "closing", "closed"
 
 
 class _Closing:
