@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
+import uvicorn
 from fastapi import Depends, FastAPI
 from starlette.testclient import TestClient
 
@@ -202,3 +204,14 @@ def test_a_websocket_of_a_test_client() -> None:
     with TestClient(Lastly(app)) as client, client.websocket_connect("/") as socket:
         assert socket.receive_text() == "app"
         assert socket.receive()["code"] == 4000
+
+
+def test_uvicorn_in_a_thread() -> None:
+    """It holds no signals there; the lifespan is all that there is, and enough."""
+    ran: list[str] = []
+    server = uvicorn.Server(uvicorn.Config(Lastly(of_its_own(ran)), port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    server.should_exit = True
+    thread.join()
+    assert ran == ["startup", "shutdown", "cleanup"]

@@ -68,6 +68,8 @@ class Uvicorn:
             begin()
             if len(getattr(self._server, "_captured_signals", ())) > 1:
                 self._again.set()
+            if self.forced:
+                self._cut()
 
         signals = getattr(self._server, "_captured_signals", None)
         if type(signals) is list:
@@ -78,7 +80,7 @@ class Uvicorn:
         async def wrapped(*args: object, **kwargs: object) -> None:
             begin()  # unless it has begun: with a limit of requests nobody is told
             if self._ending is not None:
-                await self._ending
+                await asyncio.wait([self._ending])  # whatever came of it, the server must end
             await shutdown(*args, **kwargs)
             after()
 
@@ -93,6 +95,13 @@ class Uvicorn:
                 await self._again.wait()
         except TimeoutError:
             pass
+
+    def _cut(self) -> None:
+        """Cut all connections: from Python 3.12 on uvicorn, though forced, waits until they are closed."""
+        for connection in list(self._server.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
 
     @property
     def forced(self) -> bool:
