@@ -107,6 +107,7 @@ class Lastly:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
             return
+        scope.setdefault("state", {})[_KEY] = self.scope  # not every server hands on the lifespan's
         if self._server is None and self._watch is None:
             self._look(send)
         token = _current.set(self.scope)
