@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Settings = TypeVar("Settings")
 
-OLDEST = (20, 1)
+OLDEST = (21, 2)  # the first that runs without setuptools
 
 # Of the time that the master allows until it kills, the part that cleanups get. The rest is for ending.
 _SHARE = 0.9
