@@ -38,6 +38,7 @@ from lastly import action, actions
 from lock import Holder, release_lock, take_lock
 
 if TYPE_CHECKING:
+    import types
     from collections.abc import Callable, Iterator
 
 log = logging.getLogger("build_site")
@@ -116,13 +117,16 @@ def deploy(repository: str, commit: str, *, site: str, cloud: str, cleanup: Clea
     cleanup.owe(actions.remove, folder)
     clone(repository, commit, folder, cleanup)
 
-    cleanup.owe(destroy_machine, cloud, build)
-    port = rent_machine(cloud, build)
-
-    pages = build_pages(folder)
-
-    tunnel = cleanup.Popen([*TUNNEL, str(port)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    way_in = f"http://127.0.0.1:{int(tunnel.stdout.readline())}"
+    if cloud.startswith("s3:"):
+        stage("rent", cloud)
+        way_in = on_amazon().rent(cloud)
+        pages = build_pages(folder)
+    else:
+        cleanup.owe(destroy_machine, cloud, build)
+        port = rent_machine(cloud, build)
+        pages = build_pages(folder)
+        tunnel = cleanup.Popen([*TUNNEL, str(port)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        way_in = f"http://127.0.0.1:{int(tunnel.stdout.readline())}"
     upload(way_in, folder, pages)
     verify(way_in, pages)
 
@@ -256,6 +260,8 @@ def publish(site: str, release: str, folder: str) -> None:
 
 def ask(server: str, method: str, path: str, body: bytes = b"", at: str = "") -> tuple[int, object]:
     """One HTTP request: the status, and the answer (decoded, if a cloud sends it)."""
+    if server.startswith("s3:"):
+        return on_amazon().ask(server, method, path, body)
     connection = http.client.HTTPConnection(urlsplit(server).netloc, timeout=30)
     try:
         connection.request(method, path, body or None)
@@ -267,6 +273,13 @@ def ask(server: str, method: str, path: str, body: bytes = b"", at: str = "") ->
         connection.close()
 
 
+def on_amazon() -> types.ModuleType:
+    """Amazon's way of doing this; boto3 is only for who rents there."""
+    import on_amazon
+
+    return on_amazon
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Build a website from a repository's Markdown and publish it."
@@ -276,12 +289,14 @@ def main() -> None:
     parser.add_argument(
         "--site", required=True, help="the folder to publish to: its 'current' is what is served"
     )
-    parser.add_argument("--cloud", required=True, help="the address of the cloud")
+    parser.add_argument("--cloud", required=True, help="the address of the cloud; s3://BUCKET for Amazon")
     parser.add_argument(
         "--patience", type=float, default=30.0, help="seconds to wait for an older build to end"
     )
     parser.add_argument("--cleanup", choices=("atexit", "handlers", "lastly"), default="lastly")
     options = vars(parser.parse_args())
+    if options["cloud"].startswith("s3:") and options["cleanup"] != "lastly":
+        parser.error("only --cleanup lastly rents from Amazon")
     logging.basicConfig(format="%(message)s")
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # set when a git hook starts us
         os.environ.pop(name, None)

@@ -1,6 +1,6 @@
 """What the tests of the reaper share: an owner with a temp dir, and ways to wait for the reaper."""
 
-from harness import wait_until
+from harness import PATIENCE, wait_until
 
 from lastly.journal import home as homes
 from lastly.reaper import api
@@ -40,9 +40,9 @@ def touch(path):
         pass
 
 
-def archived(home):
+def archived(home, within=PATIENCE):
     """Wait until no journal is left."""
-    wait_until(lambda: not homes.journals(), what=f"all settled: {[api.owners(), log(home)]}")
+    wait_until(lambda: not homes.journals(), within=within, what=f"all settled: {[api.owners(), log(home)]}")
 
 
 def log(home):

@@ -14,13 +14,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from harness import Programs, end_all_of, wait_until
+from harness import ROOT, Programs, end_all_of, wait_until
 from reaping import archived, log
 
 pytest.importorskip("moto")
 boto3 = pytest.importorskip("boto3")
 
 pytestmark = pytest.mark.xdist_group("aws")  # one server for all
+LONG = 60.0  # seconds: boto3 is heavy, and a busy machine is slow
 REGION = "eu-central-1"
 TEMPLATE = '{"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}'
 
@@ -140,7 +141,7 @@ print("made", made.name, repr(made), flush=True)
 def test_given_back_when_the_scope_closes(programs: Programs, amazon: Amazon, kind: str) -> None:
     """Twice: the second time there is nothing to do."""
     then = "assert made.cleanup.durable; made.close(); made.close(); scope.close(); print(repr(made))"
-    result = programs.run(program(kind, then=then), env=amazon.env)
+    result = programs.run(program(kind, then=then), env=amazon.env, within=LONG)
     assert (result.status, result.err) == (0, "")
     assert result.lines[-1].endswith(" gone>")
     assert amazon.left(kind) == []
@@ -154,26 +155,26 @@ def test_killed_while_it_is_created(
     """The request is never executed, or after the program's death, or it is and the answer is lost."""
     amazon.trap(mode, CREATE[kind])
     owner = programs.start(program(kind), env=amazon.env)
-    wait_until(amazon.caught, what=f"{kind} requested")
+    wait_until(amazon.caught, within=LONG, what=f"{kind} requested")
     if mode == "late":
         amazon.trap("lost", "Action=Describe" if kind != "prefix" else "?uploads")
     owner.send(signal.SIGKILL)
     if mode == "late":  # it looks once, and sees nothing; then the request goes through
-        wait_until(lambda: amazon.caught() == 2, what="a look")
+        wait_until(lambda: amazon.caught() == 2, within=LONG, what="a look")
         amazon.go("late")
         assert amazon.left(kind)
         amazon.go("lost")
-    archived(home)
+    archived(home, LONG)
     assert amazon.left(kind) == [], log(home)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_when_it_is_there(programs: Programs, amazon: Amazon, home: Path, kind: str) -> None:
     owner = programs.start(program(kind), env=amazon.env)
-    owner.line("made")
+    owner.line("made", within=LONG)
     assert amazon.left(kind)
     owner.send(signal.SIGKILL)
-    archived(home)
+    archived(home, LONG)
     assert amazon.left(kind) == [], log(home)
 
 
@@ -184,23 +185,45 @@ def test_killed_in_the_middle_of_the_undo(
     """The owner first, then the reaper with all it has started; then somebody runs `lastly reap`."""
     amazon.trap(mode, UNDO[kind])
     owner = programs.start(program(kind, then="scope.close()"), env=amazon.env)
-    wait_until(amazon.caught, what="the owner gives it back")
+    wait_until(amazon.caught, within=LONG, what="the owner gives it back")
     amazon.trap(mode, "POST /" if kind != "prefix" else "?uploads")  # whatever the undo asks first
     owner.send(signal.SIGKILL)
-    wait_until(lambda: amazon.caught() == 2, what="the reaper gives it back")
+    wait_until(lambda: amazon.caught() == 2, within=LONG, what="the reaper gives it back")
     end_all_of(home)  # the reaper, its worker, and the child in which the undo runs
     amazon.go()
-    result = programs.run_command(["lastly", "reap"], env={"LASTLY_REAPER": "0"})
+    result = programs.run_command(["lastly", "reap"], env={"LASTLY_REAPER": "0"}, within=LONG)
     assert result.status == 0, result
-    archived(home)
+    archived(home, LONG)
     assert amazon.left(kind) == [], log(home)
+
+
+@pytest.mark.parametrize("failpoint", ["", "upload=SIGKILL"])
+def test_the_example_deployment_on_amazon(
+    programs: Programs, amazon: Amazon, home: Path, tmp_path: Path, failpoint: str
+) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    (repository / "README.md").write_text("# Site")
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    for words in (("init", "--quiet"), ("add", "."), (*identity, "commit", "--quiet", "-m", "first")):
+        subprocess.run(["git", "-C", repository, *words], check=True, env=clean)
+    site = tmp_path / "site"
+    argv = ["python", str(ROOT / "examples" / "build_site.py"), str(repository), "HEAD"]
+    argv += ["--site", str(site), "--cloud", "s3://bucket"]
+    result = programs.run_command(argv, env={**amazon.env, "FAILPOINT": failpoint}, within=LONG)
+    signum = failpoint.partition("=")[2]
+    assert result.status == (-signal.Signals[signum] if signum else 0), result
+    archived(home, LONG)
+    assert amazon.left("instances") + amazon.left("prefix") == []
+    assert os.path.exists(site / "current" / "index.html") == (not failpoint)
 
 
 def test_a_new_instance_that_is_not_visible_yet_is_waited_for(programs: Programs, amazon: Amazon) -> None:
     """Amazon's machines do not all know of it at once: it is asked for, and said not to be there, three times."""
     for _ in range(3):
         amazon.trap("blind", "Action=DescribeInstances")
-    result = programs.run(program("instances", settle=60, then="scope.close()"), env=amazon.env)
+    result = programs.run(program("instances", settle=60, then="scope.close()"), env=amazon.env, within=LONG)
     assert (result.status, result.err) == (0, "")
     assert amazon.left("instances") == []
 
@@ -217,7 +240,7 @@ def test_named_instances_are_terminated_and_what_is_gone_is_success(
         aws.delete_prefix("no-such-bucket", "a/", settle=0)
         aws.delete_stack("no-such-stack", settle=0)
     """
-    result = programs.run(code, there, env=amazon.env)
+    result = programs.run(code, there, env=amazon.env, within=LONG)
     assert (result.status, result.err) == (0, "")
     assert amazon.left("instances") == []
 
@@ -243,7 +266,7 @@ def test_a_refused_creation_owes_nothing(programs: Programs, amazon: Amazon) -> 
         scope.close()
         aws.delete_stack("theirs", settle=0)
     """
-    result = programs.run(code, env=amazon.env)
+    result = programs.run(code, env=amazon.env, within=LONG)
     assert (result.status, result.err) == (0, "")
     assert amazon.left("stack") == ["theirs"]
     assert result.lines == ["AlreadyExistsException", "ClientError", "ParamValidationError", "NoSuchBucket"]
@@ -256,13 +279,13 @@ def test_credentials_stay_out_of_the_journal(programs: Programs, amazon: Amazon,
     for allowed in ("", ",".join(secrets)):
         env = {**amazon.env, **secrets, "LASTLY_ENV": allowed, "AWS_SHARED_CREDENTIALS_FILE": None}
         owner = programs.start(program("stack", then="os.read(0, 1); scope.close()"), env=env, stdin=subprocess.PIPE)
-        owner.line("made")
+        owner.line("made", within=LONG)
         (journal,) = (home / "owners").rglob(f"{owner.pid}.*.j")
         text = journal.read_text()
         assert amazon.url in text
         assert ("s3cr3t" in text and "t0k3n" in text) == bool(allowed)
         owner.write("x")
-        result = owner.wait()
+        result = owner.wait(within=LONG)
         assert result.status == 0
         assert ("RuntimeWarning: the secret (AWS_SECRET_ACCESS_KEY) is not written" in result.err) != bool(allowed)
 
@@ -274,9 +297,9 @@ def test_variables_set_after_the_first_plan_reach_the_undo(
     late = {name: value for name, value in amazon.env.items() if value and name.startswith("AWS_")}
     code = program("stack").replace("SETTLE =", f"lastly.temp_dir(); os.environ.update({late}); SETTLE =")
     owner = programs.start(code, env=dict.fromkeys(amazon.env))
-    owner.line("made")
+    owner.line("made", within=LONG)
     owner.send(signal.SIGKILL)
-    archived(home)
+    archived(home, LONG)
     assert amazon.left("stack") == [], log(home)
 
 
@@ -298,7 +321,7 @@ def test_bad_input_is_said_before_anything_is_created(programs: Programs, amazon
             except (TypeError, ValueError) as error:
                 print(type(error).__name__, error)
     """
-    result = programs.run(code, env={**amazon.env, "AWS_DEFAULT_REGION": None})
+    result = programs.run(code, env={**amazon.env, "AWS_DEFAULT_REGION": None}, within=LONG)
     assert (result.status, result.err) == (0, "")
     assert [line[:30] for line in result.lines] == [
         "ValueError 'a': a prefix to de",
@@ -327,4 +350,4 @@ def test_without_boto3_one_line_says_what_to_install(programs: Programs, boto3: 
         from lastly.integrations import aws
         aws.run_instances()
     """
-    assert says in programs.run(code).err.splitlines()[-1]
+    assert says in programs.run(code, within=LONG).err.splitlines()[-1]
