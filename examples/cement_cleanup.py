@@ -6,9 +6,9 @@ Ctrl-C or `kill`. The work file is gone each time, and the program says how it e
 
 import os
 import sys
-import tempfile
 import time
 
+import lastly
 from lastly.app import App, init_defaults
 
 defaults = init_defaults("thumbnails")
@@ -34,8 +34,8 @@ class Thumbnails(App):
         self.add_arg("--fail", action="store_true", help="end by an exception")
         self.add_arg("--leave", type=int, metavar="CODE", help="end by sys.exit")
         self.add_arg("--wait", action="store_true", help="wait for a signal")
-        handle, path = tempfile.mkstemp(prefix="thumbnails-")
-        os.close(handle)
+        # Owed before it exists: should the hook never run (kill -9), the reaper removes it.
+        path = str(lastly.temp_file(prefix="thumbnails-", scope=self.scope))
         self.config.set("thumbnails", "work_file", path)
         super().run()
         print("working on", path, flush=True)

@@ -6,9 +6,8 @@ would have put it there.
 
 import os
 import sys
-import tempfile
 
-from lastly import actions
+import lastly
 from lastly.app import App
 
 PLUGIN = """
@@ -28,21 +27,18 @@ def load(app):
 
 def make_scratch(app):
     """Owed before it exists, and removed also if this process is killed."""
-    path = os.path.join(tempfile.gettempdir(), f"scratch-{os.getpid()}")
-    app.scope.defer(actions.remove, path)
-    os.mkdir(path)
-    app.scratch = path
+    app.scratch = lastly.temp_dir(prefix="scratch-", scope=app.scope)
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with lastly.temp_dir() as folder:
         with open(os.path.join(folder, "farewell.py"), "w", encoding="utf-8") as file:
             file.write(PLUGIN)
         settings = {"plugin.farewell": {"enabled": True}}
         with App(
             "scratchpad",
             extensions=["cement_extension"],
-            plugin_dirs=[folder],
+            plugin_dirs=[str(folder)],
             config_defaults=settings,
             hooks=[("pre_close", lambda app: print("scratch is there:", os.path.isdir(app.scratch)))],
         ) as app:

@@ -133,9 +133,7 @@ def _make(
     scope: "Scope | None",
 ) -> Temporary:
     if folder is None:
-        import tempfile
-
-        folder = tempfile.gettempdir()
+        folder = _temporary_folder()
     if "/" in prefix or "/" in suffix:
         raise ValueError(
             f"prefix={prefix!r}, suffix={suffix!r}: parts of a name, which hold no slash; see dir"
@@ -156,6 +154,20 @@ def _make(
         # Any other exception is a signal's, and may come after the creation: then the scope removes it.
         confirm_file(cleanup, path)
         return Temporary(path, cleanup)
+
+
+def _temporary_folder() -> str:
+    """Choose as `tempfile.gettempdir` does, without the file that it makes there to try.
+
+    Who is killed between its making and its removal leaves it, and nobody owes its removal.
+    """
+    import tempfile
+
+    if tempfile.tempdir is None:
+        for path in (*map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), "/tmp"):  # noqa: S108  # tempfile's next
+            if path and os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
+                return os.path.abspath(path)
+    return tempfile.gettempdir()
 
 
 def planned_removal(path: str, scope: "Scope | None") -> "_durable.DurableCleanup":
