@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 N    ?= 1000
 SEED ?=
 
-.PHONY: demo test check bench test-all docs matrix chaos soak transparency clean help
+.PHONY: demo test check bench test-all docs matrix chaos crash soak transparency clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make matrix    the kill matrix: what 44 ways to end leave behind, into docs/'
 	@echo 'make transparency  CPython'\''s own tests under lastly run and without it, compared (some 20 minutes)'
 	@echo 'make chaos     1,000 random kills of programs, reaper and workers (N=… SEED=…); make soak: 10,000'
+	@echo 'make crash     the examples, ended at each of their points in every way'
 	@echo 'make clean     remove the environments that these commands have made'
 
 $(DEMO): pyproject.toml scripts/venv
@@ -76,6 +77,9 @@ transparency: $(DEV)
 
 chaos: $(DEV)
 	@$(PY) tests/process/chaos.py $(N) $(SEED)
+
+crash: $(DEV)
+	@$(PY) tests/process/crash_examples.py
 
 soak: $(DEV)
 	@$(PY) tests/process/chaos.py 10000 $(SEED)

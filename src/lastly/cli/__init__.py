@@ -217,6 +217,42 @@ def doctor(files: tuple[str, ...], grace: float | None, as_json: bool) -> None:
         sys.exit(1)
 
 
+@cli.command(context_settings={"allow_interspersed_args": False})
+@click.argument("program", metavar="PROGRAM")
+@click.argument("args", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
+@click.option("-m", "module", is_flag=True, help="PROGRAM is a module.")
+@click.option("--run", is_flag=True, help="Start it by `lastly run`.")
+@click.option(
+    "--points", type=click.Choice(["lines", "events", "cleanups"]), default="lines", show_default=True
+)
+@click.option("--how", default="KILL", show_default=True, help="The name of a signal, exit, or raise.")
+@click.option("--at-most", type=click.IntRange(1), default=200, show_default=True, help="How many points.")
+@click.option("--seconds", type=float, default=120.0, show_default=True, help="For everything.")
+@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for one run.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Chooses points when there are more.")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at once.  [default: the processors]")
+@click.option("--only", type=int, multiple=True, help="Just this point; may be repeated.")
+@click.option("--include", multiple=True, help="A folder or file whose lines count; may be repeated.")
+@click.option("--inputs", help="A folder that is copied to be the working directory.")
+@click.option("--watch", multiple=True, help="A further path to look at; may be repeated.")
+@click.option("--allow", multiple=True, help="A pattern of file names that may be left; may be repeated.")
+@as_json
+def crash(program: str, args: tuple[str, ...], module: bool, as_json: bool, **options: "Any") -> None:
+    """End PROGRAM at each of its points, and show what each death leaves behind.
+
+    Exit status 1: something was left.
+    """
+    from lastly.testing import crash_everywhere
+
+    report = crash_everywhere(["-m", program] if module else program, *args, **options)
+    if as_json:
+        sys.stdout.write(report.to_json() + "\n")
+    else:
+        sys.stdout.write(f"{report}\n")
+    if not report:
+        sys.exit(1)
+
+
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:

@@ -1,1 +1,30 @@
-"""Tools for tests: a pytest plugin, which pytest finds by itself."""
+"""For tests: crash a program everywhere, and see what is left. Names only, imported when first asked for."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lastly.testing._campaign import CannotCrash as CannotCrash
+    from lastly.testing._crash_report import Report as Report
+    from lastly.testing._crash_report import Run as Run
+    from lastly.testing.crash import crash_everywhere as crash_everywhere
+
+__all__ = ["CannotCrash", "Report", "Run", "crash_everywhere"]
+
+_WHERE = {
+    "CannotCrash": "_campaign",
+    "Report": "_crash_report",
+    "Run": "_crash_report",
+    "crash_everywhere": "crash",
+}
+
+
+def __getattr__(name: str) -> object:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module 'lastly.testing' has no attribute {name!r}")
+    value: object = getattr(__import__(f"lastly.testing.{where}", fromlist=["*"]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

@@ -1,0 +1,246 @@
+"""The parent of the programs that are crashed: starts one, sees it die, looks what is left.
+
+It is a subreaper: whatever the program started and left comes to it, however it hides, so it is found, and
+ended. It does one order at a time: a line of JSON on its standard input, one as the answer; the end of its
+input is the end of all that it has started. It lives only as long as who started it.
+
+    python -I -S _worker.py FOLDER-OF-THE-PACKAGE
+"""
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, sys.argv[1])
+
+from lastly import _kill  # found by the line above
+from lastly.reaper import api
+from lastly.reaper.sweep import sweep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Order = dict[str, Any]
+
+_PR_SET_CHILD_SUBREAPER = 36
+_TAIL = 4000  # bytes of the program's output that are kept
+_ROUNDS = 12  # sweeps: more than an action has attempts
+_TOLD = 50  # of what is still owed: a pipe must hold it
+
+
+class Abandoned(Exception):  # noqa: N818  # nobody waits for the answer any more
+    """Who gave the order has gone."""
+
+
+def main() -> None:
+    """Take orders until there are no more."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        while order := sys.stdin.buffer.readline():
+            answer = obey(json.loads(order))
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+    except (Abandoned, BrokenPipeError):
+        pass
+    finally:
+        end_all()
+
+
+def obey(order: "Order") -> "dict[str, Any]":
+    """Do one run. What it leaves stays until the next, to be looked at."""
+    end_all()
+    folder = order["folder"]
+    if order["before"]:
+        shutil.rmtree(order["before"], ignore_errors=True)
+    for name in ("tmp", "home"):
+        os.makedirs(os.path.join(folder, name), 0o700)
+    work = os.path.join(folder, "work")
+    if order["inputs"]:
+        shutil.copytree(order["inputs"], work, symlinks=True)
+    else:
+        os.mkdir(work)
+    watched = [os.path.abspath(os.path.join(work, path)) for path in order["watch"]]
+    roots = {"": work, "$TMPDIR": os.path.join(folder, "tmp"), **{path: path for path in watched}}
+    before = {name: paths(root) for name, root in roots.items()}
+    ended = run(order, work)
+    owed = settle(order, os.path.join(folder, "home"))
+    left = {name: sorted(paths(root) - before[name]) for name, root in roots.items()}
+    return {**ended, "files": left, "processes": described(below()), "owed": owed}
+
+
+def run(order: "Order", work: str) -> "dict[str, Any]":
+    """Start the program, and wait for its death, or cause it when its time is over."""
+    began = time.monotonic()
+    output = os.path.join(order["folder"], "output")
+    env = {**order["env"], "LASTLY_TOKEN": os.environ.get("LASTLY_TOKEN", "")}
+    env["LASTLY_CRASH"] = f"{os.getpid()}\n{order['told']}"
+    if not env["LASTLY_TOKEN"]:
+        del env["LASTLY_TOKEN"]
+    with open(output, "wb") as out:
+        program = subprocess.Popen(
+            order["argv"],
+            cwd=work,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    hung = not ends(program.pid, order["timeout"])
+    if hung:
+        program.kill()  # not waited for yet: the pid is its own
+    status = program.wait()
+    with open(output, "rb") as out:
+        out.seek(max(0, os.path.getsize(output) - _TAIL))
+        tail = out.read().decode("utf-8", "backslashreplace")
+    return {"status": status, "hung": hung, "output": tail, "seconds": round(time.monotonic() - began, 4)}
+
+
+def ends(pid: int, within: float) -> bool:
+    """Wait for the end of a child that was not waited for; False when it takes longer."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.register(0, select.POLLIN)
+        found = poll.poll(within * 1000)
+        if any(fd == 0 for fd, _ in found):
+            raise Abandoned  # no second order comes before the first is answered: it is the end
+        return bool(found)
+    finally:
+        os.close(pidfd)
+
+
+def settle(order: "Order", home: str) -> list[str]:
+    """Run what is owed to its end, and wait for those that end by themselves. Returns what is still owed."""
+    owed = swept(home, order["timeout"])
+    until = time.monotonic() + order["settle"]
+    pause, seen = 0.002, False
+    while below() and time.monotonic() < until:
+        seen = True
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+    return swept(home, order["timeout"]) if seen else owed
+
+
+def swept(home: str, within: float) -> list[str]:
+    """Sweep in a child, whose LASTLY_HOME is the program's, until nothing changes any more."""
+    if not os.listdir(home):
+        return []
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.environ["LASTLY_HOME"] = home
+            os.write(write, json.dumps(reap()[:_TOLD]).encode())
+        except BaseException as error:
+            os.write(write, json.dumps([f"the sweep failed: {type(error).__name__}: {error}"]).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    in_time = ends(pid, within + 60.0)
+    if not in_time:
+        _kill.kill_tree(_kill.identity(pid), grace=0)
+    with open(read, "rb") as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    return list(json.loads(said)) if in_time else ["the sweep did not end"]
+
+
+def reap() -> list[str]:
+    """Be the reaper, to the end; returns what dead owners still owe, and what was given up."""
+    for _ in range(_ROUNDS):
+        if not any(outcome.state in ("wait", "busy") for outcome in sweep(force=True, by="lastly crash")):
+            break
+        time.sleep(0.01)
+    left = [item for owner in api.owners() if owner["alive"] is False for item in owner["cleanups"]]
+    return [told(item) for item in (*left, *api.abandoned())]
+
+
+def told(item: "dict[str, Any]") -> str:
+    words = ", ".join(repr(arg) for arg in item["args"] if arg is not None)
+    why = item.get("reason") or item.get("error") or ""
+    name = item["action"].removeprefix("lastly.actions:")
+    return f"{name}({words}), {item['state']}{f': {why}' if why else ''}"[:500]
+
+
+# ---- what is there
+
+
+def paths(root: str) -> set[str]:
+    """Everything below a folder, by its path from there; folders end with a slash. A file is itself."""
+    if not os.path.isdir(root) or os.path.islink(root):
+        return {""} if os.path.lexists(root) else set()
+    found: set[str] = set()
+    for top, folders, files in os.walk(root):
+        start = os.path.relpath(top, root)
+        for name in folders + files:
+            path = os.path.normpath(os.path.join(start, name))
+            real = name in folders and not os.path.islink(os.path.join(root, path))
+            found.add(path + "/" if real else path)
+    return found
+
+
+def below() -> list[_kill.Process]:
+    """Our living descendants, but for reapers: they serve the home, and end with it."""
+    collect()
+    table = _kill.processes()
+    children: dict[int, list[int]] = {}
+    for process in table.values():
+        children.setdefault(process.ppid, []).append(process.pid)
+    found, queue = [], [os.getpid()]
+    while queue:
+        for pid in children.get(queue.pop(), ()):
+            queue.append(pid)
+            if not table[pid].dead and b"lastly.reaper.__main__" not in command(pid):
+                found.append(table[pid])
+    return found
+
+
+def collect() -> None:
+    """Wait for all zombies that have come to us."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def command(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read(4096)
+    except OSError:
+        return b""
+
+
+def described(found: list[_kill.Process]) -> list[str]:
+    said = (
+        command(process.pid).rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+        for process in found
+    )
+    return sorted(text or "(a process that has no command line)" for text in said)
+
+
+def end_all() -> None:
+    """Kill whatever is below us."""
+    while below_or_reapers():
+        _kill.kill_tree(_kill.identity(os.getpid()), only_children=True, grace=0)
+        time.sleep(0.002)  # who ends by itself, as resource trackers do
+
+
+def below_or_reapers() -> bool:
+    collect()
+    with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+        return bool(file.read())
+
+
+if __name__ == "__main__":
+    main()
