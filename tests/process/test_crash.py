@@ -102,9 +102,10 @@ def test_a_child_that_hides_is_found_and_ended(write: Any) -> None:
     report = crash_everywhere(write(CHILD % os.getpid()), settle=0.2)
     sleep = f"sleep 300.{os.getpid()}"
     [whole] = [run for run in report.runs if run.point == 0]
-    assert whole.processes == [sleep]  # it is left even by the run that was not killed
+    assert len(whole.processes) == 1  # it is left even by the run that was not killed
+    assert sleep in whole.processes[0]
     assert leaking_lines(report) == [5, 6]
-    assert not [pid for pid in os.listdir("/proc") if runs(pid, sleep.replace(" ", "\0"))]
+    assert not [pid for pid in os.listdir("/proc") if runs(pid, sleep.partition(" ")[2])]
 
 
 @pytest.mark.parametrize("points", ["lines", "events", "cleanups"])
@@ -184,7 +185,7 @@ def test_threads_count_too(write: Any) -> None:
 def test_a_function_from_its_first_line_on(write: Any) -> None:
     path = write("""
         import os
-        os.mkdir("made when the module is loaded: no point of the function")
+        loaded = "when the module is loaded: no point of the function"
 
         def work(name, times):
             for _ in range(times):
@@ -197,7 +198,6 @@ def test_a_function_from_its_first_line_on(write: Any) -> None:
     finally:
         sys.path.remove(str(path.parent))
         sys.modules.pop("program", None)
-    os.rmdir("made when the module is loaded: no point of the function")
     sys.modules["program"] = program
     try:
         report = crash_everywhere(program.work, "made", 2)
@@ -298,7 +298,7 @@ def test_a_run_that_hangs_is_a_leak(write: Any) -> None:
         except RuntimeError:
             time.sleep(600)
     """)
-    report = crash_everywhere(program, how="raise", timeout=3.0, only=[3])
+    report = crash_everywhere(program, how="raise", timeout=6.0, only=[3])
     [run] = report.leaks
     assert (run.hung, run.status) == (True, -signal.SIGKILL)
 

@@ -1,4 +1,7 @@
-"""For tests: crash a program everywhere, and see what is left. Names only, imported when first asked for."""
+"""For tests: crash a program everywhere, and see what is left. The pytest plugin is found by pytest itself.
+
+Names only, imported when first asked for: the plugin, and so this, is loaded by every run of pytest.
+"""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
