@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from contextlib import ExitStack
 
 from lastly.integrations import _door
@@ -29,7 +28,9 @@ if TYPE_CHECKING:
 # Seconds for the next request on a connection that its client keeps, and for the first one on a new one.
 _SETTLE = 0.02
 _PATIENCE = 0.25
-_LOOKS = 3
+# Between two looks the event loop takes in who waits, and what they send. In a row without news: all is said.
+_LOOK = 0.001
+_QUIET = 3
 
 
 class Uvicorn:
@@ -130,12 +131,12 @@ class Uvicorn:
             ]
             for door in doors:
                 _door.shut(door)
-            until = time.monotonic() + _PATIENCE
-            quiet = 0  # looks, between which the event loop takes in who waits, and what they send
-            while quiet < _LOOKS and time.monotonic() < until and not self._again.is_set():
-                busy = any(map(_door.waiting, doors)) or any(map(_is_new, connections))
-                quiet = 0 if busy else quiet + 1
-                await self.linger(0.001)
+            quiet, patience = 0, int(_PATIENCE / _LOOK)  # counted, not timed: this process may have to wait
+            while quiet < _QUIET and patience and not self._again.is_set():
+                waiting = any(map(_door.waiting, doors))
+                patience -= not waiting
+                quiet = 0 if waiting or any(map(_is_new, connections)) else quiet + 1
+                await self.linger(_LOOK)
         if connections:
             await self.linger(_SETTLE)
 
