@@ -60,7 +60,7 @@ def _remove(
 def _prepare_remove(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
     from lastly import _remove as safe
 
-    path, rest = _only("remove", "path", args, kwargs)
+    path, rest = _only(_remove, "path", args, kwargs)
     if "expect" in rest:
         return [os.fsdecode(path)], rest
     full = safe.canonical(os.fspath(path))
@@ -109,7 +109,7 @@ def _kill(
 def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
     from lastly import _kill as safe
 
-    target, rest = _only("kill", "target", args, kwargs)
+    target, rest = _only(_kill, "target", args, kwargs)
     if target is not None and not isinstance(target, dict):
         pid = _pid(target)
         try:
@@ -176,7 +176,7 @@ def _run(argv: "list[str]", *, cwd: str | None = None, timeout: "float | timedel
 
 
 def _prepare_run(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
-    argv, rest = _only("run", "argv", args, kwargs)
+    argv, rest = _only(_run, "argv", args, kwargs)
     argv = _argv(argv)
     rest["cwd"] = os.path.abspath(os.fsdecode(rest.get("cwd") or os.getcwd()))
     rest["timeout"] = seconds("timeout", rest.get("timeout", TIMEOUT))
@@ -195,13 +195,15 @@ def _argv(argv: "Any") -> list[str]:
 
 
 def _only(
-    what: str, name: str, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+    fn: "Any", name: str, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> "tuple[Any, dict[str, Any]]":
-    """Take the one positional argument, which may have been given by name."""
+    """Take the one positional argument, which may have been given by name; refuse what `fn` would refuse."""
     rest = dict(kwargs)
     given = [*args, *([rest.pop(name)] if name in rest else [])]
     if len(given) != 1:
-        raise TypeError(f"actions.{what} takes one {name}, {len(given)} were given")
+        raise TypeError(f"actions.{fn.__name__} takes one {name}, {len(given)} were given")
+    if unknown := rest.keys() - fn.__kwdefaults__.keys():
+        raise TypeError(f"actions.{fn.__name__} has no argument {min(unknown)!r}")
     return given[0], rest
 
 

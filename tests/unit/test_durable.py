@@ -117,6 +117,14 @@ def test_arguments_that_are_not_json_are_refused(value):
     assert own.peek() is None
 
 
+@pytest.mark.parametrize("deferred", [(actions.remove, "x"), (actions.kill, 2**22), (actions.run, ["true"])])
+def test_arguments_that_a_built_in_action_has_not_are_refused(deferred):
+    """A misspelt keyword is told now, not when the cleanup fails; nothing is owed."""
+    with pytest.raises(TypeError, match=r"actions\.(remove|kill|run) has no argument 'timout'"):
+        Scope().defer(*deferred, timout=5)
+    assert own.peek() is None
+
+
 def test_an_argument_that_holds_itself_is_refused():
     """No RecursionError."""
     ring: list = []
