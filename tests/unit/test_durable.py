@@ -8,7 +8,7 @@ from enum import Enum, IntEnum
 import pytest
 
 import lastly
-from lastly import _durable, actions, errors
+from lastly import _durable, _portable, actions, errors
 from lastly._action import action
 from lastly._scope import Scope
 from lastly.journal import own
@@ -193,6 +193,22 @@ def test_surroundings_once(monkeypatch, tmp_path):
     assert "s3cr3t" not in pathlib.Path(own.peek().path).read_text()
     assert found.context["cwd"] == str(tmp_path)
     scope.close()
+
+
+def test_an_integration_lets_its_undo_have_more_variables(monkeypatch):
+    """As they are when it defers, however late they were set; recorded again only when they have changed."""
+    monkeypatch.setattr(_portable, "_allowed", set(_portable.ENVIRONMENT))
+    with Scope() as scope:
+        for value in ("one", "one", "two"):
+            monkeypatch.setenv("WHERE", value)
+            scope.defer(note)
+            _portable.allow("WHERE")
+            scope.defer(note)
+        found = read(own.peek().path)
+        seen = [item.context["env"].get("WHERE") for item in found.items.values()]
+        assert seen == [None, "one", "one", "one", "one", "two"]
+        assert len(found.contexts) == 3
+        scope.detach_all()
 
 
 def test_built_in_actions_need_no_surroundings(tmp_path):
