@@ -224,6 +224,18 @@ def test_gunicorn_closes_in_each_worker(kind: str, preload: bool, programs: Prog
     assert "lastly.install() was called" not in result.err
 
 
+@pytest.mark.parametrize("kind", ["sync", "gthread"])
+def test_under_load_gunicorn_loses_no_connection(kind: str, programs: Programs, folder: Path) -> None:
+    """...not those either that no worker had fetched: more clients than it serves at once wait in the queue."""
+    files(folder, gunicorn_conf="from lastly.integrations.gunicorn import manage\nmanage(globals())\n")
+    server = gunicorn(programs, folder, "--workers=2", f"--worker-class={kind}")
+    with Load(server.port, clients=10) as load:
+        wait_until(lambda: load.answered > 100)
+        server.program.send(TERM)
+        result = server.program.wait(eof=True)
+    assert (load.lost, result.status, len(closed(server.program))) == ([], 0, 2)
+
+
 # ---- the extension
 
 

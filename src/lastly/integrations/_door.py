@@ -17,6 +17,7 @@ as systemd does, or a new server that took the socket over.
 import os
 import socket
 import struct
+from array import array
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _PROGRAM = (
     (0x06, 0, 0, _DROP),
     (0x06, 0, 0, _PASS),
 )
-_FILTER = b"".join(struct.pack("HBBI", *step) for step in _PROGRAM)
+_FILTER = array("B", b"".join(struct.pack("HBBI", *step) for step in _PROGRAM))
 
 # Offsets in struct tcp_info. Of a listening socket the "unacknowledged" are those in its queue.
 _UNACKED, _LAST_SENT, _LAST_RECEIVED, _RECEIVED, _SENT = 24, 44, 52, 128, 200
@@ -81,10 +82,7 @@ def shut(listening: socket.socket) -> bool:
     """
     if not _is_tcp(listening) or is_shut(listening):
         return is_shut(listening)
-    import ctypes
-
-    program = ctypes.create_string_buffer(_FILTER)
-    argument = struct.pack("HP", len(_PROGRAM), ctypes.addressof(program))
+    argument = struct.pack("HP", len(_PROGRAM), _FILTER.buffer_info()[0])
     try:
         listening.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, argument)
     except OSError:

@@ -9,6 +9,8 @@ that every Ctrl-C brings, one from the terminal and one from the master.
 ================  ===========================================================================================
 hook              what we do in it
 ================  ===========================================================================================
+when_ready        have the end of the whole server let nobody new in (_gunicorn_door)
+post_fork         have a worker serve who is in by then
 post_worker_init  give gunicorn its signals back, should the application have called ``lastly.install()``
 worker_int        INT, QUIT, the reloader: not ready any more
 worker_abort      ABRT, the worker's time is over: not ready any more, and that is why
@@ -26,6 +28,7 @@ import time
 from lastly import _root
 from lastly._reason import ExitReason
 from lastly.errors import FrameworkError
+from lastly.integrations import _gunicorn_door
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,6 +206,8 @@ def _buried(server: "Any", worker: "Any") -> None:
 
 
 _HOOKS: "dict[str, Callable[..., object]]" = {
+    "when_ready": _gunicorn_door.opened,
+    "post_fork": _gunicorn_door.born,
     "post_worker_init": _begun,
     "worker_int": _told,
     "worker_abort": _aborted,
