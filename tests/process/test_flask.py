@@ -349,6 +349,29 @@ def test_requests_are_counted_until_their_answer_is_sent(programs: Programs) -> 
     assert (result.lines, result.err) == (["a1b1c1 b'content'", "error", "1"], "")
 
 
+@pytest.mark.parametrize("how", ["develop()", "waitress()"])
+def test_a_file_is_sent_as_the_server_likes_it(how: str, programs: Programs, folder: Path) -> None:
+    """By its own file wrapper; and while it is sent, the process does not end."""
+    with open(folder / "app.py") as file:
+        code = file.read().replace("def develop", """@app.get('/file')
+def file():
+    from flask import send_file
+    return send_file(os.path.abspath("large"), conditional=False)
+
+def develop""")
+    (folder / "app.py").write_text(code)
+    size = 16 << 20  # more than the kernel's buffers hold
+    (folder / "large").write_bytes(b"x" * size)
+    server = start(programs, folder, how)
+    made = server.begin("/file")
+    received = len(made.recv(1000))
+    server.program.send(TERM)
+    wait_until(lambda: server.get("/readyz").status == 503)
+    head, _, body = rest(made).rpartition("\r\n\r\n")
+    assert received + len(head) + len(body) > size
+    assert server.program.wait().status == -TERM
+
+
 def test_without_flask_one_line_says_what_to_install(programs: Programs) -> None:
     code = "import sys; sys.modules['flask'] = None\nimport lastly.integrations.flask"
     assert programs.run(code).err.splitlines()[-1] == (

@@ -48,13 +48,17 @@ def sockets(ports: "Iterable[int]") -> "tuple[list[socket.socket], list[socket.s
     wanted = set(ports)
     listening: list[socket.socket] = []
     connected: list[socket.socket] = []
+    ours: set[int] = set()  # duplicates may get the number that listing the folder had
     for name in os.listdir("/proc/self/fd"):
+        if int(name) in ours:
+            continue
         try:
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
                 continue
             found = socket.socket(fileno=os.dup(int(name)))
         except OSError:
             continue
+        ours.add(found.fileno())
         if not _is_tcp(found) or _port(found) not in wanted:
             found.close()
         elif found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
