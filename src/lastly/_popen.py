@@ -89,6 +89,11 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # bytes or str, as its
         """Let it live: it is yours from here on. Returns False when that was done before, or it was ended."""
         return self.cleanup is not None and self.cleanup.detach()
 
+    def __del__(self) -> None:
+        """Say nothing of a child that still runs when its end is owed: it is not lost."""
+        owed = self.cleanup is not None and self.cleanup.pending
+        super().__del__(**({"_warn": _silent} if owed else {}))
+
     def __exit__(
         self,
         kind: "type[BaseException] | None",
@@ -165,6 +170,10 @@ def _listens(where: "int | str | tuple[str, int]") -> bool:
     except OSError:
         return False
     return True
+
+
+def _silent(*_: object, **__: object) -> None:
+    """Instead of `warnings.warn`."""
 
 
 def _with_token(env: "Mapping[Any, Any] | None", token: str) -> "dict[Any, Any]":

@@ -237,6 +237,19 @@ def test_popen_has_subprocess_signature(programs):
     assert done.status == 0, done.err
 
 
+def test_a_popen_nobody_refers_to_is_no_loss(programs):
+    """Its end is owed; one that is detached and dropped is lost, and subprocess says so."""
+    code = """
+        import lastly
+        lastly.Popen(["sleep", "1000"])
+        kept = lastly.Popen(["true"])
+        kept.detach()
+        del kept
+    """
+    result = programs.run(code, flags=("-X", "dev"))
+    assert (result.status, result.err.count("ResourceWarning: subprocess")) == (0, 1), result.err
+
+
 def test_popen_kills_the_tree(programs):
     """At the scope's close, by an exception at once, and grandchildren of a child that has ended."""
     done = programs.run("""
