@@ -173,7 +173,7 @@ class _Hunt:
             process = table[pid]
             key = (pid, process.start)
             spared_here = pid in spared and not (self.spare_root and key == self.root)
-            if (pid in self.members and not process.dead) or spared_here or _is_tracker(pid):
+            if (pid in self.members and not process.dead) or spared_here or is_tracker(pid):
                 continue
             if not process.dead and not (self.spare_root and key == self.root):
                 self.members[pid] = process.start
@@ -336,7 +336,8 @@ def ancestors() -> set[int]:
     return found
 
 
-def _is_tracker(pid: int) -> bool:
+def is_tracker(pid: int) -> bool:
+    """Whether it is multiprocessing's or loky's resource tracker."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             raw = file.read(4096)

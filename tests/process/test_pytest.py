@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import textwrap
 from pathlib import Path
 
 import pytest
-from harness import Program, Programs, Result, gone, wait_until
+from harness import Programs, Result, gone, wait_until
+from suites import Suite, events, kill, told
 
 from lastly.reaper import api
 
@@ -43,53 +42,11 @@ ONE = """
 """
 
 
-class Suite:
-    """A project with tests, in a folder of its own."""
-
-    def __init__(self, programs: Programs, folder: Path) -> None:
-        self.programs = programs
-        self.folder = folder
-        self.waiting = {"WAIT": f"{folder}/waits"}
-        folder.mkdir()
-        self.write("pytest.ini", "[pytest]")
-
-    def write(self, name: str, text: str) -> None:
-        (self.folder / name).parent.mkdir(exist_ok=True)
-        (self.folder / name).write_text(textwrap.dedent(text))
-
-    def start(self, *args: str, **options: object) -> Program:
-        argv = ["python", "-m", "pytest", "-p", "no:timeout", "-s", *args]
-        return self.programs.start_command(argv, cwd=self.folder, **options)
-
-    def run(self, *args: str, **options: object) -> Result:
-        return self.start(*args, **options).wait(within=60)
-
-    def started(self, *args: str) -> tuple[Program, int, list[str]]:
-        """A run that waits in its first test; with the process that runs it, and the folders it has made."""
-        run = self.start("-q", *args, env=self.waiting)
-        words = run.error_line("ready", within=60).split()
-        return run, int(words[1]), words[2:]
-
-
 @pytest.fixture
 def suite(programs: Programs, tmp_path: Path) -> Suite:
     made = Suite(programs, tmp_path / "suite")
     made.write("test_it.py", ONE)
     return made
-
-
-def events(result: Result) -> list[str]:
-    return [line for line in result.err.splitlines() if line.startswith("closed")]
-
-
-def kill(pid: int) -> None:
-    pidfd = os.pidfd_open(pid)
-    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    os.close(pidfd)
-
-
-def told(result: Result) -> list[str]:
-    return [line for line in result.lines if line.startswith("lastly:")]
 
 
 def test_a_scope_closes_with_what_it_is_named_after(suite: Suite) -> None:

@@ -72,6 +72,30 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         _use(session)
 
 
+# ── leaks ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --lastly-leaks."""
+    parser.getgroup("lastly").addoption(
+        "--lastly-leaks",
+        action="store_true",
+        help="fail tests that leave children, threads, temp files or open scopes, and name their lines",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the mark; the rest only when it is asked for."""
+    config.addinivalue_line(
+        "markers",
+        "lastly_may_leave(*kinds): children, threads, files, scopes (default: all) are no --lastly-leaks",
+    )
+    if config.getoption("lastly_leaks"):
+        from lastly.testing._leaks import Leaks
+
+        config.pluginmanager.register(Leaks(config), "lastly-leaks")
+
+
 # ── what earlier runs have left ──────────────────────────────────────────────────────────────────────────
 
 
