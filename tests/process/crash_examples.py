@@ -17,6 +17,8 @@ FIT: dict[str, list[str]] = {  # with their arguments
     "cement_cleanup.py": [],
     "cement_exit_codes.py": [__file__],
     "cement_extension.py": [],
+    "cement_kept.py": [],
+    "click_build.py": [],
     "exit_functions.py": [],
     "stages.py": [],
 }
