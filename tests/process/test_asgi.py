@@ -157,18 +157,6 @@ def test_who_was_connected_is_answered(programs: Programs, folder: Path) -> None
     assert server.program.wait().status == -signal.SIGTERM
 
 
-def test_who_keeps_a_connection_hears_that_it_ends(programs: Programs, folder: Path) -> None:
-    """Else the next request would be sent into a closed one."""
-    server = uvicorn(programs, folder)
-    request = server.begin("/wait", keep=True)
-    wait_lines(folder / "notes", "began /wait")
-    server.program.send(signal.SIGTERM)
-    server.program.error_line("Shutting down")
-    (folder / "go").touch()
-    assert "\r\nconnection: close\r\n" in rest(request)
-    server.program.wait()
-
-
 def test_a_forced_exit_still_reaps_what_is_durable(programs: Programs, folder: Path) -> None:
     """A second Ctrl-C has uvicorn skip the lifespan."""
     server = uvicorn(programs, folder)
@@ -246,7 +234,7 @@ def test_the_reloader(programs: Programs, folder: Path) -> None:
 
 
 def test_readiness_while_it_lingers(programs: Programs, folder: Path) -> None:
-    """Told to end, it is not ready, and still serves who comes; told twice, it ends."""
+    """Told to end, it is not ready, and still serves who comes, but keeps no connection; told twice, it ends."""
     lingering = "app.add_middleware(Lastly, linger=600)\n    app = Health().asgi(app)\n"
     files(folder, app=APP.replace("app.add_middleware(Lastly)\n", lingering))
     server = uvicorn(programs, folder)
@@ -255,6 +243,7 @@ def test_readiness_while_it_lingers(programs: Programs, folder: Path) -> None:
     wait_until(lambda: server.get("/readyz").status == 503, what="not ready")
     assert server.get().status == 200
     assert server.get("/livez").status == 200
+    assert "\r\nconnection: close\r\n" in rest(server.begin("/", keep=True))
     server.program.send(signal.SIGTERM)
     result = server.program.wait()
     assert notes(folder) == whole_end(result.pid)

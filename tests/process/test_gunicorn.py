@@ -33,7 +33,7 @@ APP = """
             until("go")
         note("closed", os.getpid(), lastly.exit_reason())
 
-    lastly.defer(close, os.environ.get("CLOSE", ""))
+    lastly.defer(close, os.environ.get("CLOSE", "")).within(None)  # in the main thread, where signals are raised
     if os.environ.get("CLOSE") == "hangs":
         lastly.defer(time.sleep, 1000)
     if os.environ.get("CLOSE") == "made":

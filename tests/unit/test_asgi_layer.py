@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -15,6 +16,7 @@ from starlette.testclient import TestClient
 
 from lastly import AsyncScope
 from lastly.errors import FrameworkError, LastlyError
+from lastly.integrations import _serving
 from lastly.integrations.asgi import Lastly, current
 
 Message = MutableMapping[str, Any]
@@ -215,3 +217,18 @@ def test_uvicorn_in_a_thread() -> None:
     server.should_exit = True
     thread.join()
     assert ran == ["startup", "shutdown", "cleanup"]
+
+
+def test_connections_that_have_said_nothing_yet_are_waited_for() -> None:
+    async def main() -> None:
+        connection = SimpleNamespace(cycle=None)
+        state = SimpleNamespace(connections=[connection])
+        server = _serving.Uvicorn(SimpleNamespace(config=SimpleNamespace(fd=None), server_state=state, servers=[]))
+        settling = asyncio.create_task(server._settle())
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+        assert not settling.done()
+        connection.cycle = "a request"
+        await settling
+
+    asyncio.run(main())
