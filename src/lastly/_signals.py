@@ -100,7 +100,7 @@ class Installation:
 
 
 def install(
-    signals: "Iterable[int | str]" = DEFAULT,
+    signals: "Iterable[int | str] | int | str" = DEFAULT,
     *,
     status: str = "signal",
     grace: "float | timedelta | None" = None,
@@ -113,7 +113,7 @@ def install(
     which Python itself ignores, is taken when it is named.
 
     Args:
-        signals: names (``"TERM"``, ``"SIGTERM"``) or numbers.
+        signals: names (``"TERM"``, ``"SIGTERM"``) or numbers, or one of them.
         status: ``"signal"``: the parent sees a death by the signal, shells 128 + number. ``"code"``: the
         process exits with 128 + number, as it does anyway as PID 1.
         grace: seconds from the first signal to the end of the process, all cleanups together. None: no limit.
@@ -124,7 +124,7 @@ def install(
 
     .. versionadded:: 0.1
     """
-    numbers = [_sigset.number(signal) for signal in signals]
+    numbers = _sigset.numbers(signals)
     if status not in ("signal", "code"):
         raise ValueError(f"status={status!r}: use 'signal' or 'code'")
     seconds = None if grace is None else _cleanup_seconds(grace, "grace")
@@ -188,8 +188,6 @@ def _set(signum: int) -> None:
         raise RuntimeError(
             "install() works in the main thread only: Python runs signal handlers there"
         ) from None
-    except OSError:
-        raise ValueError(f"{signal_name(signum)} cannot be caught") from None
 
 
 def _give_back(signum: int) -> None:

@@ -2,16 +2,31 @@
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-def number(signal: "int | str") -> int:
-    """Return the number of a signal that is given by name or by number."""
+
+def numbers(signals: "Iterable[int | str] | int | str") -> list[int]:
+    """Return the numbers of signals given by name or by number: several, or just one.
+
+    Raises:
+        ValueError: there is no such signal, or it cannot be caught.
+    """
+    return [_number(signal) for signal in ((signals,) if isinstance(signals, (int, str)) else signals)]
+
+
+def _number(signal: "int | str") -> int:
     if isinstance(signal, str):
         name = signal.upper().removeprefix("SIG")
-        number = getattr(_signal, f"SIG{name}", None)
-        if not isinstance(number, int) or name.startswith("_"):
-            raise ValueError(f"{signal!r} is not the name of a signal")
-        return number
-    return int(signal)
+        number = None if name.startswith("_") else getattr(_signal, f"SIG{name}", None)
+    else:
+        number = int(signal)
+    if number is None:
+        raise ValueError(f"{signal!r} is not the name of a signal")
+    if number not in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
+        raise ValueError(f"{signal!r} cannot be caught")
+    return int(number)
 
 
 def caught() -> int:

@@ -34,7 +34,7 @@ numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 before = [signal.getsignal(n) for n in numbers]
 with lastly.install():
     assert all(signal.getsignal(n) not in before for n in numbers)
-    lastly.install(signals=["TERM"], grace=3)
+    lastly.install("TERM", grace=3)
     assert signal.getsignal(signal.SIGHUP) is mine
 assert [signal.getsignal(n) for n in numbers] == before
 assert sys.exit is plain
@@ -87,7 +87,8 @@ time.sleep(60)
     ("call", "error"),
     [
         ("lastly.install(signals=['NOPE'])", "ValueError"),
-        ("lastly.install(signals=['KILL'])", "ValueError"),
+        ("lastly.install(signals=['TERM', 'KILL'])", "ValueError"),
+        ("lastly.install(signals=['TERM', 999])", "ValueError"),
         ("lastly.install(status='other')", "ValueError"),
         ("lastly.install(grace=-1)", "ValueError"),
         ("t = threading.Thread(target=call, args=(lastly.install,)); t.start(); t.join()", "RuntimeError"),
