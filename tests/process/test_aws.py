@@ -311,6 +311,7 @@ def test_bad_input_is_said_before_anything_is_created(programs: Programs, amazon
             lambda: lastly.defer(aws.delete_prefix, "bucket", "a"),
             lambda: lastly.defer(aws.delete_prefix, "bucket", "/"),
             lambda: lastly.defer(aws.delete_prefix, "bucket"),
+            lambda: lastly.defer(aws.terminate_instances, regoin=1),
             lambda: aws.delete_prefix("bucket", ""),
             lambda: aws.run_instances(ClientToken="mine"),
             lambda: aws.create_stack(ClientRequestToken="mine"),
@@ -326,7 +327,8 @@ def test_bad_input_is_said_before_anything_is_created(programs: Programs, amazon
     assert [line[:30] for line in result.lines] == [
         "ValueError 'a': a prefix to de",
         "ValueError '/': a prefix to de",
-        "TypeError delete_prefix takes ",
+        "TypeError delete_prefix() miss",
+        "TypeError terminate_instances(",
         "ValueError '': a prefix to del",
         "TypeError run_instances() sets",
         "TypeError create_stack() sets ",

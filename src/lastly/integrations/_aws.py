@@ -6,7 +6,7 @@ from time import sleep, time
 from lastly import _portable
 from lastly._action import Action
 from lastly.errors import LastlyError
-from lastly.integrations._rented import at_least, looks, warn_of_secret
+from lastly.integrations._rented import at_least, bound, looks, warn_of_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def _recorded(
     action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> "tuple[list[Any], dict[str, Any]]":
     """Make the arguments complete, as the environment has them now."""
+    bound(action, args, kwargs)
     session = _session(kwargs.get("profile"), kwargs.get("region"))
     _portable.allow(*VARIABLES)
     if kwargs.get("profile") is None and _SECRETS[0] in os.environ:
@@ -88,12 +89,10 @@ def _prepare_instances(
 
 
 def _prepare_prefix(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
-    given = [*args, *(kwargs.pop(name) for name in ("bucket", "prefix") if name in kwargs)]
-    if len(given) != 2:
-        raise TypeError("delete_prefix takes a bucket and a prefix")
-    _check_prefix(given[1])
-    _here.add((given[0], given[1]))
-    return _recorded(delete_prefix, tuple(given), kwargs)
+    given = bound(delete_prefix, args, kwargs)
+    _check_prefix(given["prefix"])
+    _here.add((given["bucket"], given["prefix"]))
+    return _recorded(delete_prefix, args, kwargs)
 
 
 def _prepare_stack(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":

@@ -71,6 +71,16 @@ def planned(scope: "Scope | None", action: "Action", *args: "Any", **kwargs: "An
     return _durable.planned(root if scope is None else scope, action, args, kwargs)
 
 
+def bound(action: "Action", args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "dict[str, Any]":
+    """Return the arguments by name; TypeError, when they are deferred, for what the action would refuse."""
+    import inspect
+
+    try:
+        return inspect.signature(action.fn).bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise TypeError(f"{action.fn.__name__}() {error}") from None
+
+
 def looks(seconds: float) -> "Iterator[None]":
     """Yield now, then with growing pauses; the last time when `seconds` are over, however long each took."""
     until = monotonic() + seconds
