@@ -137,13 +137,18 @@ class Uvicorn:
                 patience -= not waiting
                 quiet = 0 if waiting or any(map(_is_new, connections)) else quiet + 1
                 await self.linger(_LOOK)
-        if connections:
+        if any(map(_is_kept, connections)):
             await self.linger(_SETTLE)
 
 
 def _is_new(connection: "Any") -> bool:
     """Whether no request has come on a connection yet; where that cannot be seen, one has."""
     return getattr(connection, "cycle", connection) is None
+
+
+def _is_kept(connection: "Any") -> bool:
+    """Whether a connection has been answered and is kept for the next request."""
+    return bool(getattr(getattr(connection, "cycle", None), "response_complete", False))
 
 
 class _Told(list[int]):
