@@ -92,7 +92,7 @@ def test_a_signal_ends_the_run_in_order(name: str, suite: Suite) -> None:
     signum = signal.Signals[f"SIG{name}"]
     run, _, made = suite.started()
     run.send(signum)
-    result = run.wait()
+    result = run.wait(within=60)
     assert (result.status, events(result)) == (-signum, ["closed function", "closed session"])
     assert f"Caught signal {int(signum)} (SIG{name})" in result.out
     assert all(map(gone, made))
@@ -101,7 +101,7 @@ def test_a_signal_ends_the_run_in_order(name: str, suite: Suite) -> None:
 def test_ctrl_c_is_what_it_is_without_us(suite: Suite) -> None:
     run, _, made = suite.started()
     run.send(signal.SIGINT)
-    result = run.wait()
+    result = run.wait(within=60)
     assert (result.status, events(result)) == (2, ["closed function", "closed session"])
     assert "! KeyboardInterrupt !" in result.out
     assert all(map(gone, made))
@@ -110,7 +110,7 @@ def test_ctrl_c_is_what_it_is_without_us(suite: Suite) -> None:
 def test_what_a_killed_run_left_is_reaped_and_told_once(suite: Suite) -> None:
     run, _, made = suite.started()
     run.send(signal.SIGKILL)
-    assert run.wait().status == -signal.SIGKILL
+    assert run.wait(within=60).status == -signal.SIGKILL
     wait_until(lambda: all(map(gone, made)), what="reaped")
     wait_until(lambda: len(api.past()) == 2, what="in the history")
     suite.write("test_other.py", "def test_other(): pass")
@@ -122,9 +122,9 @@ def test_what_a_killed_run_left_is_reaped_and_told_once(suite: Suite) -> None:
 
 def test_what_nobody_has_reaped_yet_is_told_as_well(suite: Suite) -> None:
     run = suite.start("-q", "-W", "ignore", env={**suite.waiting, "LASTLY_REAPER": "0"})
-    made = run.error_line("ready").split()[2:]
+    made = run.error_line("ready", within=60).split()[2:]
     run.send(signal.SIGKILL)
-    run.wait()
+    run.wait(within=60)
     assert not any(map(gone, made))
     result = suite.run("-W", "ignore", "--deselect", "test_it.py::test_one", env={"LASTLY_REAPER": "0"})
     assert told(result) == ["lastly: 2 still owed (test_it.py::test_one, session; see `lastly ls`)"]
@@ -135,7 +135,7 @@ def test_another_projects_leftovers_are_not_told_here(suite: Suite, programs: Pr
     other.write("test_it.py", ONE)
     run, _, made = other.started()
     run.send(signal.SIGKILL)
-    run.wait()
+    run.wait(within=60)
     wait_until(lambda: all(map(gone, made)) and len(api.past()) == 2, what="reaped")
     assert told(suite.run()) == []
     assert len(told(other.run("-p", "no:cacheprovider"))) == 1
@@ -177,7 +177,7 @@ def test_workers_end_in_order_when_their_controller_dies(name: str, how: list[st
 def test_the_controller_tells_what_was_reaped(suite: Suite) -> None:
     run, _, made = suite.started()
     run.send(signal.SIGKILL)
-    run.wait()
+    run.wait(within=60)
     wait_until(lambda: all(map(gone, made)) and len(api.past()) == 2, what="reaped")
     result = suite.run("-n", "2", "--dist", "loadscope")
     assert [re.sub(r" \(.*", "", line) for line in told(result)] == [
@@ -272,7 +272,7 @@ def test_a_handler_of_the_project_stays(suite: Suite) -> None:
     )
     run, _, _ = suite.started()
     run.send(signal.SIGTERM)
-    assert run.wait().status == 7
+    assert run.wait(within=60).status == 7
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -308,7 +308,7 @@ def test_a_signal_in_a_running_event_loop(backend: str, suite: Suite) -> None:
     )
     run, _, _ = suite.started("-p", "anyio")
     run.send(signal.SIGTERM)
-    result = run.wait()
+    result = run.wait(within=60)
     assert (result.status, events(result)) == (-signal.SIGTERM, ["closed async", "closed scope"]), result.out
 
 
@@ -334,9 +334,9 @@ def test_a_run_under_lastly_run_ends_in_order(suite: Suite) -> None:
         """,
     )
     run = suite.programs.start_command(["lastly", "run", "-m", "pytest", "-s", "-q"], cwd=suite.folder)
-    run.error_line("ready")
+    run.error_line("ready", within=60)
     run.send(signal.SIGTERM)
-    result = run.wait()
+    result = run.wait(within=60)
     assert (result.status, events(result)) == (-signal.SIGTERM, ["closed thing"]), result.out
 
 
@@ -363,4 +363,4 @@ def test_runs_inside_a_program(suite: Suite) -> None:
     program = suite.programs.start(code, cwd=suite.folder)
     found = json.loads(program.line("found", within=60).partition(" ")[2])
     assert found == [[0, True]] * 3, program.out
-    assert program.wait().status == 0
+    assert program.wait(within=60).status == 0

@@ -175,8 +175,8 @@ class Leaks:
             if not process.dead
             and pid not in known
             and pid != us
-            and (process.ppid == us or _kill.has_token(pid, token))
-            and not _helper(pid)
+            and not _kill.is_tracker(pid)
+            and (not _forkserver(pid) if process.ppid == us else _kill.has_token(pid, token))
         }
 
         def stands_alone(pid: int) -> bool:
@@ -257,9 +257,9 @@ def _children() -> "set[int]":
     return {pid for pid in found if start_time(pid)}
 
 
-def _helper(pid: int) -> bool:
-    """Whether it is one that multiprocessing keeps for the rest of the process."""
-    return _kill.is_tracker(pid) or "multiprocessing.forkserver import main" in _command(pid)
+def _forkserver(pid: int) -> bool:
+    """Whether it is the one that multiprocessing keeps; those that it forks have its command line, too."""
+    return "multiprocessing.forkserver import main" in _command(pid)
 
 
 def _command(pid: int) -> str:
