@@ -11,6 +11,8 @@ import os
 import sqlite3
 import sys
 import time
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from flask import Flask
@@ -19,6 +21,9 @@ import lastly
 from lastly.integrations.apscheduler import manage
 from lastly.integrations.flask import Lastly
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 app = Flask(__name__)
 cleanups = Lastly(app, signals=True, health=True)
 
@@ -26,11 +31,12 @@ work = lastly.temp_dir(prefix="sensor-")
 database = os.path.join(work, "readings.sqlite")
 
 
-def connect() -> sqlite3.Connection:
-    """A connection of one's own; several processes may have one."""
-    connection = sqlite3.connect(database)
-    connection.execute("CREATE TABLE IF NOT EXISTS readings (at REAL, load REAL)")
-    return connection
+@contextmanager
+def connect() -> Iterator[sqlite3.Connection]:
+    """A connection for one transaction."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS readings (at REAL, load REAL)")
+        yield connection
 
 
 def sensor() -> None:

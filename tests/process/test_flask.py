@@ -340,13 +340,17 @@ def test_requests_are_counted_until_their_answer_is_sent(programs: Programs) -> 
             client.get("/error")
         except ZeroDivisionError:
             print("error")
+        from werkzeug.middleware.proxy_fix import ProxyFix
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_port=1)
+        client.get("/file", headers={"X-Forwarded-Port": "443"})
+        print(sorted(_drain.ports))
         answer = app.wsgi_app(EnvironBuilder("/stream").get_environ(), lambda *_: None)
         print(len(_drain.at_work))
         answer.close()
         assert not _drain.at_work, _drain.at_work
     """
     result = programs.run(code)
-    assert (result.lines, result.err) == (["a1b1c1 b'content'", "error", "1"], "")
+    assert (result.lines, result.err) == (["a1b1c1 b'content'", "error", "['443', '80']", "1"], "")
 
 
 @pytest.mark.parametrize("how", ["develop()", "waitress()"])

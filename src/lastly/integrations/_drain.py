@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _PAUSE = 0.01  # seconds between two looks
 _LOOKS = 3
+_BEHIND = "werkzeug.proxy_fix.orig"
 _PATIENCE = 0.5  # seconds for the first byte on a connection that was made before the door was shut
 
 # What is at work: a dict, for putting in and taking out are one step each for all threads.
@@ -78,6 +79,7 @@ class _Answer:
     """An answer on its way; the server closes it when it has been sent, or cannot be."""
 
     __slots__ = ("_answer", "_request")
+    _at_work = at_work  # when the interpreter ends, names of modules are gone first
 
     def __init__(self, answer: "Iterable[bytes]", request: object) -> None:
         self._answer = answer
@@ -99,7 +101,7 @@ class _Answer:
 
     def __del__(self) -> None:
         """Dropped and never closed, as a test's client does: nobody will send it."""
-        at_work.pop(self._request, None)
+        self._at_work.pop(self._request, None)
 
 
 def _file(answer: "Any", request: object) -> "Iterable[bytes]":
@@ -121,7 +123,8 @@ def _file(answer: "Any", request: object) -> "Iterable[bytes]":
 
 
 def _learn(environ: "dict[str, Any]") -> None:
-    ports.add(environ.get("SERVER_PORT", ""))
+    # Werkzeug's ProxyFix keeps beside the port that the client sees the one where we listen.
+    ports.update((environ.get("SERVER_PORT", ""), environ.get(_BEHIND, environ).get("SERVER_PORT", "")))
     settings.cuts = environ.get("SERVER_SOFTWARE", "").startswith("Werkzeug")
 
 
@@ -140,9 +143,12 @@ def hold() -> bool:
     listening = _listening()
     if not listening and not at_work:
         return False
+    try:
+        # Not by `threading`: its locks may be what the signal has interrupted.
+        _thread.start_new_thread(_drain_and_go_on, (listening,))
+    except RuntimeError:  # no thread can be had: nobody would let the signal go on
+        return False
     settings.drained = True
-    # Not by `threading`: its locks may be what the signal has interrupted.
-    _thread.start_new_thread(_drain_and_go_on, (listening,))
     return True
 
 
@@ -202,7 +208,7 @@ def _listening() -> "list[socket.socket]":
 
 def _sockets() -> "tuple[list[socket.socket], list[socket.socket]]":
     try:
-        return _door.sockets({int(port) for port in ports if port.isdigit()})
+        return _door.sockets(int(port) for port in tuple(ports) if port.isdigit())
     except OSError:  # no descriptor is left to look with
         return [], []
 

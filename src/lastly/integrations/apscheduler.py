@@ -51,7 +51,8 @@ def manage(scheduler: "T", wait: "float | timedelta | None" = 10.0, *, scope: "S
         scheduler: a ``BackgroundScheduler`` or ``BlockingScheduler`` of APScheduler 3, a ``Scheduler`` of
             APScheduler 4.
         wait: seconds, or a timedelta, that running jobs get; None: as long as they take. Jobs that take
-            longer are named in a `CleanupTimeout`; if they run in processes, these are killed.
+            longer are named in a `CleanupTimeout`; if they run in processes, these are killed. APScheduler 4
+            waits as long as they take.
         scope: the scope at whose close it is stopped, before all else; default: the program's end.
 
     Raises:
@@ -64,7 +65,8 @@ def manage(scheduler: "T", wait: "float | timedelta | None" = 10.0, *, scope: "S
     owner = _root.root if scope is None else scope
     title = f"stop {type(scheduler).__name__}"
     if _is_new(scheduler):
-        owner.defer_early(known.__exit__, None, None, None).named(title).within(limit)
+        # Here, without a limit: it resets a context variable, which no other thread may do.
+        owner.defer_early(known.__exit__, None, None, None).named(title)
         return scheduler
     if not hasattr(scheduler, "_process_jobs") or hasattr(scheduler, "_eventloop"):
         raise TypeError(
