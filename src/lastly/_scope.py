@@ -11,6 +11,7 @@ taken out again by its own thread (`ScopeClosed`) or has been run by the closer:
 import _thread
 import os
 import sys
+from _warnings import warn  # a name that lasts to the very end of the interpreter
 
 from lastly import _closing
 from lastly._action import Action
@@ -337,10 +338,8 @@ class Scope:
         except AttributeError:  # __init__ did not come that far
             return
         if pending and self._shut != CLOSED:
-            import warnings
-
             names = ", ".join(c.name for c in self._pending()[:3])
-            warnings.warn(
+            warn(
                 f"{self!r} was never closed; not run: {names}{' …' if len(self) > 3 else ''}",
                 ResourceWarning,
                 stacklevel=2,

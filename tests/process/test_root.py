@@ -200,3 +200,17 @@ def test_an_interrupt_at_any_moment_loses_none(programs, python):
     """
     result = programs.run(code, python=python)
     assert (result.lines, result.err) == (["ok"], "")
+
+
+def test_a_scope_that_lives_until_the_very_end_says_so(programs, python):
+    code = """
+    import builtins, lastly
+    class Keeper: pass
+    builtins.keeper = keeper = Keeper()
+    keeper.itself, keeper.scope = keeper, lastly.Scope("forgotten")
+    keeper.scope.defer(print, "never")
+    """
+    quiet, told = programs.run(code, python=python), programs.run(code, python=python, flags=["-W", "always"])
+    assert (quiet.status, quiet.err) == (told.status, "") == (0, "")
+    assert "ResourceWarning: <Scope 'forgotten' open: 1 pending, 0 run> was never closed" in told.err
+    assert "Exception ignored" not in told.err
