@@ -81,6 +81,17 @@ print(os.path.exists("left.tmp"))
         [],
     ),
     "debug": ("with App('logs') as app:\n    app.run()\n    app.log.debug('seen')\n    print(app.debug)", ["-d"]),
+    "debug in the configuration": (
+        """
+open("quiet.conf", "w").write("[logs]\\ndebug = false\\n")
+for settings in ({}, {"debug": True}, {"argv": ["-d"]}, {"argv": ["-d"], "config_files": ["quiet.conf"]},
+                 {"debug": True, "config_files": ["quiet.conf"]}, {"config_files": ["quiet.conf"]}):
+    with App("logs", **{"config_defaults": {"logs": {"debug": False}}, "argv": [], **settings}) as app:
+        app.run()
+        print(app.debug, app.config.get("logs", "debug"))
+""",
+        [],
+    ),
     "quiet": ("with App('logs') as app:\n    app.run()\n    print('hidden')\n    app.log.error('hidden')", ["-q"]),
     "help of added arguments": (
         ("with App('helps') as app:\n    app.add_arg('-n', '--name', help='a name', metavar='WORD')\n    try:\n        app.run()\n"

@@ -37,6 +37,7 @@ NEW, OPEN, CLOSING, CLOSED = "new", "open", "closing", "closed"
 _PARTS = ("ext", "config", "log", "plugin", "args", "controller")
 # Settings that setup() itself changes; a reload starts from what they were.
 _CHANGED_BY_SETUP = (
+    "debug",
     "config_section",
     "config_files",
     "config_dirs",
