@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 from crash_examples import FIT
-from harness import ROOT, SRC, Programs, wait_until
+from harness import ROOT, SRC, Programs, clean_environment, wait_until
 
 from lastly.testing import CannotCrash, Report, crash_everywhere
 
@@ -362,6 +364,28 @@ def test_the_command_line(programs: Programs, write: Any) -> None:
     assert told.err == ""  # a pipe: no progress
     told = programs.run_command(["lastly", "crash", "--run", "--json", "--points", "lines", path, "word"])
     assert (told.status, json.loads(told.out)["ok"]) == (0, True)
+
+
+def test_a_line_of_progress_on_a_terminal(write: Any, home: Path) -> None:
+    terminal, stderr = pty.openpty()
+    try:
+        argv = [sys.executable, "-m", "lastly", "crash", "--only", "5", str(write(TEMPORARY))]
+        done = subprocess.run(argv, env=clean_environment(home), stdout=subprocess.PIPE, stderr=stderr, timeout=100)
+        shown = os.read(terminal, 4096)
+    finally:
+        os.close(terminal)
+        os.close(stderr)
+    assert done.returncode == 1
+    assert b"crashing: 1 of 1, 1 left something" in shown
+    assert shown.endswith(b"\r\x1b[K")
+    assert b"\x1b" not in done.stdout
+
+
+def test_a_program_that_fails_by_itself_is_named(write: Any) -> None:
+    """...so that a wrong argument is not taken for a program without leaks."""
+    report = crash_everywhere(write("import sys\nsys.exit(sys.argv[1])\n"), "no such page")
+    assert report
+    assert "not killed, it ends with status 1: no such page" in str(report)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])

@@ -148,6 +148,10 @@ class Report:
         result = f"{_count(len(leaks), 'run')} left something" if leaks else "nothing is left"
         tried = f"{self.tried:,} of {_count(self.found, self.points[:-1])}"
         yield f"{near(self.program)}: ended by {self.how} at {tried}: {result} ({self.seconds:.1f} s)"
+        whole = next((run for run in self.runs if not run.point), None)
+        if whole is not None and whole.status:
+            said = plain(whole.output.strip().rpartition("\n")[2][-200:])
+            yield f"  not killed, it ends with status {whole.status}{said and f': {said}'}"
         if self.untried:
             yield f"  not all points were tried: {self.untried}"
         if self.missed:
@@ -175,8 +179,6 @@ def _told(place: str, runs: "Sequence[Run]") -> "Iterator[str]":
     numbers = [run.point for run in runs]
     if numbers != [0]:
         yield f"    (again: only={numbers[:_SHOWN]}{' and more' if len(numbers) > _SHOWN else ''})"
-    if runs[0].point == 0 and runs[0].status:
-        yield f"    (it ended with status {runs[0].status}: {plain(runs[0].output[-300:])})"
 
 
 def shown(place: str) -> str:

@@ -190,7 +190,8 @@ def paths(root: str) -> set[str]:
 
 def below() -> list[_kill.Process]:
     """Our living descendants, but for reapers: they serve the home, and end with it."""
-    collect()
+    if not collect():
+        return []  # the usual case: whoever lost a parent came to us, so without children nobody is below
     table = _kill.processes()
     children: dict[int, list[int]] = {}
     for process in table.values():
@@ -204,13 +205,14 @@ def below() -> list[_kill.Process]:
     return found
 
 
-def collect() -> None:
-    """Wait for all zombies that have come to us."""
+def collect() -> bool:
+    """Wait for all zombies that have come to us; returns whether there are children that live."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
     except ChildProcessError:
-        pass
+        return False
+    return True
 
 
 def command(pid: int) -> bytes:
@@ -231,15 +233,9 @@ def described(found: list[_kill.Process]) -> list[str]:
 
 def end_all() -> None:
     """Kill whatever is below us."""
-    while below_or_reapers():
+    while collect():
         _kill.kill_tree(_kill.identity(os.getpid()), only_children=True, grace=0)
         time.sleep(0.002)  # who ends by itself, as resource trackers do
-
-
-def below_or_reapers() -> bool:
-    collect()
-    with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-        return bool(file.read())
 
 
 if __name__ == "__main__":
