@@ -3,8 +3,9 @@
     python tests/process/crash_examples.py [NAME...]        make crash
 
 Not fit are those that need somebody else: build_site.py and demo.py a cloud and a repository (the demo is such a
-test itself, of every stage), cloud.py, service.py and chat.py a client, for they serve until they are told to stop; lock.py,
-failpoint.py and leftovers.py are modules of the others.
+test itself, of every stage), on_amazon.py a cloud too; cloud.py, service.py, chat.py and flask_sensor.py serve until
+they are told to stop; test_shop.py is pytest's, which keeps folders of the last runs on purpose; lock.py, failpoint.py
+and leftovers.py are modules of the others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ FIT: dict[str, list[str]] = {  # with their arguments
     "cement_cleanup.py": [],
     "cement_exit_codes.py": [__file__],
     "cement_extension.py": [],
+    "cement_kept.py": [],
+    "click_build.py": [],
     "cement_kept.py": [],
     "click_build.py": [],
     "exit_functions.py": [],

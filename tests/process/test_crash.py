@@ -11,6 +11,7 @@ import pty
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,22 @@ def test_results_and_what_is_allowed_are_no_leaks(write: Any, tmp_path: Path) ->
     report = crash_everywhere(program, inputs=tmp_path / "inputs")
     assert [run.files for run in report.leaks] == [["work-1/"]] * 3
     assert crash_everywhere(program, inputs=tmp_path / "inputs", allow=["work-*"])
+
+
+def test_a_program_that_takes_warnings_for_errors(write: Any) -> None:
+    """...is not told that it has no reaper: it has one afterwards."""
+    code = "import warnings\nwarnings.simplefilter('error')\nimport lastly\nlastly.temp_dir()\n"
+    report = crash_everywhere(write(code))
+    assert report, str(report)
+    assert report.runs[0].status == 0
+
+
+def test_its_own_folder_may_lie_in_a_watched_one(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert crash_everywhere(write("pass"), watch=[tmp_path])
+    assert [path.name for path in tmp_path.iterdir()] == ["program.py"]
 
 
 def test_watched_paths_and_a_check_of_ones_own(write: Any, tmp_path: Path) -> None:

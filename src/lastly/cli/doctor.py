@@ -108,8 +108,10 @@ def reaper() -> list[Finding]:
     """A reaper runs, or will."""
     from lastly.reaper import api
 
-    if os.environ.get("LASTLY_REAPER") == "0":
-        what = "LASTLY_REAPER=0: what a killed program owes waits for `lastly reap` or the next reaper"
+    if (setting := os.environ.get("LASTLY_REAPER")) in ("0", "later"):
+        what = (
+            f"LASTLY_REAPER={setting}: what a killed program owes waits for `lastly reap` or the next reaper"
+        )
         return [Finding("reaper", "unprotected", what, "unset LASTLY_REAPER")]
     running = api.status()
     if running is None:

@@ -58,7 +58,8 @@ class _Line:
         self.start_at = 0.0
         self.patience = _AGAIN
         self.free = _FREE
-        self.off = os.environ.get("LASTLY_REAPER") == "0"
+        # "later": whoever started this program sweeps after it, so there is nothing to warn of either.
+        self.off = os.environ.get("LASTLY_REAPER") in ("0", "later")
         self.deadline: tuple[int, tuple[int, ...], float] | None = None
 
 

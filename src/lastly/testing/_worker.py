@@ -68,10 +68,11 @@ def obey(order: "Order") -> "dict[str, Any]":
         os.mkdir(work)
     watched = [os.path.abspath(os.path.join(work, path)) for path in order["watch"]]
     roots = {"": work, "$TMPDIR": os.path.join(folder, "tmp"), **{path: path for path in watched}}
-    before = {name: paths(root) for name, root in roots.items()}
+    ours = os.path.dirname(folder)  # may lie in a watched folder
+    before = {name: paths(root, ours) for name, root in roots.items()}
     ended = run(order, work)
     owed = settle(order, os.path.join(folder, "home"))
-    left = {name: sorted(paths(root) - before[name]) for name, root in roots.items()}
+    left = {name: sorted(paths(root, ours) - before[name]) for name, root in roots.items()}
     return {**ended, "files": left, "processes": described(below()), "owed": owed}
 
 
@@ -174,13 +175,14 @@ def told(item: "dict[str, Any]") -> str:
 # ---- what is there
 
 
-def paths(root: str) -> set[str]:
-    """Everything below a folder, by its path from there; folders end with a slash. A file is itself."""
+def paths(root: str, but: str) -> set[str]:
+    """Everything below a folder but for one, by its path; folders end with a slash. A file is itself."""
     if not os.path.isdir(root) or os.path.islink(root):
         return {""} if os.path.lexists(root) else set()
     found: set[str] = set()
     for top, folders, files in os.walk(root):
         start = os.path.relpath(top, root)
+        folders[:] = [name for name in folders if os.path.join(top, name) != but]
         for name in folders + files:
             path = os.path.normpath(os.path.join(start, name))
             real = name in folders and not os.path.islink(os.path.join(root, path))

@@ -161,7 +161,7 @@ def _environment(words: list[str], changes: "Mapping[str, str]") -> dict[str, st
     """Return the program's environment: ours without our own journal, and the agent on its path."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("LASTLY_")}
     # Bytecode that one run writes and the next one finds would make them differ.
-    env |= {"PYTHONDONTWRITEBYTECODE": "1", "LASTLY_REAPER": "0", **changes}
+    env |= {"PYTHONDONTWRITEBYTECODE": "1", "LASTLY_REAPER": "later", **changes}
     path = [os.path.abspath(entry) for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry]
     if words[0] == "-m":
         path.insert(0, os.getcwd())  # where python would look, were it not started elsewhere
