@@ -20,8 +20,6 @@ FIT: dict[str, list[str]] = {  # with their arguments
     "cement_extension.py": [],
     "cement_kept.py": [],
     "click_build.py": [],
-    "cement_kept.py": [],
-    "click_build.py": [],
     "exit_functions.py": [],
     "stages.py": [],
 }
