@@ -364,3 +364,27 @@ def test_runs_inside_a_program(suite: Suite) -> None:
     found = json.loads(program.line("found", within=60).partition(" ")[2])
     assert found == [[0, True]] * 3, program.out
     assert program.wait(within=60).status == 0
+
+
+def test_a_run_inside_a_test_takes_no_signal_away(suite: Suite) -> None:
+    suite.write("inner/test_inner.py", "def test_inner(lastly_scope): pass")
+    suite.write(
+        "test_it.py",
+        """
+        import os, time
+        import pytest
+
+        def test_it(lastly_scope):
+            lastly_scope.defer(os.write, 2, b"closed it\\n")
+            assert pytest.main(["-q", "-p", "no:cacheprovider", "inner"]) == 0
+            os.write(2, b"ready 0\\n")
+            time.sleep(1000)
+
+        def test_next():
+            os.write(2, b"closed never\\n")
+        """,
+    )
+    run, _, _ = suite.started("test_it.py")
+    run.send(signal.SIGTERM)
+    result = run.wait(within=60)
+    assert (result.status, events(result)) == (-signal.SIGTERM, ["closed it"]), result.out

@@ -144,6 +144,13 @@ CLEAN = """
         process.start()
         process.join()
 
+    def test_threads_that_nobody_can_wait_for():
+        import _thread, trio
+        met = threading.Event()
+        _thread.start_new_thread(lambda: (threading.current_thread(), met.set()), ())
+        met.wait()
+        trio.run(trio.to_thread.run_sync, time.sleep, 0.01)
+
     def test_on_its_way_out():
         threading.Thread(target=time.sleep, args=(0.2,)).start()
         subprocess.Popen(["sleep", "0.2"]).returncode = 0

@@ -144,7 +144,7 @@ class Leaks:
         promised = _Promised(made.thing for made in kept if made.kind == SCOPES)
         lines = {made.thing: made for made in due if made.kind in (CHILDREN, THREADS)}
         known = {made.thing for made in kept if made.kind == THREADS} | self.threads
-        threads = [thread for thread in threading.enumerate() if thread not in known]
+        threads = [thread for thread in threading.enumerate() if thread not in known and not _idle(thread)]
         left = [lines.get(pid) or self._stranger(pid, due) for pid in self._strangers()]
         left += [lines.get(thread) or Made(THREADS, thread, "", None) for thread in threads]
         left += _files(made for made in due if made.kind == FILES)
@@ -255,6 +255,12 @@ def _children() -> "set[int]":
         except OSError:  # a thread that has ended
             pass
     return {pid for pid in found if start_time(pid)}
+
+
+def _idle(thread: threading.Thread) -> bool:
+    """Whether trio keeps it for a while, or `threading` has only met it, and cannot say if it lives."""
+    dummy = isinstance(thread, threading._DummyThread)  # noqa: SLF001  # no public name
+    return dummy or thread.name.startswith("Trio thread ")
 
 
 def _forkserver(pid: int) -> bool:
