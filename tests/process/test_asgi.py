@@ -325,6 +325,18 @@ def test_under_trio(programs: Programs, folder: Path) -> None:
     assert gone(made)
 
 
+def test_told_to_end_while_it_starts(programs: Programs, folder: Path) -> None:
+    slow = APP.replace("current().defer(closed)", 'note("starting"); await until("go"); current().defer(closed)')
+    files(folder, app=slow)
+    program = programs.start_command(["python", "-m", "uvicorn", "--port", "0", "app:app"], cwd=folder)
+    wait_lines(folder / "notes", "starting")
+    program.send(signal.SIGTERM)
+    (folder / "go").touch()
+    result = program.wait()
+    assert notes(folder) == ["starting", *whole_end(result.pid)]
+    assert "exception was never retrieved" not in result.err
+
+
 def test_async_cleanups_of_the_process(programs: Programs, folder: Path) -> None:
     """They run as they do at exit: each in an event loop of its own."""
     extra = """

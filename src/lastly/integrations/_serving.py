@@ -6,12 +6,14 @@ servers' signal handlers know, and they are the servers' own: nothing is put in 
 
 uvicorn's handler sets a flag, and notes the signal in a list. A tenth of a second later at most it stops
 listening, in `Server.shutdown`. The list is replaced by one that tells us, `shutdown` by one that waits for
-us; on this one object, which is found by its handler, a bound method.
+us; on this one object, which is found by its handler, a bound method. And what we do in the meantime costs
+nothing: when it is done, that tenth of a second is over.
 
 Hypercorn sets an event in the context of its worker, which every connection can see.
 """
 
 import asyncio
+import functools
 import os
 import signal
 import socket
@@ -39,6 +41,7 @@ class Uvicorn:
     def __init__(self, server: "Any") -> None:
         self._server = server
         self._ending: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()  # what comes before its end is done
         self._again = asyncio.Event()  # told more than once
         self._own_door = _listens_alone(server)
         if self._own_door:
@@ -58,8 +61,11 @@ class Uvicorn:
         loop = asyncio.get_running_loop()
 
         async def end() -> None:
-            await before()
-            await self._settle()
+            try:
+                await before()
+                await self._settle()
+            finally:
+                self._settled.set()
 
         def begin() -> None:
             if self._ending is None:
@@ -76,6 +82,7 @@ class Uvicorn:
         if type(signals) is list:
             telling = _Told(signals, lambda: loop.call_soon_threadsafe(told))
             self._server._captured_signals = telling  # noqa: SLF001  # see above
+            self._server.main_loop = functools.partial(self._until_told, self._server.main_loop)
         shutdown = self._server.shutdown
 
         async def wrapped(*args: object, **kwargs: object) -> None:
@@ -86,6 +93,17 @@ class Uvicorn:
             after()
 
         self._server.shutdown = wrapped
+
+    async def _until_told(self, main_loop: "Callable[[], Awaitable[None]]") -> None:
+        """Run uvicorn's loop; leave it when all is settled: it looks at its flag ten times a second only."""
+        looping, settled = asyncio.ensure_future(main_loop()), asyncio.ensure_future(self._settled.wait())
+        try:
+            await asyncio.wait((looping, settled), return_when=asyncio.FIRST_COMPLETED)
+            if looping.done():
+                looping.result()  # or its error
+        finally:
+            looping.cancel()
+            settled.cancel()
 
     async def linger(self, seconds: float) -> None:
         """Wait so long, or until it is told once more."""
@@ -126,7 +144,7 @@ class Uvicorn:
         with ExitStack() as stack:
             doors = [
                 stack.enter_context(socket.socket(fileno=os.dup(listening.fileno())))
-                for server in (self._server.servers if self._own_door else ())
+                for server in (getattr(self._server, "servers", ()) if self._own_door else ())
                 for listening in server.sockets
             ]
             for door in doors:
