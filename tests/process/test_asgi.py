@@ -197,6 +197,8 @@ def test_workers(programs: Programs, folder: Path) -> None:
 
 
 def test_workers_of_hypercorn(programs: Programs, folder: Path) -> None:
+    """Its master sends TERM to the others as soon as one has ended: with install() they end in order all the same."""
+    files(folder, app=APP + "\n    lastly.install()\n")
     server = hypercorn(programs, folder, "--workers", "2")
     serves = server.get().text
     server.program.send(signal.SIGTERM)
