@@ -361,13 +361,30 @@ def reaper_of(home: Path | str) -> int | None:
 
 
 def runs_under(pid: int, home: Path | str) -> bool:
-    """The process has a file under this home open, or has it as its LASTLY_HOME."""
-    mark = b"\0LASTLY_HOME=" + os.fsencode(str(home)) + b"\0"
-    try:
-        environ = b"\0" + Path(f"/proc/{pid}/environ").read_bytes() + b"\0"
-    except OSError:
-        return False
-    return mark in environ or _holds_file_under(pid, str(home))
+    """The process has a file under this home open, has it as its LASTLY_HOME, or was started for it.
+
+    A reaper that is just starting has no environment and no file open yet: only its arguments tell.
+    """
+    environ, argv = _told_by(pid)
+    named = any(word == os.fsencode(str(home)) for word in argv)
+    return named or b"LASTLY_HOME=" + os.fsencode(str(home)) in environ or _holds_file_under(pid, str(home))
+
+
+def _told_by(pid: int) -> tuple[list[bytes], list[bytes]]:
+    """Environment and arguments of a process; in the middle of exec it has neither, so that is waited for."""
+    told: tuple[list[bytes], list[bytes]] = ([], [])
+
+    def tells() -> bool:
+        try:
+            os.readlink(f"/proc/{pid}/exe")  # a thread of the kernel has none
+            for words, name in zip(told, ("environ", "cmdline"), strict=True):
+                words[:] = Path(f"/proc/{pid}/{name}").read_bytes().split(b"\0")
+        except OSError:
+            return True
+        return any(told[0]) or any(told[1]) or start_time(pid) is None
+
+    wait_until(tells, what=f"process {pid} is a program")
+    return told
 
 
 def processes_of(home: Path | str) -> list[int]:
@@ -380,9 +397,11 @@ def processes_of(home: Path | str) -> list[int]:
 
 def end_all_of(home: Path | str) -> None:
     """Kill what still runs under this home, until nothing does."""
-    for _ in range(20):
+    clean = 0  # looks in a row: one forked during the first, by one that ended during it, is seen in the second
+    for _ in range(40):
         found = processes_of(home)
-        if not found:
+        clean = 0 if found else clean + 1
+        if clean == 2:
             return
         for pid in found:
             _kill_if_under(pid, home)

@@ -87,3 +87,23 @@ def test_a_missing_path_and_a_finished_process_are_gone(programs: Programs, tmp_
     assert process_gone(result.pid)
     assert not process_gone(os.getpid())
     assert process_gone(os.getpid(), start=1)
+
+
+def test_a_reaper_that_has_just_been_started_is_ended_too(programs: Programs, home: Path) -> None:
+    """Before it opens its first file, only its arguments tell whose it is."""
+    program = programs.start_command(
+        ["env", "-i", "/bin/sh", "-c", "echo ready; read line", "lastly", str(home)], stdin=-1
+    )
+    program.line("ready")
+    assert processes_of(home) == [program.pid]
+    end_all_of(home)
+    assert program.wait().status == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("_", range(5))
+def test_nothing_comes_to_a_home_whose_processes_were_ended(programs: Programs, home: Path, _: int) -> None:
+    result = programs.run("import lastly, os; lastly.temp_dir(); os._exit(0)")
+    end_all_of(home)
+    before = sorted(home.rglob("*"))
+    assert result.status == 0
+    assert (reaper_of(home), processes_of(home), sorted(home.rglob("*"))) == (None, [], before)
