@@ -145,9 +145,9 @@ def test_an_unmodified_program_runs_as_ever_when_the_home_cannot_be_used(
 
 AS_NOBODY = f"""
 import os
-# The files of the standard library may be out of this user's reach afterwards.
+# The files of the standard library, and of the package, may be out of this user's reach afterwards.
 import encodings.ascii, tempfile
-import lastly, lastly.actions, lastly.resources, lastly._durable
+import lastly, lastly.actions, lastly.resources, lastly._durable, lastly._remove
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 """
 

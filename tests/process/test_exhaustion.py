@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from harness import Programs, gone, reaper_of, wait_until
+from harness import SRC, Programs, gone, reaper_of, wait_until
 
 from lastly import actions
 from lastly.journal import home as homes
@@ -146,10 +146,11 @@ def test_no_more_processes(programs: Programs, tmp_path: Path) -> None:
     open_to_all.chmod(0o777)
     (open_to_all / "tmp").mkdir()
     (open_to_all / "tmp").chmod(0o777)
-    # The kernel does not count root's. Afterwards the standard library may be out of reach.
+    shutil.copytree(SRC, open_to_all / "src")  # which may be below a folder that only its owner may enter
+    # The kernel does not count root's. Afterwards the standard library may be out of reach, too.
     other = (
         f"import encodings.ascii, lastly._durable, lastly.actions, lastly.reaper.client, lastly._popen, ctypes, json\n"
-        f"import lastly._statx; lastly._remove.identity('/') if hasattr(lastly, '_remove') else None\n"
+        f"import lastly._remove; lastly._remove.identity('/')\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         if os.geteuid() == 0
         else ""
@@ -164,7 +165,11 @@ with warnings.catch_warnings(record=True) as said:
     except BlockingIOError:
         print("no child", len(said), "no reaper could be started" in str(said[0].message), flush=True)
 """
-    env: dict[str, str | None] = {"LASTLY_HOME": str(open_to_all / "home"), "TMPDIR": str(open_to_all / "tmp")}
+    env: dict[str, str | None] = {
+        "LASTLY_HOME": str(open_to_all / "home"),
+        "TMPDIR": str(open_to_all / "tmp"),
+        "PYTHONPATH": str(open_to_all / "src"),
+    }
     try:
         result = programs.run(MAKES + other + limit + KILLED, env=env)
         assert result.status == -signal.SIGKILL, result.err
