@@ -124,7 +124,7 @@ def test_a_forked_child_that_lives_on_delays_nothing(programs, home):
     child = int(program.line())
     watched(home)
     program.send(signal.SIGKILL)
-    wait_until(lambda: gone(made), within=5)
+    wait_until(lambda: gone(made))
     assert not process_gone(child)
     os.kill(child, signal.SIGKILL)
 
