@@ -16,7 +16,7 @@ of what one calls there (``writer.close``, ``event.set``) belongs to that thread
 from lastly import _closing
 from lastly._cleanup import HERE, Cleanup
 from lastly._closing import clock, outcome_of, without_us
-from lastly._scope import CLOSED, OPEN, Scope
+from lastly._scope import CLOSED, CLOSING, Scope
 from lastly._waiting import backend, is_async
 from lastly.errors import ScopeClosed
 
@@ -114,9 +114,12 @@ class AsyncScope(Scope):
         failures: list[Failure] = []
         waiting = backend()
         _closing.begin(self, 0)  # no thread: a signal does not wait for it, the loop does
+        outside = _closing.callers.get()
+        _closing.callers.set((*outside, self._ref))
         try:
             await self._drain_async(waiting, self._budget(limit), failures)
         finally:
+            _closing.callers.set(outside)
             _closing.end(self)
             self._closer = self._current = None
         cancelled, waiting.cancelled = waiting.cancelled, None
@@ -135,6 +138,7 @@ class AsyncScope(Scope):
         self, waiting: "Asyncio", budget: "Budget | None", failures: "list[Failure]"
     ) -> None:
         while True:
+            self._shut = CLOSING
             while self._early or self._stack:
                 with waiting.shield():
                     while (self._early or self._stack) and not self._next_is_here():
@@ -144,7 +148,6 @@ class AsyncScope(Scope):
             self._shut = CLOSED
             if not self._stack and not self._early:
                 return
-            self._shut = OPEN
 
     async def _drain_once(
         self, waiting: "Asyncio", budget: "Budget | None", failures: "list[Failure]"

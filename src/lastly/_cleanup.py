@@ -79,6 +79,8 @@ class Cleanup:
     nested: "Scope | None" = None
     # To be left in the task that entered it: see _async.
     _here: bool = False
+    # Deferred to a closing scope, not by its cleanups: see Scope._takes.
+    _guest: bool = False
 
     def __call__(self, /, *args: "Any", **kwargs: "Any") -> "Any":
         """Call the function, with further arguments if there are any; it still runs later."""

@@ -12,6 +12,8 @@ A cleanup that is cut by an exception which is not an `Exception` does not stop 
 raised in the end is decided in `settle`.
 """
 
+import _contextvars
+import _thread
 import os
 import sys
 import time
@@ -24,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+    from weakref import ref
 
     from lastly._cleanup import Cleanup
     from lastly._scope import Scope
@@ -38,6 +41,8 @@ terminal: "bool | None" = None
 # Scopes being closed, newest last, and the thread that does it. Signal handlers look here: a request to
 # stop that comes while the main thread closes a scope must not cut the cleanup short.
 closing: "dict[Scope, int]" = {}
+# Scopes of which a cleanup runs in this context: set where it runs in a task, or in another thread.
+callers: "_contextvars.ContextVar[tuple[ref[Scope], ...]]" = _contextvars.ContextVar("callers", default=())
 # Called in a thread that has come out of its outermost close; may raise: see _signals.
 released: "Callable[[], None] | None" = None
 # When the process is to be gone, on `clock`; None: no limit. Set at the first signal after install(grace=…).
@@ -45,6 +50,12 @@ deadline: "float | None" = None
 
 # Up to so many cleanups are timed one by one; looking at the clock costs as much as running an empty cleanup.
 TIMED = 256
+
+
+def inside() -> "tuple[ref[Scope], ...]":
+    """Return the closing scopes of which a cleanup is calling."""
+    me = _thread.get_ident()
+    return (*callers.get(), *[scope._ref for scope, thread in list(closing.items()) if thread == me])
 
 
 def begin(scope: "Scope", thread: int) -> None:

@@ -7,7 +7,7 @@ import sys
 from lastly import _closing, _early, _scope
 from lastly._cleanup import Cleanup
 from lastly._reason import ExitReason
-from lastly._scope import CLOSED, OPEN, UNOPENED, Scope
+from lastly._scope import OPEN, UNOPENED, Scope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ class Root(Scope):
             _early.arm()
 
     def _late(self, cleanup: Cleanup) -> None:
-        if self._shut == CLOSED:
-            super()._late(cleanup)
-        else:
+        if self._shut == UNOPENED:
             self._open()
+        else:
+            super()._late(cleanup)
 
     def _open(self) -> None:
         """Ask to be closed at exit: at the first use, so that what atexit got before runs after us."""

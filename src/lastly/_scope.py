@@ -37,7 +37,9 @@ else:
     from _weakref import ref
 
 # _shut: what a thread that has just deferred must know.
-OPEN, UNOPENED, CLOSED = 0, 1, 2
+OPEN, UNOPENED, CLOSING, CLOSED = 0, 1, 2, 3
+# So many does a closing scope take from outside while it runs what came from there: see `_takes`.
+GUESTS = 1000
 
 # All scopes, so that a forked child can empty them.
 _scopes: "set[ref[Scope]]" = set()
@@ -51,6 +53,8 @@ class Scope:
 
     Used as a context manager, or closed by `close`. A scope closes once; deferring to a closed one raises
     `ScopeClosed`, deferring while it closes (from a cleanup, say) works: it runs next. Any thread may defer.
+    A thread or task that never stops deferring does not keep it open for ever: while it runs what others than
+    its own cleanups deferred after closing began, it takes 1,000 more from them, then raises `ScopeClosed`.
 
     Args:
         name: what messages and reports call it.
@@ -66,8 +70,8 @@ class Scope:
     """
 
     __slots__ = (
-        "__weakref__", "_begun", "_body", "_closer", "_current", "_early", "_ran", "_ref", "_shut", "_stack",
-        "_untimed", "grace", "name",
+        "__weakref__", "_begun", "_body", "_closer", "_current", "_early", "_guests", "_ran", "_ref", "_shut",
+        "_stack", "_untimed", "grace", "name",
     )  # fmt: skip
 
     def __init__(self, name: "str | None" = None, *, grace: "float | timedelta | None" = None) -> None:
@@ -82,6 +86,7 @@ class Scope:
         self._body: BaseException | None = None
         self._ran: list[Any] = []
         self._untimed = 0
+        self._guests = 0  # how many came from outside while one that came from there ran
         self._ref = ref(self)
         _scopes.add(self._ref)
 
@@ -261,14 +266,14 @@ class Scope:
     def _drain_all(self, failures: "list[Failure]", budget: "_closing.Budget | None") -> None:
         while True:
             try:
+                self._shut = CLOSING
                 if self._early:
                     self._drain_early(failures)
                 while self._stack:
                     self._drain(budget, failures)
                 self._shut = CLOSED
                 if not self._stack and not self._early:
-                    return
-                self._shut = OPEN  # deferred between the last look and the flag
+                    return  # else deferred between the last look and the flag
             except BaseException as error:  # a second interrupt, in the handling of the first
                 failures.append((None, error))
 
@@ -282,12 +287,37 @@ class Scope:
 
     def _late(self, cleanup: Cleanup) -> None:
         """Deal with a cleanup that was deferred to a scope which is not open."""
+        state = self._shut
+        if state == OPEN or (state == CLOSING and self._takes(cleanup)):
+            return
         if cleanup.detach():  # else the closer took it, and runs it
-            raise ScopeClosed(f"{self._title} is closed: {cleanup.name} was not deferred and will not run")
+            raise self._refusal(cleanup.name)
+
+    def _takes(self, cleanup: Cleanup) -> bool:
+        """Whether a closing scope runs what has just been deferred; False: there is no end to it.
+
+        What a cleanup defers is always run. So is what others defer while a cleanup runs that was here
+        before: the jobs, say, that an executor's exit waits for. Only what comes while one of *these* runs
+        can go on for ever, and would keep all that is older from its turn.
+        """
+        running = self._current
+        guest = self._closer != _thread.get_ident() and self._ref not in _closing.inside()
+        if running is not None and running._guest:
+            if guest and self._guests >= GUESTS:
+                return False
+            self._guests += guest  # two threads may count one: no matter
+            cleanup._guest = True
+        elif guest:
+            cleanup._guest = True
+        return True
+
+    def _refusal(self, name: str) -> ScopeClosed:
+        what = "closed" if self._shut == CLOSED else f"closing, and has taken {GUESTS:,} from others"
+        return ScopeClosed(f"{self._title} is {what}: {name} was not deferred and will not run")
 
     def _defer_durable(self, action: "Any", args: "Any", kwargs: "Any") -> Cleanup:
         if self._shut == CLOSED:
-            raise ScopeClosed(f"{self._title} is closed: {action.name} was not deferred and will not run")
+            raise self._refusal(action.name)
         from lastly import _durable
 
         cleanup: Cleanup = _durable.defer(self, action, args, kwargs)
@@ -355,6 +385,8 @@ def _in_child() -> None:
             continue
         if scope._closer != _thread.get_ident():
             scope._closer = None  # that thread is not here
+            if scope._shut == CLOSING:
+                scope._shut = OPEN
         for stack in (scope._stack, scope._early):
             if stack:
                 _parents.append(list(stack))

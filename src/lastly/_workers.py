@@ -12,6 +12,7 @@ limit.
 import _contextvars
 import _thread
 
+from lastly import _closing
 from lastly._cleanup import finish
 
 TYPE_CHECKING = False
@@ -38,6 +39,7 @@ class Job:
         self.cleanup = cleanup
         self.tell = tell
         self.context = _contextvars.copy_context()
+        self.context.run(_closing.callers.set, _closing.inside())
         self.done = _thread.allocate_lock()
         self.done.acquire()
         self.error: BaseException | None = None

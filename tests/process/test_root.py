@@ -214,3 +214,32 @@ def test_a_scope_that_lives_until_the_very_end_says_so(programs, python):
     assert (quiet.status, quiet.err) == (told.status, "") == (0, "")
     assert "ResourceWarning: <Scope 'forgotten' open: 1 pending, 0 run> was never closed" in told.err
     assert "Exception ignored" not in told.err
+
+
+def test_a_thread_that_never_stops_deferring_keeps_no_program_alive(programs, python):
+    code = """
+    import threading
+    from lastly import defer
+    def undo():
+        go.release()
+        deferred.acquire()
+    def work():
+        try:
+            while True:
+                go.acquire()
+                defer(undo)
+                deferred.release()
+        finally:
+            deferred.release(2000)
+            print("refused", flush=True)
+    go, deferred = threading.Semaphore(0), threading.Semaphore(0)
+    defer(lambda: thread.join())
+    defer(print, "old", flush=True)
+    defer(undo)
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    """
+    result = programs.run(code, python=python)
+    assert sorted(result.lines) == ["old", "refused"]
+    assert "ScopeClosed: scope 'root' is closing" in result.err
+    assert result.status == 0
