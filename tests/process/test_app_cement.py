@@ -83,16 +83,27 @@ print(os.path.exists("left.tmp"))
     "debug": ("with App('logs') as app:\n    app.run()\n    app.log.debug('seen')\n    print(app.debug)", ["-d"]),
     "debug in the configuration": (
         """
+import os
 open("quiet.conf", "w").write("[logs]\\ndebug = false\\n")
 for settings in ({}, {"debug": True}, {"argv": ["-d"]}, {"argv": ["-d"], "config_files": ["quiet.conf"]},
                  {"debug": True, "config_files": ["quiet.conf"]}, {"config_files": ["quiet.conf"]}):
     with App("logs", **{"config_defaults": {"logs": {"debug": False}}, "argv": [], **settings}) as app:
         app.run()
         print(app.debug, app.config.get("logs", "debug"))
+for word in ("false", "true"):
+    os.environ["LOGS_DEBUG"] = word
+    for settings in ({}, {"debug": True}, {"argv": ["-d"]}, {"argv": ["-d"], "config_files": ["quiet.conf"]}):
+        with App("logs", **{"config_defaults": {"logs": {"debug": False}}, "argv": [], **settings}) as app:
+            app.run()
+            print(app.debug, app.config.get("logs", "debug"), app.log.get_level())
 """,
         [],
     ),
     "quiet": ("with App('logs') as app:\n    app.run()\n    print('hidden')\n    app.log.error('hidden')", ["-q"]),
+    "quiet and debug": (
+        "with App('logs') as app:\n    app.run()\n    print('seen', app.debug, app.quiet)\n    app.log.debug('seen')",
+        ["-q", "-d"],
+    ),
     "help of added arguments": (
         ("with App('helps') as app:\n    app.add_arg('-n', '--name', help='a name', metavar='WORD')\n    try:\n        app.run()\n"
         "    except SystemExit as e:\n        print(e.code)"),

@@ -127,11 +127,16 @@ def test_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     app.add_arg("--name")
     assert app.pargs is None
     assert app.run() is None
-    print("hidden")
+    print("shown: debugging wins")
     assert (app.pargs.name, app.debug, app.quiet, app.log.get_level()) == ("x", True, True, "DEBUG")
     app.close()
+    app = made(argv=["-qx"])
+    app.add_arg("-x", action="store_true")
+    app.run()
+    print("hidden")
+    app.close()
     print("shown")
-    assert capsys.readouterr().out == "shown\n"
+    assert capsys.readouterr().out == "shown: debugging wins\nshown\n"
 
 
 def test_options_after_two_dashes_are_no_options() -> None:

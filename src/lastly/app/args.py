@@ -1,6 +1,7 @@
 """The command line of an app."""
 
 import argparse
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,8 +49,12 @@ def parser_for(app: "App") -> ArgumentParser:
 def take_switches(app: "App", parsed: "Any") -> None:
     """Turn on what the parsed arguments ask for and a look at the bare ones did not find, like ``-dq``."""
     meta = app._meta
-    if meta.debug_argument_options is not None and getattr(parsed, "debug", False) is True and not app.debug:
+    said = app.config.env_name(meta.config_section, "debug") in os.environ  # which has the last word
+    debug = meta.debug_argument_options is not None and getattr(parsed, "debug", False) is True
+    if debug and not app.debug and not said:
         meta.debug = True
         app.log.set_level("DEBUG")
     if meta.quiet_argument_options is not None and getattr(parsed, "suppress_output", False) is True:
-        app._suppress_output()
+        meta.quiet = True
+        if not app.debug:
+            app._suppress_output()

@@ -82,7 +82,7 @@ class App(MetaMixin):
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing is to be printed; errors are, all the same."""
+        """Whether nothing is to be printed, unless everything is to be logged; errors are, all the same."""
         return bool(self._meta.quiet)
 
     @property
@@ -234,7 +234,7 @@ class App(MetaMixin):
             setattr(self._meta, setting, [*known, path])
 
     def _suppress_output(self) -> None:
-        self._meta.quiet = True
+        self._life.silent = True
         quiet.suppress(self)
 
     def __enter__(self) -> "Self":

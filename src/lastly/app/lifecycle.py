@@ -56,6 +56,7 @@ class Life:
         self.closer = _thread.allocate_lock()  # whoever gets it closes
         self.body: BaseException | None = None  # what ended the ``with`` block or the setup
         self.exiting = False  # the process is
+        self.silent = False  # nothing is printed or logged on the console
         self.parsed: Any = None
         self.members: list[str] = []
         self.scope: Scope | None = None
@@ -102,8 +103,8 @@ def setup(app: "App") -> None:
     try:
         _keep_until_exit(app)
         signals.catch(app)
-        if app.quiet:
-            quiet.suppress(app)
+        if app.quiet and not app.debug:
+            app._suppress_output()
         parts.make(app)
     except BaseException as exc:
         _fail(app, exc)

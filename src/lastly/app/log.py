@@ -32,7 +32,7 @@ class _Logger(logging.Logger):
 
 
 class _Console(logging.Handler):
-    """Print to what ``sys.stderr`` is at that moment, if there is one, unless the app is quiet."""
+    """Print to what ``sys.stderr`` is at that moment, if there is one, unless the app is silent."""
 
     terminator = "\n"
 
@@ -42,7 +42,7 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream: TextIO | None = sys.stderr
-        if stream is None or self._app.quiet:
+        if stream is None or self._app._life.silent:
             return
         try:
             stream.write(self.format(record) + self.terminator)

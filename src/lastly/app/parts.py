@@ -54,14 +54,13 @@ def _make_config(app: "App") -> None:
     for directory in meta.config_dirs:
         for path in paths.files_of(directory, meta.config_file_suffix):
             app.config.parse_file(path)
-    debug = meta.debug  # by the program or its command line, which have the last word
+    if meta.debug:  # by the program or its command line: over the files, and below the environment
+        app.config.set(meta.config_section, "debug", True)
+    quiet = meta.quiet
     settings.override_from_config(app)
-    settings.glance(meta)
-    meta.debug = debug or meta.debug
+    meta.quiet = quiet or meta.quiet
     app.ext.load_configured()
     app.validate_config()
-    if debug:
-        app.config.set(meta.config_section, "debug", True)
 
 
 def _make_log(app: "App") -> None:

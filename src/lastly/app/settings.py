@@ -46,7 +46,7 @@ class Settings:
     debug = False
     debug_argument_options: "ClassVar[list[str] | None]" = ["-d", "--debug"]
     debug_argument_help = "full application debug mode"
-    #: Neither standard output nor log on the console. Turned on by the options below.
+    #: Neither standard output nor log on the console, unless it debugs. Turned on by the options below.
     quiet = False
     quiet_argument_options: "ClassVar[list[str] | None]" = ["-q", "--quiet"]
     quiet_argument_help = "suppress all console output"
