@@ -80,6 +80,8 @@ class Home:
         elif self.name == "a file above it":
             path.write_text("")
             return path / "below"
+        elif self.name == "relative":
+            return Path("home")
         else:
             path.mkdir(mode=0o700)
         if self.name == "writable for others":
@@ -108,6 +110,7 @@ class Home:
 HOMES = [
     Home("a file", ("home", "LASTLY_HOME")),
     Home("a file above it", ("below", "LASTLY_HOME")),
+    Home("relative", ("'home'", "absolute", "LASTLY_HOME")),
     Home("writable for others", ("home", "0777", "chmod 700")),
     Home("of somebody else", ("home", f"user {NOBODY}", "LASTLY_HOME"), root=True),
     Home(

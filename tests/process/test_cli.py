@@ -192,6 +192,16 @@ def test_owner_lives(programs: Programs) -> None:
     assert "its owner lives and will run it" in lastly(programs, "why", ref).out
 
 
+def test_before_anything_was_ever_owed(programs: Programs, tmp_path: Path) -> None:
+    """The first command that a newcomer types: there is no home yet, and none is made by looking."""
+    env = {"LASTLY_HOME": str(tmp_path / "none" / "yet")}
+    for words, says in (("ls",), "Nothing is owed."), (("history",), "Nothing"), (("reap",), "Nothing to reap."):
+        got = lastly(programs, *words, env=env)
+        assert (got.status, got.err) == (0, "")
+        assert got.out.startswith(says)
+    assert not (tmp_path / "none").exists()
+
+
 def test_foreign_home(programs: Programs, tmp_path: Path) -> None:
     """A home that others may write to is refused in one line."""
     folder = tmp_path / "open"

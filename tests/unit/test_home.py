@@ -29,6 +29,14 @@ def test_the_order(monkeypatch, tmp_path):
     assert (place.state_path(), place.runtime_path()) == ("/l", "/l")
 
 
+def test_a_relative_home_is_refused(monkeypatch):
+    """It would be another one after the program has changed its directory, and nobody would reap there."""
+    monkeypatch.setenv("LASTLY_HOME", "state")
+    for call in (place.state_path, place.runtime_path, place.state_dir, place.journals):
+        with pytest.raises(NotRecorded, match="LASTLY_HOME='state' is not an absolute path"):
+            call()
+
+
 def test_made_for_its_user_alone(monkeypatch, tmp_path):
     """0700, parents too, whatever the umask; a second call finds it."""
     monkeypatch.setenv("LASTLY_HOME", str(tmp_path / "a" / "b"))

@@ -30,7 +30,7 @@ def state_path() -> str:
     ~/.local/state/lastly.
 
     Raises:
-        NotRecorded: no home can be found.
+        NotRecorded: no home can be found, or LASTLY_HOME is a relative path.
     """
     return _chosen("XDG_STATE_HOME") or os.path.join(_user_home(), ".local", "state", "lastly")
 
@@ -43,6 +43,11 @@ def runtime_path() -> str:
 def _chosen(variable: str) -> str | None:
     home = os.environ.get("LASTLY_HOME")
     if home:
+        if not os.path.isabs(home):
+            raise NotRecorded(
+                f"cannot record a cleanup: LASTLY_HOME={home!r} is not an absolute path, and would be another "
+                "directory wherever a program goes; set it to an absolute one"
+            )
         return os.path.abspath(home)
     base = os.environ.get(variable)
     # The XDG specification: a relative path is invalid, and ignored.

@@ -42,6 +42,8 @@ def connect(*, write: bool = False) -> "sqlite3.Connection | None":
     Raises:
         sqlite3.Error, OSError: it cannot be opened.
     """
+    if not write and not os.path.lexists(home.state_path()):
+        return None  # nothing was ever owed here
     path = os.path.join(home.state_dir(create=write), NAME)
     if not write and not os.path.exists(path):
         return None
