@@ -45,8 +45,8 @@ def _chosen(variable: str) -> str | None:
     if home:
         if not os.path.isabs(home):
             raise NotRecorded(
-                f"cannot record a cleanup: LASTLY_HOME={home!r} is not an absolute path, and would be another "
-                "directory wherever a program goes; set it to an absolute one"
+                f"cannot record a cleanup: LASTLY_HOME={home!r} is not an absolute path, and would be "
+                "another directory wherever a program goes; set it to an absolute one"
             )
         return os.path.abspath(home)
     base = os.environ.get(variable)
