@@ -17,6 +17,7 @@ import os
 import socket
 import stat
 import time
+from contextlib import suppress
 
 from lastly import _durable, _holder, actions
 from lastly._cleanup import seconds
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     AnyPath = str | bytes | os.PathLike[Any]
 
 GRACE = 10.0
+_LOOK = 0.1  # seconds between two looks whether a holder that lives on has freed it
 
 
 def pid_file(
@@ -54,7 +56,7 @@ def pid_file(
     Args:
         path: the file.
         takeover: end the process that holds it first: SIGTERM, `grace`, SIGKILL, its children too.
-        wait: seconds (or a timedelta) to wait for a living holder to end. Default 0.
+        wait: seconds (or a timedelta) to wait for a living holder to end, or to free it. Default 0.
         grace: seconds (or a timedelta) between SIGTERM and SIGKILL when taking over. Default 10.
         scope: the scope at whose close it goes; default: the program's end.
 
@@ -104,21 +106,23 @@ def _hold(
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             os.write(fd, content.encode())
+            os.fsync(fd)  # an empty one, which a power cut could leave, is nobody's, and never replaced
         finally:
             os.close(fd)
 
-    ended = False
+    ended: object = None
     while True:
         with _Folder(where):
             holder = _holder_at(where)
             if holder is None:
                 return _place(where, create, scope)
         left = until - time.monotonic()
+        another = holder.pid != os.getpid() and holder.identity != ended
         if left > 0:
-            holder.wait(left)
-        elif takeover and not ended and (known := holder.known()) and holder.pid != os.getpid():
+            holder.wait(min(left, _LOOK))
+        elif takeover and another and (known := holder.known()):
             actions.kill(known, grace=limit)
-            ended = True  # an ancestor of ours is spared: then it holds on
+            ended = holder.identity  # an ancestor of ours is spared: then it holds on
         else:
             raise FileExistsError(errno.EEXIST, _refusal(holder, takeover), where)
 
@@ -248,7 +252,7 @@ def unix_socket(
     made = UnixSocket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def create(temporary: str) -> None:
-        with _Address(temporary) as address:
+        with Address(temporary) as address:
             made.bind(address)
         os.chmod(temporary, mode)
         made.listen(backlog)
@@ -270,7 +274,7 @@ def _free_socket(path: str) -> None:
     except FileNotFoundError:
         return
     file = _durable.file_identity(path)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, _Address(path) as address:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, Address(path) as address:
         probe.setblocking(False)
         try:
             probe.connect(address)
@@ -282,7 +286,7 @@ def _free_socket(path: str) -> None:
     raise FileExistsError(errno.EEXIST, "somebody listens there", path)
 
 
-class _Address:
+class Address:
     """A short name for a path: an address has 107 bytes, a path 4,095."""
 
     def __init__(self, path: str) -> None:
@@ -331,7 +335,8 @@ class AtomicFile:
             if error is None:
                 self.commit()
         finally:
-            self.file.close()
+            with suppress(OSError):  # a full disk: told by commit(), and no matter after another error
+                self.file.close()
             self.cleanup.run()  # nothing, after a commit
 
 

@@ -111,7 +111,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # bytes or str, as its
 def server(
     argv: "Any",
     *,
-    ready: "int | str | tuple[str, int] | Callable[[], object]",
+    ready: "int | str | os.PathLike[str] | tuple[str, int] | Callable[[], object]",
     within: "float | timedelta" = 30.0,
     scope: "Scope | None" = None,
     grace: "float | timedelta" = GRACE,
@@ -122,7 +122,8 @@ def server(
     Args:
         argv: as for `subprocess.Popen`.
         ready: where it will listen: a port on loopback, ``(host, port)``, or the path of a Unix socket; or a
-            function that is called until it returns something true.
+            function that is called until it returns something true. A place at which somebody listens
+            already is refused: that one would be taken for the child.
         within: seconds (or a timedelta) until it must be ready. Default 30.
         scope: the scope at whose close it is ended; default: the program's end.
         grace: seconds (or a timedelta) between SIGTERM and SIGKILL. Default 5.
@@ -130,14 +131,16 @@ def server(
 
     Raises:
         ChildProcessError: it ended before it was ready.
+        OSError: somebody else listens there (``EADDRINUSE``); nothing was started.
         TimeoutError: it was not ready in time; it has been ended.
+        ValueError: `ready` is no such place; nothing was started.
         what `Popen` raises: nothing was started.
 
     .. versionadded:: 0.1
     """
     import time
 
-    probe = ready if callable(ready) else lambda: _listens(ready)
+    probe = ready if callable(ready) else _at(ready)
     until = time.monotonic() + seconds(within, "within")
     child = Popen(argv, scope=scope, grace=grace, **options)
     try:
@@ -157,15 +160,34 @@ def server(
     return child
 
 
-def _listens(where: "int | str | tuple[str, int]") -> bool:
+def _at(place: "int | str | os.PathLike[str] | tuple[str, int]") -> "Callable[[], bool]":
+    """Return a function that tells whether somebody listens there; nobody must now."""
+    import errno
+
+    match place:
+        case str() | os.PathLike() if os.fspath(place):
+            address: Any = os.path.abspath(place)
+        case int() if 0 < place < 1 << 16:
+            address = ("localhost", place)
+        case (str(), int()) if 0 < place[1] < 1 << 16:
+            address = place
+        case _:
+            raise ValueError(f"ready={place!r}: a port, (host, port), the path of a socket, or a function")
+    if _listens(address):
+        raise OSError(errno.EADDRINUSE, "somebody listens there already: end it, or choose another", place)
+    return lambda: _listens(address)
+
+
+def _listens(address: "Any") -> bool:
     import socket
 
+    from lastly._placed import Address
+
     try:
-        if isinstance(where, str):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.connect(where)
+        if isinstance(address, str):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, Address(address) as name:
+                probe.connect(name)
         else:
-            address = ("localhost", where) if isinstance(where, int) else where
             socket.create_connection(address, timeout=1.0).close()
     except OSError:
         return False

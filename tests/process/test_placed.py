@@ -155,6 +155,78 @@ def test_waiting(programs, kind, where):
     assert program.wait().status == 0
 
 
+def test_a_holder_that_frees_it_and_lives_on(programs, kind, where):
+    """Whoever waits has it then, and not when the holder ends, or the wait is over; which may be for ever."""
+    first = programs.start(
+        """
+        import os, sys
+        from lastly import resources
+        with getattr(resources, sys.argv[1])(sys.argv[2]):
+            print("held", flush=True)
+            os.read(0, 1)
+        print("freed", flush=True)
+        os.read(0, 1)
+        """,
+        kind, str(where / "x"), stdin=subprocess.PIPE,
+    )  # fmt: skip
+    first.line("held")
+    code = """
+        import sys
+        from lastly import resources
+        print("waits", flush=True)
+        resources.{kind}(sys.argv[1], wait=float("inf"))
+        print("got it", flush=True)
+        """
+    second = programs.start(code.replace("{kind}", kind), str(where / "x"))
+    second.line("waits")
+    first.write("\n")
+    first.line("freed")
+    second.line("got it")
+    assert second.wait().status == 0
+    first.write("\n")
+    assert first.wait().status == 0
+
+
+def test_several_take_over(programs, kind, where):
+    """One holder after the other is ended; the last one holds, and nobody is refused."""
+    code = """
+        import os, sys, lastly
+        lastly.install()
+        held = getattr(lastly, sys.argv[1])(sys.argv[2], takeover=True)
+        print("held", flush=True)
+        os.read(0, 1)
+    """
+    first = programs.start(code, kind, str(where / "x"), stdin=subprocess.PIPE)
+    first.line("held")
+    others = [programs.start(code, kind, str(where / "x"), stdin=subprocess.PIPE) for _ in range(3)]
+    assert first.wait().status == -signal.SIGTERM
+    wait_until(lambda: sum(program.popen.poll() is None for program in others) == 1)
+    last = next(program for program in others if program.popen.poll() is None)
+    last.line("held")
+    last.write("\n")
+    assert sorted(program.wait().status for program in others) == [-signal.SIGTERM] * 2 + [0]
+    assert os.listdir(where) == []
+
+
+def test_synced_before_it_has_its_name(programs, kind, where):
+    """A power cut leaves no empty file there, which would be nobody's and refuse everybody."""
+    done = programs.run(
+        f"""
+        import os, sys
+        import lastly
+        synced, rename = [], os.rename
+        os.fsync = lambda fd: synced.append(os.fstat(fd).st_ino)
+        def renamed(old, new):
+            assert os.stat(old).st_ino in synced or "/.lastly-" not in old
+            rename(old, new)
+        os.rename = renamed
+        print(lastly.{kind}(sys.argv[1]).path)
+        """,
+        str(where / "x"),
+    )
+    assert done.lines == [str(where / "x")], done.err
+
+
 @pytest.mark.parametrize("what", ["text", "folder", "link", "empty"])
 def test_what_is_not_ours_is_not_touched(programs, kind, where, what):
     """A file of another kind at the path."""
@@ -269,6 +341,36 @@ def test_atomic_write(programs, where):
     assert (where / "a").read_text() == "two"
 
 
+def test_atomic_write_on_a_full_disk(programs, where):
+    """The error is the disk's, or the block's own; the old file is as it was, and nothing is beside it."""
+    done = programs.run(
+        """
+        import os, resource, sys
+        from lastly.resources import atomic_write
+        os.chdir(sys.argv[1])
+        with atomic_write("a") as f: f.write("old")
+        # The journal has its place.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        try:
+            with atomic_write("a") as f:
+                f.write("x" * 200_000)
+        except OSError as error: print(error.strerror)
+        print(os.listdir(), open("a").read())
+        try:
+            with atomic_write("a") as f:
+                f.write("x" * 99_999)
+                f.flush()
+                f.write("more")
+                raise KeyError("mine")
+        except Exception as error: print(repr(error))
+        print(os.listdir(), open("a").read())
+        """,
+        str(where),
+        env={"LASTLY_REAPER": "0"},
+    )
+    assert done.lines == ["File too large", "['a'] old", "KeyError('mine')", "['a'] old"], done.err
+
+
 def test_server(programs, where):
     """Waited for, then there; gone with its tree."""
     done = programs.run(
@@ -285,13 +387,40 @@ def test_server(programs, where):
         except ChildProcessError as error: print(error)
         try: server(["sleep", "600"], ready=lambda: False, within=0.05)
         except TimeoutError as error: print(error)
-        """
+        for ready in port, ("127.0.0.1", port), 0, 70_000, ("127.0.0.1", 0), (port,), "", None:
+            try: server(["touch", sys.argv[1] + "/started"], ready=ready)
+            except (OSError, ValueError) as error: print(error)
+        """,
+        str(where),
     )
     assert done.status == 0, done.err
-    pid, ended, late = done.lines
+    pid, ended, late, *refused = done.lines
+    assert ["somebody listens there already" in line for line in refused] == [True] * 2 + [False] * 6
+    assert all(line.startswith("ready=") for line in refused[2:]), refused
+    assert os.listdir(where) == []
     wait_process_gone(int(pid))
     assert "status 3 before it was ready" in ended
     assert "not ready within 0.05 s" in late
+
+
+def test_a_server_at_a_socket_with_a_long_path(programs, where):
+    """A `Path`, as what a temp_dir's slash gives; longer than a socket's address may be."""
+    deep = where / ("d" * 120)
+    deep.mkdir()
+    done = programs.run(
+        """
+        import pathlib, sys
+        import lastly
+        code = "import sys, time, lastly; lastly.unix_socket(sys.argv[1]).accept(); time.sleep(600)"
+        path = pathlib.Path(sys.argv[1])
+        with lastly.Scope() as scope:
+            lastly.server([sys.executable, "-c", code, str(path)], ready=path, scope=scope)
+            print("listens")
+        """,
+        str(deep / "s"),
+    )
+    assert done.lines == ["listens"], done.err
+    assert os.listdir(deep) == []
 
 
 def test_killed_everywhere(programs, home, where):
