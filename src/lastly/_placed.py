@@ -123,7 +123,7 @@ def _hold(
         elif takeover and another and (known := holder.known()):
             actions.kill(known, grace=limit)
             ended = holder.identity  # an ancestor of ours is spared: then it holds on
-        else:
+        elif holder.alive():
             raise FileExistsError(errno.EEXIST, _refusal(holder, takeover), where)
 
 
@@ -140,25 +140,30 @@ def _refusal(holder: "_holder.Holder", takeover: bool) -> str:
 
 def _holder_at(path: str) -> "_holder.Holder | None":
     """Return who holds the file; remove it when that is nobody any more. None: the name is free."""
+    while file := _durable.file_identity(path):
+        holder = _holder.of(path, file, _content(path))
+        if _durable.file_identity(path) != file:
+            continue  # freed meanwhile: the journal that told whose it was may be gone, too
+        if holder is None:
+            raise FileExistsError(errno.EEXIST, "it is no pid or lock file: it was not touched", path)
+        if holder.alive():
+            return holder
+        actions.remove(path, expect=file)
+    return None
+
+
+def _content(path: str) -> bytes:
+    """Return what stands in the file; nothing for what is no file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return None
+        return b""
     except OSError as error:
         raise FileExistsError(errno.EEXIST, f"it is no pid or lock file ({error.strerror})", path) from error
     try:
-        regular = stat.S_ISREG(os.fstat(fd).st_mode)
-        content = os.read(fd, 4096) if regular else b""
+        return os.read(fd, 4096) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
     finally:
         os.close(fd)
-    file = _durable.file_identity(path)
-    holder = _holder.of(path, file, content) if regular else None
-    if holder is None:
-        raise FileExistsError(errno.EEXIST, "it is no pid or lock file: it was not touched", path)
-    if holder.alive():
-        return holder
-    actions.remove(path, expect=file)
-    return None
 
 
 def _resolved(path: "AnyPath") -> str:

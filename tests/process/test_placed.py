@@ -204,7 +204,8 @@ def test_several_take_over(programs, kind, where):
     last = next(program for program in others if program.popen.poll() is None)
     last.line("held")
     last.write("\n")
-    assert sorted(program.wait().status for program in others) == [-signal.SIGTERM] * 2 + [0]
+    ended = [program.wait() for program in others]
+    assert sorted(end.status for end in ended) == [-signal.SIGTERM] * 2 + [0], [end.err for end in ended]
     assert os.listdir(where) == []
 
 
