@@ -21,6 +21,19 @@ RETRIES, TIMEOUT, BACKOFF = 5, 60.0, 1.0
 _OFFERED = ("attempt", "confirmed", "token")
 
 
+def seconds(value: "float | timedelta", what: str) -> float:
+    """Return a length of time as a float; it must be a number and not negative."""
+    total: Any = getattr(value, "total_seconds", None)
+    number: Any = value
+    try:
+        result = float(total() if total is not None else number)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{what}={value!r}: seconds as a number, or a timedelta") from None
+    if not result >= 0:
+        raise ValueError(f"{what}={value!r}: must be 0 or more")
+    return result
+
+
 class Action:
     """A function that can be run by name, in this process or in another one.
 
@@ -54,8 +67,10 @@ class Action:
     ) -> None:
         if not callable(fn):
             raise TypeError(f"action() takes a function, not {fn!r}")
+        if not isinstance(retries, int):
+            raise TypeError(f"retries={retries!r}: a number of further attempts")
         if retries < 0:
-            raise ValueError(f"retries={retries!r}: a number of further attempts, 0 or more")
+            raise ValueError(f"retries={retries!r}: must be 0 or more")
         self.fn = self.__wrapped__ = fn
         for key in ("__module__", "__name__", "__qualname__", "__doc__", "__code__"):
             # Into the instance's own dict: pickle, inspect, help() and AsyncScope see what they expect.
@@ -63,8 +78,8 @@ class Action:
         self.name = name or f"{self.__dict__['__module__']}:{self.__dict__['__qualname__']}"
         self.remote = remote
         self.retries = retries
-        self.timeout = _seconds("timeout", timeout)
-        self.backoff = _seconds("backoff", backoff)
+        self.timeout = seconds(timeout, "timeout")
+        self.backoff = seconds(backoff, "backoff")
         # Turns the arguments of a built-in action into JSON when it is deferred (absolute path, identity of a
         # pid).
         self.prepare = prepare
@@ -97,14 +112,6 @@ class Action:
     def __reduce__(self) -> str:
         # By name, like a function: the other process has its own.
         return str(self.__dict__["__qualname__"])
-
-
-def _seconds(what: str, value: "float | timedelta") -> float:
-    total = getattr(value, "total_seconds", None)
-    seconds = float(value if total is None else total())  # type: ignore[arg-type]  # a timedelta has it
-    if not seconds >= 0:
-        raise ValueError(f"{what}={value!r}: seconds, 0 or more")
-    return seconds
 
 
 if TYPE_CHECKING:
@@ -146,7 +153,7 @@ def action(
             1.
 
     Raises:
-        TypeError: `fn` is not callable.
+        TypeError: `fn` is not callable; not a number, or not a length of time.
         ValueError: a negative number.
 
     .. versionadded:: 0.1

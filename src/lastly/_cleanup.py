@@ -14,6 +14,8 @@ comparison that there is none.
 
 import _functools  # type: ignore[import-not-found]  # no stub; functools costs an import of collections
 
+from lastly._action import seconds
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,17 +35,11 @@ HERE = float("inf")
 OWN: "dict[str, Any]" = {}
 
 
-def seconds(value: "float | timedelta", what: str) -> float:
-    """Return a length of time as a float; it must be a number and not negative."""
-    total: Any = getattr(value, "total_seconds", None)
-    number: Any = value
-    try:
-        result = float(total() if total is not None else number)
-    except (TypeError, ValueError):
-        raise TypeError(f"{what}={value!r}: seconds as a number, or a timedelta") from None
-    if not result >= 0:
-        raise ValueError(f"{what}={value!r}: must be 0 or more")
-    return result
+def checked_name(name: "Any", what: str) -> str:
+    """Return a name; it must be a string, for people and for JSON."""
+    if not isinstance(name, str):
+        raise TypeError(f"{what}({name!r}): a name is a string")
+    return name
 
 
 def name_of(fn: object) -> str:
@@ -118,8 +114,12 @@ class Cleanup:
         return self()
 
     def named(self, name: str) -> "Cleanup":
-        """Give it a name for reports and messages; the last one counts. Returns the handle."""
-        self._name = name
+        """Give it a name for reports and messages; the last one counts. Returns the handle.
+
+        Raises:
+            TypeError: not a string.
+        """
+        self._name = checked_name(name, "named")
         return self
 
     def within(self, limit: "float | timedelta | None") -> "Cleanup":

@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 
 from lastly import _durable, _holder, actions
-from lastly._cleanup import seconds
+from lastly._action import seconds
 from lastly._root import root
 from lastly.resources import Temporary, confirm_file, planned_removal
 

@@ -9,7 +9,7 @@ import os
 import subprocess
 
 from lastly import _durable, actions
-from lastly._cleanup import seconds
+from lastly._action import seconds
 from lastly._root import root
 from lastly.errors import NotRecorded
 

@@ -14,8 +14,8 @@ import sys
 from _warnings import warn  # a name that lasts to the very end of the interpreter
 
 from lastly import _closing
-from lastly._action import Action
-from lastly._cleanup import FUNCTION, Cleanup, seconds
+from lastly._action import Action, seconds
+from lastly._cleanup import FUNCTION, Cleanup, checked_name
 from lastly.errors import ScopeClosed
 
 TYPE_CHECKING = False
@@ -38,8 +38,7 @@ else:
 
 # _shut: what a thread that has just deferred must know.
 OPEN, UNOPENED, CLOSING, CLOSED = 0, 1, 2, 3
-# So many does a closing scope take from outside while it runs what came from there: see `_takes`.
-GUESTS = 1000
+GUESTS = 1000  # so many does a closing scope take from outside while it runs what came from there: _takes
 
 # All scopes, so that a forked child can empty them.
 _scopes: "set[ref[Scope]]" = set()
@@ -52,9 +51,9 @@ class Scope:
     """A stack of cleanups: all run, newest first, when it closes.
 
     Used as a context manager, or closed by `close`. A scope closes once; deferring to a closed one raises
-    `ScopeClosed`, deferring while it closes (from a cleanup, say) works: it runs next. Any thread may defer.
-    A thread or task that never stops deferring does not keep it open for ever: while it runs what others than
-    its own cleanups deferred after closing began, it takes 1,000 more from them, then raises `ScopeClosed`.
+    `ScopeClosed`, deferring while it closes (from a cleanup, say) works: it runs next. Any thread may defer;
+    one that never stops is refused: while a cleanup runs that came from outside after closing began, 1,000
+    more are taken from there.
 
     Args:
         name: what messages and reports call it.
@@ -62,6 +61,9 @@ class Scope:
             grace each cleanup runs in a thread of its own that can be left behind when it hangs (see
             `Cleanup.within`, also for how to have one run in the closing thread). Half of the grace is
             reserved in equal parts.
+
+    Raises:
+        TypeError, ValueError: the name is no string, or the grace no length of time.
 
     Warns:
         ResourceWarning: it was garbage-collected with cleanups pending.
@@ -75,7 +77,7 @@ class Scope:
     )  # fmt: skip
 
     def __init__(self, name: "str | None" = None, *, grace: "float | timedelta | None" = None) -> None:
-        self.name = name
+        self.name = None if name is None else checked_name(name, "Scope")
         self.grace = None if grace is None else seconds(grace, "grace")
         self._stack: Stack = {}
         self._early: Stack | None = None
@@ -300,15 +302,13 @@ class Scope:
         before: the jobs, say, that an executor's exit waits for. Only what comes while one of *these* runs
         can go on for ever, and would keep all that is older from its turn.
         """
-        running = self._current
         guest = self._closer != _thread.get_ident() and self._ref not in _closing.inside()
-        if running is not None and running._guest:
-            if guest and self._guests >= GUESTS:
+        again = self._current is not None and self._current._guest
+        if guest and again:
+            if self._guests >= GUESTS:
                 return False
-            self._guests += guest  # two threads may count one: no matter
-            cleanup._guest = True
-        elif guest:
-            cleanup._guest = True
+            self._guests += 1  # two threads may count one: no matter
+        cleanup._guest = guest or again
         return True
 
     def _refusal(self, name: str) -> ScopeClosed:

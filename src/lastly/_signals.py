@@ -31,7 +31,7 @@ from posix import getpid, register_at_fork
 from time import monotonic
 
 from lastly import _ending, _finish, _held, _loops, _sigset, _swallowed, _wakeup
-from lastly._cleanup import seconds as _cleanup_seconds
+from lastly._action import seconds as _seconds
 from lastly.errors import CaughtSignal, signal_name
 
 TYPE_CHECKING = False
@@ -127,7 +127,7 @@ def install(
     numbers = _sigset.numbers(signals)
     if status not in ("signal", "code"):
         raise ValueError(f"status={status!r}: use 'signal' or 'code'")
-    seconds = None if grace is None else _cleanup_seconds(grace, "grace")
+    seconds = None if grace is None else _seconds(grace, "grace")
     if state.pid != getpid():
         _forked()
     for signum in [signum for signum in state.previous if signum not in numbers]:

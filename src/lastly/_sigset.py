@@ -4,15 +4,18 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself cos
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from typing import Any
 
 
-def numbers(signals: "Iterable[int | str] | int | str") -> list[int]:
+def numbers(signals: "Any") -> list[int]:
     """Return the numbers of signals given by name or by number: several, or just one.
 
     Raises:
         ValueError: there is no such signal, or it cannot be caught.
+        TypeError: neither names nor numbers.
     """
+    if signals is None or isinstance(signals, (bytes, float)):
+        raise TypeError(f"signals={signals!r}: names like 'TERM', or numbers")
     return [_number(signal) for signal in ((signals,) if isinstance(signals, (int, str)) else signals)]
 
 

@@ -10,7 +10,7 @@ is gone. Each accepts that there is nothing left to do.
 
 import os
 
-from lastly._action import Action
+from lastly._action import Action, seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,14 +103,14 @@ def _kill(
             target = safe.identity(_pid(target))
         except ProcessLookupError:
             return
-    safe.kill_tree(target, token=token, grace=seconds("grace", grace))
+    safe.kill_tree(target, token=token, grace=seconds(grace, "grace"))
 
 
 def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
     from lastly import _kill as safe
 
     target, rest = _only(_kill, "target", args, kwargs)
-    if target is not None and not isinstance(target, dict):
+    if not isinstance(target, dict) and (target is not None or not rest.get("token")):
         pid = _pid(target)
         try:
             target = safe.identity(pid)
@@ -120,7 +120,7 @@ def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[l
         if (target["start"] is None or target["start"] <= safe.started()) and pid in safe.ancestors():
             raise ValueError(f"process {pid} is this process or one of its ancestors: it is never killed")
     rest = {"token": None, **rest}
-    rest["grace"] = seconds("grace", rest.get("grace", GRACE))
+    rest["grace"] = seconds(rest.get("grace", GRACE), "grace")
     return [target], rest
 
 
@@ -138,7 +138,7 @@ def _kill_token(token: str, *, grace: "float | timedelta" = GRACE) -> None:
     """
     from lastly import _kill as safe
 
-    safe.kill_tree(None, token=token, grace=seconds("grace", grace))
+    safe.kill_tree(None, token=token, grace=seconds(grace, "grace"))
 
 
 def _run(argv: "list[str]", *, cwd: str | None = None, timeout: "float | timedelta" = TIMEOUT) -> None:
@@ -153,7 +153,7 @@ def _run(argv: "list[str]", *, cwd: str | None = None, timeout: "float | timedel
         timeout: seconds (or a timedelta) after which it is killed. Default 60.
 
     Raises:
-        TypeError: when deferred: ``argv`` is not a list of strings.
+        TypeError, ValueError: when deferred: ``argv`` is not a list of strings, or one holds a NUL byte.
         ChildProcessError: it could not be started, did not end in time, or ended with another status than 0.
 
     .. versionadded:: 0.1
@@ -163,7 +163,7 @@ def _run(argv: "list[str]", *, cwd: str | None = None, timeout: "float | timedel
     _argv(argv)
     try:
         done = subprocess.run(
-            argv, cwd=cwd, timeout=seconds("timeout", timeout), stdin=subprocess.DEVNULL, check=False
+            argv, cwd=cwd, timeout=seconds(timeout, "timeout"), stdin=subprocess.DEVNULL, check=False
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise ChildProcessError(
@@ -179,7 +179,7 @@ def _prepare_run(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[li
     argv, rest = _only(_run, "argv", args, kwargs)
     argv = _argv(argv)
     rest["cwd"] = os.path.abspath(os.fsdecode(rest.get("cwd") or os.getcwd()))
-    rest["timeout"] = seconds("timeout", rest.get("timeout", TIMEOUT))
+    rest["timeout"] = seconds(rest.get("timeout", TIMEOUT), "timeout")
     return [argv], rest
 
 
@@ -188,9 +188,11 @@ def _argv(argv: "Any") -> list[str]:
         raise TypeError(
             f'actions.run takes a list of strings, like ["rm", "-f", name], not {argv!r}: there is no shell'
         )
-    words = [os.fspath(word) for word in argv]
+    words = [word.__fspath__() if hasattr(word, "__fspath__") else word for word in argv]
     if not all(isinstance(word, str) for word in words):
         raise TypeError(f"actions.run takes a list of strings, not {argv!r}")
+    if any("\0" in word for word in words):
+        raise ValueError(f"actions.run: an argument cannot contain a NUL byte: {argv!r}")
     return words
 
 
@@ -214,15 +216,6 @@ def _pid(target: "Any") -> int:
     if pid <= 1:
         raise ValueError(f"{pid} is not a process that may be killed")
     return pid
-
-
-def seconds(what: str, value: "float | timedelta") -> float:
-    """Return a duration in seconds, from a number or a timedelta."""
-    total = getattr(value, "total_seconds", None)
-    result = float(total() if total is not None else value)  # type: ignore[arg-type]  # timedelta has no float()
-    if not result >= 0:
-        raise ValueError(f"{what}={value!r}: seconds, 0 or more")
-    return result
 
 
 # Under their public names: help(), repr() and the journal show lastly.actions:remove.

@@ -134,6 +134,9 @@ def _make(
 ) -> Temporary:
     if folder is None:
         folder = _temporary_folder()
+    parts: tuple[object, object] = (prefix, suffix)
+    if not all(isinstance(part, str) for part in parts):
+        raise TypeError(f"prefix={prefix!r}, suffix={suffix!r}: parts of a name, as strings")
     if "/" in prefix or "/" in suffix:
         raise ValueError(
             f"prefix={prefix!r}, suffix={suffix!r}: parts of a name, which hold no slash; see dir"

@@ -18,7 +18,7 @@ import weakref
 from time import monotonic, sleep
 
 from lastly import _root
-from lastly._cleanup import seconds as _seconds
+from lastly._action import seconds as _seconds
 from lastly.errors import CleanupTimeout
 from lastly.integrations import _werkzeug
 

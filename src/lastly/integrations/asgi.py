@@ -13,8 +13,8 @@ import traceback
 from contextvars import ContextVar
 
 from lastly import _root
+from lastly._action import seconds as _seconds
 from lastly._async import AsyncScope
-from lastly._cleanup import seconds as _seconds
 from lastly._ending import say
 from lastly.errors import CleanupFailed, FrameworkError, LastlyError
 from lastly.integrations import _serving, health

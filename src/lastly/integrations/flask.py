@@ -15,7 +15,7 @@ import threading
 import weakref
 
 from lastly import _root
-from lastly._cleanup import seconds as _seconds
+from lastly._action import seconds as _seconds
 from lastly._scope import Scope
 from lastly.integrations import _drain, _werkzeug
 from lastly.integrations.health import Health

@@ -15,7 +15,7 @@ import os
 from time import monotonic
 
 from lastly import _root
-from lastly._cleanup import seconds as _seconds
+from lastly._action import seconds as _seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

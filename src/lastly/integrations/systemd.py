@@ -15,7 +15,7 @@ import threading
 from time import monotonic
 
 from lastly import _closing, _early, _root
-from lastly._cleanup import seconds as _seconds
+from lastly._action import seconds as _seconds
 from lastly.integrations import health
 
 TYPE_CHECKING = False
