@@ -38,7 +38,7 @@ seen = {
 print(json.dumps(seen, indent=1, default=str))
 """
 # What our own light side imports: built in, or frozen, and of no effect.
-OURS = {"atexit", "_functools", "gc", "time", "_weakref", "errno", "itertools", "_operator"}
+OURS = {"atexit", "_contextvars", "_functools", "gc", "time", "_weakref", "errno", "itertools", "_operator"}
 
 
 def both(programs: Programs, python: str, words: list[str], **options: object) -> tuple[object, object]:
