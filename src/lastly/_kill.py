@@ -37,6 +37,7 @@ _GIVE_UP = 10.0  # seconds for SIGKILL to take effect: longer means a process st
 _RESCAN = 0.02
 _LISTINGS = 40  # a machine that forks all the time must not keep us reading for ever
 _QUIET = 10  # scans, at most, before nobody counts as nobody although processes come and go
+_EXEC = 0.2  # seconds for an exec, in the middle of which a process has no arguments
 
 
 def identity(pid: int) -> dict[str, object]:
@@ -122,6 +123,7 @@ def _finish(hunt: "_Hunt") -> None:
             hunt.signal(signal.SIGSTOP)
             hunt.scan()
         hunt.signal(signal.SIGKILL)
+        hunt.let_go()
         hunt.wait(0.25)
 
 
@@ -149,6 +151,7 @@ class _Hunt:
         self.members: dict[int, int] = {}  # pid → start time, living
         self.once: set[tuple[int, int]] = set()  # everyone who ever was a member: their children are
         self.hit: set[tuple[int, int]] = set()
+        self.stopped: dict[int, int] = {}
         self.vanished = False  # during the last scan, somebody went before its environment could be read
 
     def scan(self) -> int:
@@ -204,17 +207,15 @@ class _Hunt:
         return bool(known)
 
     def signal(self, signum: int) -> None:
-        for pid, start in list(self.members.items()):
-            fd = _pidfd(pid, start)
-            if fd is None:
-                continue
-            try:
-                signal.pidfd_send_signal(fd, signum)
-                self.hit.add((pid, start))
-            except ProcessLookupError:
-                pass
-            finally:
-                os.close(fd)
+        if signum == signal.SIGSTOP:
+            self.stopped.update(self.members)
+        self.hit |= {member for member in self.members.items() if _send(*member, signum)}
+
+    def let_go(self) -> None:
+        """Continue who was stopped and is to be spared: before its exec a tracker looks like its parent."""
+        for pid, start in self.stopped.items() - self.members.items():
+            _send(pid, start, signal.SIGCONT)
+        self.stopped = {}
 
     def wait(self, seconds: float) -> None:
         """Wait until all members (also those that appear meanwhile) are dead, at most ``seconds``."""
@@ -246,6 +247,19 @@ def _all_dead(fds: list[int], until: float) -> None:
         for fd, _ in poll.poll(rest * 1000):
             poll.unregister(fd)
             left -= 1
+
+
+def _send(pid: int, start: int, signum: int) -> bool:
+    fd = _pidfd(pid, start)
+    if fd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(fd, signum)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def _pidfd(pid: int, start: int) -> int | None:
@@ -338,9 +352,11 @@ def ancestors() -> set[int]:
 
 def is_tracker(pid: int) -> bool:
     """Whether it is multiprocessing's or loky's resource tracker."""
+    until = time.monotonic() + _EXEC
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            raw = file.read(4096)
+        while not (raw := _proc(pid, "cmdline")) and time.monotonic() < until:
+            os.readlink(f"/proc/{pid}/exe")  # fails for who is dead, or a thread of the kernel
+            time.sleep(0.001)
     except OSError:
         return False
     return any(name in raw for name in _TRACKERS)

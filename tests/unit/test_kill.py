@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from harness import SRC, process_gone, start_time, wait_process_gone
+from harness import SRC, process_gone, start_time, wait_process_gone, wait_until
 
 from lastly import _kill, actions
 from lastly._kill import identity, kill_tree
@@ -206,6 +206,38 @@ time.sleep(1000)
     assert top.wait() == -signal.SIGKILL
     wait_process_gone(int(tracker))
     assert not os.path.exists(f"/dev/shm/{name.strip('/')}")
+
+
+def test_a_tracker_in_the_middle_of_its_exec_is_waited_for(plant, monkeypatch):
+    """It has no arguments for a moment; taken for a child, it would be stopped for ever."""
+    top, _ = plant(0)
+    said = [b"", b"", b"python\0-c\0from multiprocessing.resource_tracker import main;main(5)\0"]
+    monkeypatch.setattr(_kill, "_proc", lambda pid, name: said.pop(0))
+    assert _kill.is_tracker(top.pid)
+    monkeypatch.setattr(_kill, "_proc", lambda pid, name: b"")
+    assert not _kill.is_tracker(top.pid)  # one that has cleared them
+
+
+def test_who_was_stopped_before_it_was_known_as_a_tracker_goes_on(plant, monkeypatch):
+    """Between fork and exec it looks like its parent: stopped there, it becomes a tracker and then stops."""
+    top, pids = plant(1)
+    trackers = []
+    monkeypatch.setattr(_kill, "is_tracker", lambda pid: pid in trackers)
+    signalled = _kill._send
+
+    def becomes_a_tracker(pid, start, signum):
+        trackers[:] = [pids[1]] if signum == signal.SIGSTOP else trackers
+        return signalled(pid, start, signum)
+
+    monkeypatch.setattr(_kill, "_send", becomes_a_tracker)
+    assert kill_tree(identity(top.pid), grace=0) == 2
+    assert top.wait() == -signal.SIGKILL
+    wait_until(lambda: state(pids[1]) == "S")
+
+
+def state(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
 
 
 def test_never_ourselves_nor_our_ancestors():

@@ -175,8 +175,8 @@ class Leaks:
             if not process.dead
             and pid not in known
             and pid != us
-            and not _kill.is_tracker(pid)
             and (not _forkserver(pid) if process.ppid == us else _kill.has_token(pid, token))
+            and not _kill.is_tracker(pid)
         }
 
         def stands_alone(pid: int) -> bool:
