@@ -111,8 +111,8 @@ class DurableCleanup(Cleanup):
         return result
 
     def _foreign(self) -> bool:
-        """In a forked child: the parent's cleanup is the parent's."""
-        return self.journal is not None and self.journal.pid != os.getpid()
+        """In a forked child it is the parent's; with another user's rights, the first user's reaper's."""
+        return self.journal is not None and not own.is_ours(self.journal)
 
     def _begin(self) -> "Any":
         self.attempts += 1

@@ -45,9 +45,9 @@ class Identity:
 
     @classmethod
     def current(cls) -> "Identity":
-        """The process that asks. Read anew in a forked child, else remembered."""
+        """The process that asks. Read anew in a forked child and for another user, else remembered."""
         global _current
-        if _current is None or _current.pid != os.getpid():
+        if _current is None or _current.pid != os.getpid() or _current.uid != os.geteuid():
             _current = cls.of(os.getpid())
         return _current
 

@@ -13,7 +13,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from harness import Programs, Result, gone, wait_until
+from harness import Programs, Result, gone, process_gone, wait_until
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts, other users")
@@ -169,6 +169,30 @@ def test_two_users_cannot_share_a_home(mode: int, place: Path, programs: Program
     wait_until(lambda: not os.listdir(place / "tmp"), what="the first user's directory is gone")
     home.chmod(mode)
     refused(programs.run(AS_NOBODY + MAKES, env=env), "home")
+
+
+# A daemon that is started as root makes its things, and gives root's rights up.
+GIVES_UP = """
+import subprocess, sys, lastly
+made = lastly.temp_dir()
+child = lastly.Popen(["sleep", "1000"])
+print(child.pid, flush=True)
+"""
+
+
+@pytest.mark.root
+@as_root
+def test_rights_given_up(place: Path, programs: Programs) -> None:
+    """What the first user owes is left to that user's reaper; nothing more is owed in that user's name."""
+    later = MAKES.replace("print(os.listdir", "#")
+    program = programs.start(GIVES_UP + AS_NOBODY + later, env={"TMPDIR": str(place / "tmp")})
+    child = int(program.line())
+    result = program.wait()
+    assert (result.status, result.err) == (0, "")
+    assert result.lines[1].startswith("refused: cannot record a cleanup")
+    assert "LASTLY_HOME" in result.lines[1]
+    wait_until(lambda: not os.listdir(place / "tmp"), what="the directory is gone")
+    wait_until(lambda: process_gone(child), what="the child is gone")
 
 
 @pytest.mark.root

@@ -57,6 +57,23 @@ def swept(programs: Programs, folder: Path) -> None:
     wait_until(lambda: not homes.journals(), what="no journal is left")
 
 
+def test_no_standard_error(programs: Programs, tmp_path: Path) -> None:
+    """What a C library then writes to descriptor 2 spoils no record."""
+    code = """
+    import os, sys, lastly
+    for name in sys.argv[1:]:
+        lastly.defer(lastly.actions.remove, name)
+        open(name, "w").close()
+        os.write(2, b"library: something is deprecated")
+    os.kill(os.getpid(), 9)
+    """
+    names = [str(tmp_path / name) for name in ("one", "two", "three")]
+    shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", textwrap.dedent(code), *names]
+    assert programs.run_command(shell).status == -signal.SIGKILL
+    programs.run_command(["lastly", "reap"])
+    wait_until(lambda: not any(map(os.path.exists, names)), what="nothing is left")
+
+
 @pytest.mark.parametrize("most", [5, 6, 7, 8, 9, 12, 16])
 def test_hardly_any_descriptors(most: int, programs: Programs) -> None:
     """Whatever could be made was planned first and is removed; there is a warning when nobody watches."""

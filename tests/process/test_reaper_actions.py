@@ -155,6 +155,13 @@ def test_a_function_that_hangs_is_killed(dead):
         assert not os.path.exists(f"/proc/{one['pid']}")
 
 
+def test_a_limit_of_months(dead):
+    """poll() takes no more than 24 days."""
+    [row], said = dead("@action(timeout=1e7)\ndef undo(): say(ran=True)", "defer(undo)")
+    assert row["state"] == "done"
+    assert said == [{"ran": True}]
+
+
 def test_what_a_function_forks_is_killed(dead):
     """In its group, in a session of its own, and without the token."""
     [row], said = dead(

@@ -120,6 +120,15 @@ def test_switched_off(programs, home):
     assert not (home / "reaper.run").exists()
 
 
+@pytest.mark.parametrize("idle", ["", "soon", "nan", "-1"])
+def test_an_idle_time_that_is_none(programs, home, idle):
+    """A slip in a variable costs nobody the reaper; it is said."""
+    program, made = owner(programs, env={"LASTLY_REAPER_IDLE": idle})
+    program.send(signal.SIGKILL)
+    assert ("LASTLY_REAPER_IDLE" in program.wait().err) == bool(idle)
+    wait_until(lambda: gone(made), what="the folder is gone")
+
+
 def test_a_home_with_a_long_name(programs, home, monkeypatch, tmp_path):
     """A socket's address has 107 bytes; a home may have more."""
     long = home / ("x" * 100) / ("y" * 100)

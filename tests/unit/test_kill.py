@@ -52,6 +52,13 @@ def plant(tmp_path):
         top.stdout.close()
 
 
+def test_a_grace_of_months(plant):
+    """poll() takes no more than 24 days."""
+    top, _ = plant(0)
+    assert kill_tree(identity(top.pid), grace=1e7) == 1
+    assert top.wait() == -signal.SIGTERM
+
+
 def test_a_tree_goes_and_twice_is_fine(plant):
     top, pids = plant(3)
     root = identity(top.pid)

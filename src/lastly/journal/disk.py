@@ -1,11 +1,26 @@
 """The few steps on the disk that a journal's file is made of."""
 
 import errno
+import fcntl
 import os
 
 from lastly.journal import locks
 
 OPEN = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def open_file(path: str, flags: int) -> int:
+    """As `os.open`, but never 0, 1 or 2, which a program may have been started without.
+
+    A C library writes its messages to 2 whatever is there, and what stands before a record spoils it.
+    """
+    fd = os.open(path, flags, 0o600)
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
 
 
 def full() -> OSError:
@@ -16,10 +31,10 @@ def full() -> OSError:
 def new_file(path: str, line: bytes) -> int:
     """Make a file that begins with `line`; its descriptor, or OSError and no file."""
     try:
-        fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = open_file(path, OPEN | os.O_CREAT | os.O_EXCL)
     except FileExistsError:  # of a compaction that failed half-way: the name is this process's own
         os.unlink(path)
-        fd = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = open_file(path, OPEN | os.O_CREAT | os.O_EXCL)
     try:
         if os.write(fd, line) != len(line):
             raise full()  # noqa: TRY301  # discarded below
@@ -55,7 +70,7 @@ def key(fd: int) -> tuple[int, int] | None:
 
 def open_same(path: str, wanted: tuple[int, int] | None) -> int:
     """Open a journal again. Raises FileNotFoundError when another file is at its path."""
-    fd = os.open(path, OPEN)
+    fd = open_file(path, OPEN)
     if key(fd) != wanted:
         os.close(fd)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

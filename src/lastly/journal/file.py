@@ -39,7 +39,7 @@ class Journal:
         self.path = path
         self.fd = fd
         self._key = disk.key(fd)
-        self.pid = os.getpid()
+        self.pid, self.uid = os.getpid(), os.geteuid()
         self.header = header
         self.token: str = str(header.get("token", ""))
         # The lines of what is owed, by id: what a compaction keeps.

@@ -1,8 +1,11 @@
 """The process's own journal: made at the first durable cleanup, left behind or removed at the end.
 
 A forked child shares nothing: not the lock (POSIX), not the file. It gets a journal of its own when it first
-owes something. A program that replaces itself by exec leaves its journal where it is: the process lives on,
-and goes on owing until the new program ends; if that one uses lastly too, the process simply has two.
+owes something. So does a process that has taken another user's rights since: what it cannot remove any more
+is for the first user's reaper, and what it owes from then on must not be run with the first user's rights.
+
+A program that replaces itself by exec leaves its journal where it is: the process lives on, and goes on owing
+until the new program ends; if that one uses lastly too, the process simply has two.
 """
 
 import os
@@ -33,11 +36,11 @@ def get() -> Journal:
     """
     global _journal, _registered
     journal = _journal
-    if journal is not None and journal.pid == os.getpid():
+    if journal is not None and is_ours(journal):
         return journal
     with _lock:
         journal = _journal
-        if journal is None or journal.pid != os.getpid():
+        if journal is None or not is_ours(journal):
             # After a fork that Python did not see the parent's is open here too: left alone.
             journal = _journal = Journal.create(owner_of())
             if not _registered:
@@ -52,7 +55,12 @@ def get() -> Journal:
 def peek() -> Journal | None:
     """The journal of this process, if it has one."""
     journal = _journal
-    return journal if journal is not None and journal.pid == os.getpid() else None
+    return journal if journal is not None and is_ours(journal) else None
+
+
+def is_ours(journal: Journal) -> bool:
+    """Whether this process wrote it, with the rights that it has now."""
+    return journal.pid == os.getpid() and journal.uid == os.geteuid()
 
 
 def leave() -> None:

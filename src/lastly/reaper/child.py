@@ -146,7 +146,7 @@ class _Child:
             rest = until - monotonic()
             if rest <= 0:
                 return False
-            for fd, _ in poll.poll(rest * 1000 + 1):
+            for fd, _ in poll.poll(min(rest * 1000 + 1, 86_400_000)):  # it takes no more than 24 days
                 if fd == self.pidfd:
                     for pipe in self.pipes:
                         self._drain(pipe)

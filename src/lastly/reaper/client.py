@@ -164,8 +164,7 @@ def start(line: int | None = None) -> None:
     global starting
     state, runtime = home.state_dir(), home.runtime_dir()
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    idle = os.environ.get("LASTLY_REAPER_IDLE", str(protocol.IDLE))
-    argv = [_interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT, root, state, runtime, idle]
+    argv = [_interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT, root, state, runtime, str(_idle())]
     if line is not None:
         argv.append(str(protocol.LINE))
     starting = True
@@ -173,6 +172,18 @@ def start(line: int | None = None) -> None:
         _spawn(["/bin/sh", "-c", 'cd /; exec "$@" &', "lastly", *argv], line)
     finally:
         starting = False
+
+
+def _idle() -> float:
+    given = os.environ.get("LASTLY_REAPER_IDLE") or protocol.IDLE
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if seconds >= 0:
+        return seconds
+    _warn(f"LASTLY_REAPER_IDLE={given!r} is no number of seconds: {protocol.IDLE:g} it is")
+    return protocol.IDLE
 
 
 def _reach(line: _Line, journal: str, now: float) -> None:
