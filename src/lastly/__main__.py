@@ -1,10 +1,12 @@
 """`python -m lastly …` and the `lastly` command. `run` goes straight to `_run`: it needs no extra."""
 
+import os
 import sys
 
 
 def main() -> int:
     """Run the command line; return its exit status."""
+    _open_streams()
     if sys.argv[1:2] == ["run"]:
         from lastly._run.launch import main as run
 
@@ -21,6 +23,16 @@ def main() -> int:
     from lastly.cli import main as cli
 
     return cli()
+
+
+def _open_streams() -> None:
+    """Have closed standard streams lead nowhere, or a journal gets their number, and what is written to them.
+
+    Not inherited: a program that is run finds them as closed as they were.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # to the end
 
 
 if __name__ == "__main__":

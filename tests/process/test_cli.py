@@ -115,6 +115,22 @@ def test_reap_one(programs: Programs) -> None:
     assert [gone(path) for path in (first, second, third)] == [True, True, False]
 
 
+def test_reap_one_of_an_owner(programs: Programs) -> None:
+    """Its status is that of the cleanup that was asked for, whatever else the owner owes."""
+    ref, folder = orphan(
+        programs, "defer(actions.run, ['false']); defer(actions.remove, os.path.abspath('folder'))"
+    )
+    owner = ref.partition(".")[0]
+    refs = [item["ref"] for item in data(programs, "ls")["owners"][0]["cleanups"]]
+    assert lastly(programs, "reap", refs[1]).status == 0
+    assert gone(folder)
+    assert lastly(programs, "reap", refs[0]).status == 1
+    for words in ([refs[1]], [""], [f"{owner}.99", "--dry-run"]):
+        got = lastly(programs, "reap", *words)
+        assert (got.status, got.out) == (1, "")
+        assert f"no dead owner owes {words[0]!r}" in got.err
+
+
 def test_reap_leaves_the_living_alone(programs: Programs) -> None:
     program = programs.start(
         """
@@ -166,7 +182,7 @@ def test_forget_asks(programs: Programs, answer: str, status: int, left: int) ->
         (["why", "nonsense"], 1, "lastly: 'nonsense' is not a reference"),
         (["retry", "abcdef12.3"], 1, "lastly: no cleanup"),
         (["forget", "--yes", "abcdef12.3"], 1, "lastly: no cleanup"),
-        (["reap", "abcdef12.3"], 1, "no dead owner has a cleanup 'abcdef12.3'"),
+        (["reap", "abcdef12.3"], 1, "no dead owner owes 'abcdef12.3'"),
         (["history", "--since", "soon"], 2, "is not a time like 2h"),
         (["nonsense"], 2, "No such command"),
         (["ls", "--nonsense"], 2, "No such option"),
@@ -244,6 +260,13 @@ def test_reaper_in_the_foreground(programs: Programs) -> None:
     wait_until(lambda: reaper_of(programs.home) is None)
 
 
+def test_completes_files(programs: Programs) -> None:
+    """Where the shell alone would have done so: a program, a unit."""
+    for words in ("lastly run -- python scr", "lastly doctor scr"):
+        env = {"_LASTLY_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        assert lastly(programs, env=env).lines == ["file,scr"]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(programs: Programs, shell: str) -> None:
     got = lastly(programs, "completion", shell)
@@ -268,6 +291,41 @@ def test_broken_pipe(programs: Programs) -> None:
     )  # fmt: skip
     os.close(write)
     assert "Traceback" not in program.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "out"),
+    [
+        ("ls >&-", 0, ""),
+        ("ls --json <&- >&- 2>&-", 0, ""),
+        ("doctor <&-", 0, "the home is on"),
+        ("doctor - <&-", 1, "nothing in it runs a pod"),
+        ("nonsense 2>&-", 2, ""),
+    ],
+)
+def test_closed_streams(programs: Programs, line: str, status: int, out: str) -> None:
+    """No traceback, no message in another stream, the status as ever."""
+    got = programs.run_command(["sh", "-c", f"{sys.executable} -m lastly {line}"], env={**OFF, "CI": None})
+    assert (got.status, got.err) == (status, "")
+    assert out in got.out
+    assert bool(out) == bool(got.out)
+
+
+def test_names_beyond_the_alphabet(programs: Programs) -> None:
+    """An encoding that has no such letters shows them as escapes."""
+    orphan(programs, "defer(actions.remove, os.path.abspath('é'))")
+    got = lastly(programs, "ls", env={"PYTHONIOENCODING": "ascii"})
+    assert (got.status, got.err) == (0, "")
+    assert r"\xe9" in got.out
+
+
+def test_long_names_are_one_line(programs: Programs) -> None:
+    """On a pipe, for grep and awk, however long."""
+    long = "/".join(["d" * 200] * 5)
+    orphan(programs, f"defer(actions.remove, os.path.abspath({long!r}))")
+    got = lastly(programs, "ls")
+    assert len(got.lines) == 2
+    assert long in got.out
 
 
 def test_on_a_terminal(programs: Programs) -> None:

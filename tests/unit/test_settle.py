@@ -9,6 +9,7 @@ import pytest
 from lastly import _remove
 from lastly.journal import home as homes
 from lastly.journal.record import VERSION, encode
+from lastly.journal.replay import read
 from lastly.owner import Identity
 from lastly.reaper import api, history
 from lastly.reaper.settle import settle
@@ -295,6 +296,104 @@ def test_forget_what_was_abandoned(journal, folder):
     api.forget(row["ref"], by="me")
     assert api.abandoned() == []
     assert api.past()[0]["settled"].startswith("forgotten by me")
+
+
+@pytest.fixture
+def waiting(journal, folder, monkeypatch):
+    """A journal with one cleanup that was abandoned and one that waits for its next attempt."""
+    real = _remove.remove
+
+    def remove(path, **more):
+        if path.endswith("busy"):
+            raise OSError(16, "busy")
+        return real(path, **more)
+
+    monkeypatch.setattr(_remove, "remove", remove)
+    other = removal(folder, known={**_remove.identity(folder), "btime": 1})  # than what is there
+    path = journal(other, removal(folder.parent / "busy", 2))
+    sweep()
+    assert {item.state for item in read(path).items.values()} == {"abandoned", "failed"}
+    return reference(path)
+
+
+def test_abandoned_beside_what_waits_is_seen(waiting):
+    [owner] = api.owners()
+    assert [item["state"] for item in owner["cleanups"]] == ["abandoned", "failed"]
+    assert api.abandoned() == []  # it is not filed yet
+
+
+def test_abandoned_beside_what_waits_is_forgotten(waiting):
+    api.forget(f"{waiting}.1", by="me")
+    [owner] = api.owners()
+    assert [item["state"] for item in owner["cleanups"]] == ["failed"]
+    assert api.why(f"{waiting}.1")["state"] == "released"
+
+
+def test_abandoned_beside_what_waits_is_retried(waiting, folder, monkeypatch):
+    assert api.retry(f"{waiting}.1", by="me")["state"] == "abandoned"
+    folder.rmdir()
+    about = api.retry(f"{waiting}.1", by="me")
+    assert (about["ref"], about["state"], about["attempts"]) == (f"{waiting}.1", "done", 3)
+    with pytest.raises(api.NotNow, match="nothing to retry"):
+        api.retry(f"{waiting}.1", by="me")
+    with pytest.raises(api.NotNow, match="nothing to forget"):
+        api.forget(f"{waiting}.1", by="me")
+
+
+def test_retried_once(journal, folder):
+    """The copy goes on under a reference of its own; another one would run it twice."""
+    journal(removal(folder, known={**_remove.identity(folder), "btime": 1}))
+    sweep()
+    [row] = api.abandoned()
+    api.retry(row["ref"], by="me")
+    for again in (api.retry, api.forget):
+        with pytest.raises(api.NotNow, match="retried"):
+            again(row["ref"], by="me")
+    assert len(api.past()) == 2
+
+
+def test_old_and_abandoned_is_not_lost(journal, folder, monkeypatch):
+    """Neither behind thousands that were done since, nor when the history is trimmed."""
+    journal(removal(folder, known={**_remove.identity(folder), "btime": 1}))
+    sweep()
+    base = history.connect(write=True)
+    base.execute("UPDATE cleanups SET changed = 1")
+    base.execute("UPDATE owners SET settled = 1")
+    base.execute(
+        "WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 10100)"
+        " INSERT INTO cleanups SELECT journal, i, action, args, kwargs, scope, remote, 'done', 1, 1, 2, '', '', events,"
+        " context, '' FROM cleanups, n"
+    )
+    base.close()
+    journal(removal(folder.parent / "other"))
+    sweep()
+    [row] = api.abandoned()
+    assert row["ref"].endswith(".1")
+
+
+def test_part_of_a_reference(journal, folder, tmp_path):
+    """Enough while it is one owner's; never less than four digits, which might be anybody's."""
+    path = journal(removal(folder))
+    twin = path[:-13] + "0" * 11 + ".j"  # the first five digits are the same
+    with open(path, "rb") as file, open(os.open(twin, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as copy:
+        copy.write(file.read())
+    assert reference(path)[:5] == reference(twin)[:5]
+    with pytest.raises(api.NotFound, match="one of 2"):
+        api.forget(f"{reference(path)[:5]}.1", by="me")
+    api.forget(f"{reference(twin)}.1", by="me")
+    assert api.why(f"{reference(path)}.1")["state"] == "planned"
+    for ref in ("", ".", ".1", reference(path)[:3], f"{reference(path)}.", f"{reference(path)}.9", "٠" * 4 + ".1"):
+        assert sweep(only=ref) == []
+    assert folder.exists()
+    assert [outcome.state for outcome in sweep(only=reference(path)[:4])] == ["final"]
+
+
+def test_one_of_two(journal, folder):
+    """Swept alone, the other one stays owed; what this version does not know is said, also beside others."""
+    path = journal(removal(folder), removal(folder, 2), removal(folder, 3, action="later:thing", args=[]))
+    [outcome] = sweep(only=f"{reference(path)}.1")
+    assert (outcome.state, [item["id"] for item in outcome.ran]) == ("wait", [1])
+    assert sweep(only=f"{reference(path)}.1") == []
 
 
 @pytest.mark.parametrize("ref", ["", "x", "12", "abcdef", "abcdefgh.1", "abcdefgh.x", "%.1", "a'b.1"])

@@ -6,6 +6,7 @@ Exit status of every command: 0 done; 1 not done, or something is wrong (said on
 command line was not understood. `--json` writes one object with ``"version": 1``; keys are only ever added.
 """
 
+import io
 import json
 import os
 import re
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 FOREVER = 1_000_000.0  # seconds; `lastly reaper` starts over after them
+
+PATH = click.Path(readable=False)  # any text; completed as the name of a file
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON instead of a table.")
 
@@ -60,7 +63,7 @@ def cli() -> None:
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.argument("words", nargs=-1, type=PATH)
 def run(words: tuple[str, ...]) -> None:
     """Run any program, unchanged; see `lastly run --help`."""
     from lastly._run.launch import main as launch
@@ -98,20 +101,21 @@ def reap(ref: str | None, dry_run: bool, elsewhere: bool, as_json: bool) -> None
 
     with show.progress("reaping", quiet=as_json or dry_run) as tick:
         outcomes = sweep(dry_run=dry_run, only=ref, by=by("reap"), elsewhere=elsewhere, progress=tick)
-    if ref and not outcomes:
-        raise click.ClickException(f"no dead owner has a cleanup {ref!r}: see `lastly ls`")
+    if ref is not None and not outcomes:
+        raise click.ClickException(f"no dead owner owes {ref!r}: see `lastly ls`")
     if as_json:
         emit(dry_run=dry_run, outcomes=[outcome.to_mapping() for outcome in outcomes])
     else:
         show.outcomes(outcomes, dry_run=dry_run)
-    if not dry_run and not all(map(_settled, outcomes)):
+    if not dry_run and not all(_settled(outcome, one="." in (ref or "")) for outcome in outcomes):
         sys.exit(1)
 
 
-def _settled(outcome: "Outcome") -> bool:
-    return outcome.state in ("final", "gone") and not any(
-        item["state"] == "abandoned" for item in outcome.ran
-    )
+def _settled(outcome: "Outcome", *, one: bool) -> bool:
+    """Whether all that was asked for is done; of one cleanup's owner something else may still be owed."""
+    if any(item["state"] in ("failed", "abandoned") for item in outcome.ran):
+        return False
+    return outcome.state in ("final", "gone") or (one and outcome.state == "wait")
 
 
 @cli.command()
@@ -195,7 +199,7 @@ def reaper(idle: float | None) -> None:
 
 
 @cli.command()
-@click.argument("files", metavar="[FILE]...", nargs=-1)
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=PATH)
 @click.option("--grace", type=click.FloatRange(0), metavar="SECONDS", help="How long all cleanups may take.")
 @as_json
 def doctor(files: tuple[str, ...], grace: float | None, as_json: bool) -> None:
@@ -218,8 +222,8 @@ def doctor(files: tuple[str, ...], grace: float | None, as_json: bool) -> None:
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})
-@click.argument("program", metavar="PROGRAM")
-@click.argument("args", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
+@click.argument("program", metavar="PROGRAM", type=PATH)
+@click.argument("args", metavar="[ARGS]...", nargs=-1, type=PATH)
 @click.option("-m", "module", is_flag=True, help="PROGRAM is a module.")
 @click.option("--run", is_flag=True, help="Start it by `lastly run`.")
 @click.option(
@@ -232,9 +236,11 @@ def doctor(files: tuple[str, ...], grace: float | None, as_json: bool) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses points when there are more.")
 @click.option("--jobs", type=click.IntRange(1), help="Runs at once.  [default: the processors]")
 @click.option("--only", type=int, multiple=True, help="Just this point; may be repeated.")
-@click.option("--include", multiple=True, help="A folder or file whose lines count; may be repeated.")
-@click.option("--inputs", help="A folder that is copied to be the working directory.")
-@click.option("--watch", multiple=True, help="A further path to look at; may be repeated.")
+@click.option(
+    "--include", type=PATH, multiple=True, help="Folder or file whose lines count; may be repeated."
+)
+@click.option("--inputs", type=PATH, help="A folder that is copied to be the working directory.")
+@click.option("--watch", type=PATH, multiple=True, help="A further path to look at; may be repeated.")
 @click.option("--allow", multiple=True, help="A pattern of file names that may be left; may be repeated.")
 @as_json
 def crash(program: str, args: tuple[str, ...], module: bool, as_json: bool, **options: "Any") -> None:
@@ -266,6 +272,9 @@ def completion(shell: str) -> None:
 
 def main(call: "Callable[..., Any]" = cli) -> int:
     """Run the command line; return its exit status. An error of ours is one line, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name need not be of the locale's alphabet
+            stream.reconfigure(errors="backslashreplace")
     try:
         call(prog_name="lastly")
     except BrokenPipeError:  # `lastly ls | head`: what is left in the buffer would fail again at exit

@@ -124,10 +124,10 @@ def owed() -> list[Finding]:
     from lastly.reaper import api
 
     owners = api.owners()
-    dead = sum(len(owner["cleanups"]) for owner in owners if owner["alive"] is False)
-    unknown = sum(len(owner["cleanups"]) for owner in owners if owner["alive"] is None)
+    lost = [(owner["alive"], item["state"] == "abandoned") for owner in owners for item in owner["cleanups"]]
+    dead, unknown = lost.count((False, False)), lost.count((None, False))
     damaged = [owner["journal"] for owner in owners if owner["damage"]]
-    given_up = len(api.abandoned())
+    given_up = len(api.abandoned()) + sum(abandoned for _, abandoned in lost)
     found = []
     if dead:
         found.append(Finding("owed", "unprotected", f"{dead} cleanups of dead owners wait", "lastly reap"))

@@ -27,12 +27,13 @@ _COLOURS = {
     "running": "yellow", "failed": "yellow", "unprotected": "yellow", "abandoned": "red", "wrong": "red",
 }  # fmt: skip
 _WIDE = {"cleanup", "state", "what", "how to change that"}
+_ENDLESS = 1_000_000  # columns
 
 
 def console(*, err: bool = False) -> Console:
-    """A console that cuts nothing off when nobody looks: a pipe or a file gets whole lines."""
+    """A console that folds nothing when nobody looks: a pipe or a file gets whole lines."""
     stream = sys.stderr if err else sys.stdout
-    return Console(stderr=err, highlight=False, width=None if stream.isatty() else 500)
+    return Console(stderr=err, highlight=False, width=None if stream.isatty() else _ENDLESS)
 
 
 def plain(value: object) -> str:

@@ -96,9 +96,10 @@ class Item:
             self.error = _typed(record, "error", str, "")
             self.next = _number(record, "next", 0.0) or None
         self.reason = _typed(record, "reason", str, self.reason)
-        # A last word stays the last word; and a resource confirmed while its cleanup runs is not "active"
-        # again.
-        if not self.final and not (kind == "confirm" and self.state != "planned"):
+        # A last word stays the last word, but for what was given up, and a person retries or forgets; and a
+        # resource confirmed while its cleanup runs is not "active" again.
+        reopened = self.state == "abandoned" and kind in ("run", "release")
+        if (reopened or not self.final) and not (kind == "confirm" and self.state != "planned"):
             self.state = _STATE[kind]
 
     def __repr__(self) -> str:

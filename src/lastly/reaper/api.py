@@ -15,7 +15,7 @@ from lastly.journal.record import VERSION, encode
 from lastly.journal.replay import Item, Replay
 from lastly.reaper import client, history
 from lastly.reaper.settle import settle
-from lastly.reaper.sweep import reference
+from lastly.reaper.sweep import parts, reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ class NotNow(LastlyError, RuntimeError):  # noqa: N818
 
 
 def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what it means
-    """Return every owner that has a journal, oldest first, with what it owes.
+    """Return every owner that has a journal, oldest first, with what it owes, and what of it was abandoned.
 
     Args:
-        all: also cleanups that are done, released, void or abandoned.
+        all: also cleanups that are done, released or void.
 
     Returns:
         dicts with owner (reference), journal (path), host, boot, pid, uid, argv0, exe, since, alive (True,
@@ -50,7 +50,7 @@ def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what
             seen = replay.read(path)
         except OSError:
             continue
-        items = [item for item in seen.items.values() if all or not item.final]
+        items = [item for item in seen.items.values() if all or not item.final or item.state == "abandoned"]
         found.append({**_owner(seen), "cleanups": [_cleanup(seen.path, item) for item in items]})
     found.sort(key=lambda owner: owner["since"])
     return found
@@ -144,7 +144,13 @@ def reaped(scope: str, *, since: float = 0.0) -> "list[dict[str, Any]]":
 
 def abandoned() -> "list[dict[str, Any]]":
     """Return what was given up and nobody has retried or forgotten, newest first."""
-    return [row for row in past(limit=10_000) if row["state"] == "abandoned" and not row["settled"]]
+    base = history.connect()
+    if base is None:
+        return []
+    try:
+        return [_past(row) for row in base.execute(history.SQL["list_abandoned"])]
+    finally:
+        base.close()
 
 
 def retry(ref: str, *, by: str) -> "dict[str, Any]":
@@ -153,22 +159,25 @@ def retry(ref: str, *, by: str) -> "dict[str, Any]":
 
     Raises:
         NotFound: there is none.
-        NotNow: its owner lives, or somebody is working on it; or it is done already.
+        NotNow: its owner lives, or somebody is working on it; or it is done, or goes on as another already.
     """
     path, number = _find(ref)
     if path is None:
         row = _row(ref)
         if row["state"] != "abandoned":
             raise NotNow(f"{ref} is {row['state']}: there is nothing to retry")
+        if row["settled"].startswith("retried"):
+            raise NotNow(f"{ref} was {row['settled']}, under an ID of its own: see `lastly ls`")
         path = _reopen(dict(row))
         _mark(row, f"retried by {by}")
     else:
         _dead(path, ref)
-        if replay.read(path).items[number].state == "abandoned":
-            history.archive([{"path": path}])
-            if not os.path.exists(path):
-                return retry(ref, by=by)
+        item = replay.read(path).items[number]
+        if item.final and item.state != "abandoned":
+            raise NotNow(f"{ref} is {item.state}: there is nothing to retry")
     outcome = settle(path, by=by, force=True, only=number)
+    if outcome.state == "gone":  # into the history, meanwhile
+        return retry(ref, by=by)
     if outcome.state == "busy":
         raise NotNow(f"{ref}: somebody is working on it")
     if outcome.state == "alive":
@@ -185,13 +194,16 @@ def forget(ref: str, *, by: str) -> None:
 
     Raises:
         NotFound: there is none.
-        NotNow: its owner lives, or somebody is working on it.
+        NotNow: its owner lives, or somebody is working on it; or it is not owed any more.
     """
     path, number = _find(ref)
     if path is None:
-        _mark(_row(ref), f"forgotten by {by}")
+        row = _row(ref)
+        _owed(ref, row["settled"].partition(" ")[0] or row["state"])
+        _mark(row, f"forgotten by {by}")
         return
     _dead(path, ref)
+    _owed(ref, replay.read(path).items[number].state)
     journal = Journal.take(path)
     if journal is None:
         raise NotNow(f"{ref}: somebody is working on it")
@@ -213,17 +225,20 @@ def status() -> "dict[str, Any] | None":
 
 
 def _find(ref: str) -> tuple[str | None, int]:
-    owner, _, number = ref.partition(".")
-    if len(owner) < 4 or not number.isdecimal():
+    owner, number = parts(ref) or ("", None)
+    if number is None:
         raise NotFound(f"{ref!r} is not a reference like 3f2a9c1b.2: see `lastly ls`")
+    found = []
     for path in home.journals():
         if reference(path).startswith(owner):
             try:
-                if int(number) in replay.read(path).items:
-                    return path, int(number)
+                if number in replay.read(path).items:
+                    found.append(path)
             except OSError:
                 continue
-    return None, int(number)
+    if len(found) > 1:
+        raise NotFound(f"{ref!r} may be one of {len(found)} cleanups: see `lastly ls`")
+    return (found[0] if found else None), number
 
 
 def _row(ref: str) -> "sqlite3.Row":
@@ -261,6 +276,11 @@ def _dead(path: str, ref: str) -> None:
         if alive is None:
             raise NotNow(f"{ref}: its owner belongs to another machine or pid namespace: ask there")
     raise NotNow(f"{ref}: its owner lives and will run it")
+
+
+def _owed(ref: str, state: str) -> None:
+    if state in {"retried", "forgotten", *replay.FINAL} - {"abandoned"}:
+        raise NotNow(f"{ref} is {state}: there is nothing to forget")
 
 
 def _reopen(row: "dict[str, Any]") -> str:

@@ -63,6 +63,13 @@ WHERE c.changed >= :since
 ORDER BY c.changed DESC, c.journal, c.id
 LIMIT :most;
 
+-- name: list_abandoned
+SELECT o.journal, o.host, o.pid, o.argv0, o.died, o.ended, c.id, c.action, c.args, c.kwargs, c.scope, c.remote, c.state,
+       c.attempts, c.planned, c.changed, c.error, c.reason, c.settled
+FROM cleanups AS c JOIN owners AS o USING (journal)
+WHERE c.state = 'abandoned' AND c.settled = ''
+ORDER BY c.changed DESC, c.journal, c.id;
+
 -- name: list_settled
 SELECT c.scope, c.state, c.events, o.settled
 FROM owners AS o JOIN cleanups AS c USING (journal)
@@ -78,4 +85,7 @@ WHERE c.journal LIKE :journal ESCAPE '\' AND c.id = :id;
 UPDATE cleanups SET settled = :settled WHERE journal = :journal AND id = :id;
 
 -- name: trim_owners
-DELETE FROM owners WHERE settled < :before;
+-- What was given up and nobody has looked at is kept.
+DELETE FROM owners WHERE settled < :before AND NOT EXISTS (
+    SELECT 1 FROM cleanups AS c WHERE c.journal = owners.journal AND c.state = 'abandoned' AND c.settled = ''
+);

@@ -137,9 +137,13 @@ class _Settling:
     def run(self, force: bool, only: int | None) -> Outcome:
         due: list[float] = []
         unknown: list[str] = []
-        for item in self.seen.pending():
+        others: list[float] = []
+        items = self.seen.pending()
+        if force and only is not None and self.seen.items[only].state == "abandoned":
+            items.append(self.seen.items[only])
+        for item in items:
             if only is not None and item.id != only:
-                due.append(item.next or time.time())
+                others.append(item.next or time.time())
                 continue
             if execute.is_foreign(item.action):
                 unknown.append(item.action)
@@ -149,9 +153,11 @@ class _Settling:
                 due.append(again)
         if due:
             self.outcome.state, self.outcome.next = "wait", min(due)
-        elif unknown or self.seen.unknown:
+        elif unknown or (self.seen.unknown and not others):
             self.outcome.state = "kept"
             self.outcome.why = f"this version does not know {', '.join(unknown) or 'some of its records'}"
+        elif others:
+            self.outcome.state, self.outcome.next = "wait", min(others)
         return self.outcome
 
     def _one(self, item: Item, force: bool) -> float | None:

@@ -37,7 +37,7 @@ def sweep(
         progress: called with each outcome as soon as it is there.
 
     Returns:
-        one outcome for each journal whose owner does not live.
+        one outcome for each journal whose owner does not live and, with a number in ``only``, owes that one.
 
     Raises:
         NotRecorded: the home belongs to somebody else.
@@ -45,12 +45,15 @@ def sweep(
     if not os.path.isdir(home.state_path()):
         return []
     home.state_dir(create=False)
-    wanted, _, number = (only or "").partition(".")
+    chosen = ("", None) if only is None else parts(only)
+    if chosen is None:
+        return []
+    wanted, number = chosen
     found: list[Outcome] = []
     for path in home.journals():
-        if wanted and not reference(path).startswith(wanted):
+        if not reference(path).startswith(wanted):
             continue
-        outcome = _one(path, dry_run, int(number) if number else None, force, by, elsewhere=elsewhere)
+        outcome = _one(path, dry_run, number, force, by, elsewhere=elsewhere)
         if outcome is None:
             continue
         found.append(outcome)
@@ -68,6 +71,17 @@ def reference(path: str) -> str:
     return os.path.basename(path).split(".")[-2][:8]
 
 
+def parts(ref: str) -> tuple[str, int | None] | None:
+    """Return the beginning of an owner's reference, and the cleanup's number if it has one; None: it is none.
+
+    Nor is one of less than four digits: it might be anybody's.
+    """
+    owner, dot, number = ref.partition(".")
+    if len(owner) < 4 or (dot and not (number.isascii() and number.isdecimal() and len(number) < 19)):
+        return None
+    return owner, int(number) if dot else None
+
+
 def _one(
     path: str, dry_run: bool, number: int | None, force: bool, by: str, *, elsewhere: bool
 ) -> Outcome | None:
@@ -79,6 +93,8 @@ def _one(
         return None
     except OSError as error:
         return Outcome(path, "kept", str(error))
+    if number is not None and (number not in seen.items or seen.items[number].final):
+        return None
     refusal = not_dead(seen, elsewhere=elsewhere)
     if refusal is not None:
         return None if refusal.why == "its owner lives" else refusal
