@@ -318,7 +318,7 @@ def _read(name: str) -> Process | None:
 def has_token(pid: int, token: bytes) -> bool | None:
     """Whether the environment the process was started with carries the token; None when it has gone."""
     try:
-        raw = _proc(pid, "environ") or _proc(pid, "environ")  # empty once: opened just before an exec
+        raw = _told(pid, "environ")
     except (FileNotFoundError, ProcessLookupError):
         return None
     except OSError:
@@ -329,6 +329,23 @@ def has_token(pid: int, token: bytes) -> bool | None:
         if line.startswith(b"LASTLY_TOKEN=") and token in line[13:].split(b":"):
             return True
     return False
+
+
+def _told(pid: int, name: str) -> bytes:
+    """Read what a process was started with; in the middle of exec it has nothing to tell: waited for."""
+    until = time.monotonic() + _EXEC
+    while not (raw := _proc(pid, name)):
+        try:
+            os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            break  # it has just died, or is a thread of the kernel
+        before = _proc(pid, "cmdline")
+        if (raw := _proc(pid, name)) or time.monotonic() > until:
+            break
+        if before and before == _proc(pid, "cmdline"):
+            break  # it has an empty environment
+        time.sleep(0.001)
+    return raw
 
 
 def _proc(pid: int, name: str) -> bytes:
@@ -353,11 +370,8 @@ def ancestors() -> set[int]:
 
 def is_tracker(pid: int) -> bool:
     """Whether it is multiprocessing's or loky's resource tracker."""
-    until = time.monotonic() + _EXEC
     try:
-        while not (raw := _proc(pid, "cmdline")) and time.monotonic() < until:
-            os.readlink(f"/proc/{pid}/exe")  # fails for who is dead, or a thread of the kernel
-            time.sleep(0.001)
+        raw = _told(pid, "cmdline")
     except OSError:
         return False
     return any(name in raw for name in _TRACKERS)

@@ -218,9 +218,14 @@ time.sleep(1000)
 def test_a_tracker_in_the_middle_of_its_exec_is_waited_for(plant, monkeypatch):
     """It has no arguments for a moment; taken for a child, it would be stopped for ever."""
     top, _ = plant(0)
-    said = [b"", b"", b"python\0-c\0from multiprocessing.resource_tracker import main;main(5)\0"]
+    said = []
     monkeypatch.setattr(_kill, "_proc", lambda pid, name: said.pop(0))
+    said[:] = [b"", b"", b"", b"python -c from multiprocessing.resource_tracker import main;main(5)"]
     assert _kill.is_tracker(top.pid)
+    said[:] = [b"", b"python\0", b"", b"", b"", b"python\0program.py\0", b"LASTLY_TOKEN=a:b\0"]
+    assert _kill.has_token(top.pid, b"a")
+    said[:] = [b"", b"env\0-i\0", b"", b"env\0-i\0"]
+    assert _kill.has_token(top.pid, b"a") is False
     monkeypatch.setattr(_kill, "_proc", lambda pid, name: b"")
     assert not _kill.is_tracker(top.pid)  # one that has cleared them
 
