@@ -157,7 +157,8 @@ class AsyncScope(Scope):
             cleanup, limit = stack.popitem()
         except KeyError:
             return
-        if limit is None and budget is None and not cleanup._here and is_async(cleanup):
+        plain = stack is self._stack and limit is None and budget is None and not cleanup._here
+        if plain and is_async(cleanup):
             stack[cleanup] = None
             await waiting.apart(cleanup, self._drain_plain(failures), HERE)
             return
@@ -232,6 +233,9 @@ class AsyncParallel(AsyncScope):
     async def _drain_once(
         self, waiting: "Asyncio", budget: "Budget | None", failures: "list[Failure]"
     ) -> None:
+        if self._early:
+            await super()._drain_once(waiting, budget, failures)
+            return
         steps = []
         while self._stack:
             cleanup, limit = self._stack.popitem()

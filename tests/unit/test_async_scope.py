@@ -369,3 +369,21 @@ asyncio.run(main())
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert (result.stdout, result.stderr) == ("ok\n", "")
+
+
+@pytest.mark.timeout(20)  # it hung, with the event loop
+@pytest.mark.parametrize("parallel", [False, True])
+def test_early_cleanups_come_before_the_others(run, ran, parallel):
+    async def later(value):
+        await anyio.lowlevel.checkpoint()
+        ran.append(value)
+
+    async def main():
+        async with AsyncScope() as scope:
+            one = scope.parallel() if parallel else scope
+            one.defer_early(later, "first")
+            one.defer_early(ran.append, "second")
+            one.defer(later, "third")
+
+    run(main)
+    assert ran == ["second", "first", "third"]
