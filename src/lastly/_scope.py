@@ -239,10 +239,9 @@ class Scope:
         if self._closer is not None or self._shut == CLOSED:
             return failures
         self._closer = me
-        self._body = body
-        _closing.begin(self, me)
         try:
-            self._drain_all(failures, self._budget(limit))
+            self._body = body
+            self._drain_all(failures, limit)
         finally:
             _closing.end(self)
             self._closer = self._current = self._begun = None
@@ -265,10 +264,16 @@ class Scope:
             beyond = sum(len(scope) for scope in others if scope is not None and scope._closer is None)
         return _closing.Budget(min(times), len(self._stack), beyond) if times else None
 
-    def _drain_all(self, failures: "list[Failure]", budget: "_closing.Budget | None") -> None:
+    def _drain_all(self, failures: "list[Failure]", limit: "float | None") -> None:
+        budget = None
+        begun = False
         while True:
             try:
                 self._shut = CLOSING
+                if not begun:
+                    begun = True
+                    budget = self._budget(limit)
+                    _closing.begin(self, _thread.get_ident())
                 if self._early:
                     self._drain_early(failures)
                 while self._stack:

@@ -76,13 +76,16 @@ class _Worker:
                 self.job.run()
                 self.job = None
                 _idle.append(self)
-            if not self.wake.acquire(timeout=_linger):
+            linger = _linger
+            if not self.wake.acquire(timeout=linger):
                 try:
                     _idle.remove(self)
                 except ValueError:
                     self.wake.acquire()  # taken just now: the job is on its way
                 else:
-                    return
+                    if linger == _linger:
+                        return
+                    _idle.append(self)  # `reserve` has counted on this one meanwhile
 
 
 def start(cleanup: "Cleanup", tell: "Callable[[], object] | None" = None) -> "Job | None":

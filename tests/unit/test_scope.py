@@ -671,3 +671,14 @@ def test_exit_reason_inside_a_scope(ran):
     ]
     assert [reason.code for reason in ran] == [1, 3, 143, 130, None]
     assert lastly.exit_reason() is None
+
+
+def test_an_interrupt_while_a_scope_begins_to_close_loses_nothing(ran, monkeypatch):
+    def begin(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lastly._closing, "begin", begin)
+    with pytest.raises(KeyboardInterrupt), Scope() as scope:
+        scope.defer(ran.append, 1)
+    assert ran == [1]
+    assert scope.closed
