@@ -45,13 +45,14 @@ DEFAULT = ("INT", "TERM", "HUP", "QUIT")
 # Pressed by a person at the keyboard: only these can force.
 _KEYBOARD = (_signal.SIGINT, _signal.SIGQUIT)
 _FORCE_AFTER = 2.0
+# A grace of so many seconds is none: clocks, the kernel's and the reaper's, end somewhere.
+_ENDLESS = 1e9
 
 # Code objects of functions that run cleanups: a stack that holds one is not interrupted. Filled by _scope.
 closing: "set[CodeType]" = set()
 # Called in a repeated signal's message: what is running and what is left, in a few words. Set by _root.
 describe: "Callable[[], str] | None" = None
-# Called once, in the handler, with the first signal's number and the deadline (monotonic) or None. Set by
-# _root.
+# Called by the handler with the first signal's number and the deadline (monotonic) or None. Set by _root.
 announce: "Callable[[int, float | None], None] | None" = None
 # Called in the handler with the exception that it is about to raise. Set by an App, which keeps it.
 raising: "Callable[[CaughtSignal], None] | None" = None
@@ -135,7 +136,7 @@ def install(
     for signum in numbers:
         _take(signum)
     _finish.status = status
-    state.grace = seconds
+    state.grace = seconds if seconds is None or seconds < _ENDLESS else None
     state.bottom = _bottom(sys._getframe())  # noqa: SLF001  # the only way to one's own frame
     _finish.observe_exit()
     atexit.unregister(_ending.driver)
@@ -151,6 +152,9 @@ def uninstall() -> None:
     """Give every signal back; a second call does nothing.
 
     A handler that somebody else has set meanwhile stays. A signal that is already ending the program does so.
+
+    Raises:
+        RuntimeError: not in the main thread; nothing was given back.
 
     Warns:
         RuntimeWarning: a signal was in other hands, and was left there.
@@ -170,31 +174,34 @@ def uninstall() -> None:
 def _take(signum: int) -> None:
     if signum in state.previous:
         if _signal.getsignal(signum) is not _handler:
-            _set(signum)
+            _set(signum, _handler)
         return
     previous = _signal.getsignal(signum)
     if previous is None or (previous == _signal.SIG_IGN and signum != _signal.SIGPIPE):
         return
     if previous == _signal.SIG_DFL and _sigset.caught() >> (signum - 1) & 1:
         return  # C code took it since the start (faulthandler, a debugger's library): Python does not know
-    _set(signum)
+    _set(signum, _handler)
     state.previous[signum] = previous
 
 
-def _set(signum: int) -> None:
+def _set(signum: int, handler: object) -> None:
+    global _main_ident
     try:
-        _signal.signal(signum, _handler)
+        _signal.signal(signum, handler)
     except ValueError:
         raise RuntimeError(
-            "install() works in the main thread only: Python runs signal handlers there"
+            "install() and uninstall() work in the main thread only: Python runs signal handlers there"
         ) from None
+    _main_ident = _thread.get_ident()  # this module may have been imported in another thread
 
 
 def _give_back(signum: int) -> None:
-    previous = state.previous.pop(signum)
     if _signal.getsignal(signum) is _handler:
-        _signal.signal(signum, previous)
+        _set(signum, state.previous[signum])
+        del state.previous[signum]
         return
+    del state.previous[signum]
     import warnings
 
     name = signal_name(signum)
@@ -327,9 +334,7 @@ def _where(frame: "FrameType | None") -> str:
         bottom, frame = frame, frame.f_back
     if state.ending:
         return EXIT
-    if (
-        bottom is None or bottom is state.bottom
-    ):  # None: the interpreter reads the program, or waits at its prompt
+    if bottom is None or bottom is state.bottom:  # None: it reads the program, or waits at its prompt
         return found
     module = bottom.f_globals.get("__name__")
     name = bottom.f_code.co_name

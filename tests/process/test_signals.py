@@ -109,6 +109,26 @@ print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
     assert programs.run(START + code).lines == [error, "True"]
 
 
+def test_given_back_by_the_main_thread_alone(programs: Programs) -> None:
+    """Another one is refused, and nothing is lost by it."""
+    code = START + """
+import threading
+def use():
+    try: lastly.uninstall()
+    except RuntimeError as error: print(error)
+lastly.install()
+thread = threading.Thread(target=use)
+thread.start()
+thread.join()
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+lastly.uninstall()
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+    refused, *given_back = programs.run(code).lines
+    assert "main thread only" in refused
+    assert given_back == ["False", "True"]
+
+
 def test_status_code(programs: Programs) -> None:
     """status="code": the process exits with 128 + number."""
     assert programs.run(START + "lastly.install(status='code'); hit(); time.sleep(60)").status == 143
@@ -384,3 +404,40 @@ def test_a_main_thread_stuck_in_c_is_ended_by_the_reaper(programs: Programs, lib
     program.send(TERM)
     assert program.wait().status == -signal.SIGKILL
     wait_until(lambda: not (program.cwd / "owed").exists(), what="the owed folder is gone")
+
+
+@pytest.mark.parametrize("grace", ["inf", "1e12"])
+def test_a_grace_without_an_end_is_none(programs: Programs, grace: str) -> None:
+    """No clock of the kernel's can be set so far ahead."""
+    code = START + f"""
+lastly.install(grace=float("{grace}"))
+lastly.defer(print, "cleaned up")
+hit()
+time.sleep(60)
+"""
+    result = programs.run(code)
+    assert (result.status, result.out, result.err) == (-TERM, "cleaned up\n", "")
+
+
+def test_who_imports_it_first_need_not_be_the_main_thread(programs: Programs) -> None:
+    """A signal that is swallowed comes again, and to the main thread."""
+    code = """
+import os, signal, sys, threading, time
+def use():
+    import lastly
+    try: lastly.install()
+    except RuntimeError: print("refused")
+thread = threading.Thread(target=use)
+thread.start()
+thread.join()
+import lastly
+lastly.install()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+except:
+    pass
+time.sleep(60)
+"""
+    result = programs.run(code)
+    assert (result.status, result.out) == (-TERM, "refused\n"), result.err
