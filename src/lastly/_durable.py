@@ -94,7 +94,9 @@ class DurableCleanup(Cleanup):
             if hasattr(result, "__await__"):
                 if self.awaited:
                     return self._later(result)
-                result = _complete(result)
+                from lastly._awaiting import wait_for
+
+                result = wait_for(result)
         except BaseException as error:
             self._failed(error)
             raise
@@ -195,7 +197,9 @@ class Plan:
             try:
                 result = self.cleanup.run()
                 if hasattr(result, "__await__"):
-                    _complete(result)
+                    from lastly._awaiting import wait_for
+
+                    wait_for(result)
             except Exception as failed:
                 self._note(error, failed)
 
@@ -380,21 +384,3 @@ def _ensure(path: str) -> None:
         if (wakeup := sys.modules.get("lastly._wakeup")) is not None:  # install() was called, or will be
             wakeup.meet(client)
     _ensure_reaper(path)
-
-
-def _complete(awaitable: "Any") -> "Any":
-    """Run an async action to its end from synchronous code, also beneath a running event loop."""
-    import asyncio
-
-    async def whole() -> "Any":
-        return await awaitable
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(whole())
-    # A thread of its own: this thread's loop is busy being us.
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, whole()).result()

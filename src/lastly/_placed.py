@@ -210,7 +210,11 @@ class _Folder:
 
     def __enter__(self) -> None:
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX)
+        except BaseException:  # a signal's, while it is waited for
+            os.close(self.fd)
+            raise
 
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)

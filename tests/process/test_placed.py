@@ -11,6 +11,9 @@ import threading
 import pytest
 from harness import gone, wait_process_gone, wait_until
 
+import lastly
+from lastly import _placed
+
 HOLD = """
     import os, sys, lastly
     from lastly import resources
@@ -438,3 +441,34 @@ def test_killed_everywhere(programs, home, where):
     assert os.listdir(where) == []
     assert gone(where / "x")
     assert threading.active_count() >= 1
+
+
+def test_a_file_that_takes_the_place_of_a_dead_one_is_not_removed(home, where, monkeypatch):
+    """Not only who uses lastly makes pid files, and nobody else waits for our lock."""
+    path = where / "pid"
+    path.write_text("4999999999")
+    other = where / "other"
+    other.write_text(f"{os.getppid()}")
+    plain = os.read
+
+    def read(fd, size):
+        found = plain(fd, size)
+        if other.exists():
+            os.replace(other, path)
+        return found
+
+    monkeypatch.setattr(_placed.os, "read", read)
+    with pytest.raises(FileExistsError, match=f"process {os.getppid()} holds it"):
+        lastly.pid_file(path)
+    assert path.read_text() == f"{os.getppid()}"
+
+
+def test_an_interrupt_while_the_folder_is_locked_keeps_no_descriptor(home, where, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_placed.fcntl, "flock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lastly.pid_file(where / "pid")
+    names = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
+    assert str(where) not in names

@@ -27,7 +27,7 @@ def dispatch(app: "App") -> "Any":
     parse(app)
     result = main() if _takes_nothing(main) else main(app)
     if hasattr(result, "__await__"):
-        from lastly.app.awaiting import wait_for
+        from lastly._awaiting import wait_for
 
         return wait_for(result)
     return result
