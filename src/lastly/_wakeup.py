@@ -15,7 +15,7 @@ own) keeps it.
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
-from posix import O_CLOEXEC, O_NONBLOCK, close, pipe2
+from posix import O_CLOEXEC, O_NONBLOCK, close, fstat, pipe2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ ANSWER = 10.0
 
 _client: "Any" = None  # lastly.reaper.client, given by _durable: this side does not import that one
 _ends: "tuple[int, int] | None" = None
+_inode = -1  # of both: a program that closes all descriptors gives their numbers to other files
 _kept = False  # whether the reaper has been asked
 _lasting = False  # whether the time is for everything, not for the answer
 
@@ -41,7 +42,7 @@ def meet(client: "Any") -> None:
 
 def lend(signals: "tuple[int, ...]", grace: "float | None") -> None:
     """Have the reaper watch over these signals; the last call counts. Outside the main thread: nothing."""
-    global _ends, _kept, _lasting
+    global _ends, _inode, _kept, _lasting
     if _client is None or not signals:
         return
     if _ends is None:
@@ -56,7 +57,7 @@ def lend(signals: "tuple[int, ...]", grace: "float | None") -> None:
             close(ends[0])
             close(ends[1])
             return
-        _ends = ends
+        _ends, _inode = ends, fstat(ends[0]).st_ino
     _kept = True
     _lasting = grace is not None
     _client.deadline(_ends[0], signals, ANSWER if grace is None else grace)
@@ -79,6 +80,10 @@ def give_back() -> None:
             _signal.set_wakeup_fd(current)
     except ValueError:  # not the main thread: the descriptor must stay open
         return
-    close(_ends[0])
-    close(_ends[1])
+    for fd in _ends:
+        try:
+            if fstat(fd).st_ino == _inode:
+                close(fd)
+        except OSError:
+            pass
     _ends, _kept = None, False

@@ -129,3 +129,35 @@ def test_process_pool_executor(programs, python):
     """
     result = programs.run(code, python=python, flags=("-W", "ignore"))
     assert (result.lines, result.err) == (["parent's"], "")
+
+
+@pytest.mark.parametrize("how", ["fork", "end"])
+def test_numbers_that_are_other_files_by_now_are_left_alone(programs, how):
+    """A program closes all descriptors, ours too, and goes on to open its own."""
+    code = """
+    import os, sys
+    import lastly
+    lastly.install()
+    kept = lastly.temp_dir()
+    os.closerange(3, 100)
+    files = [open(os.devnull, "w") if number else open("text", "w") for number in range(20)]
+    files[0].write("whole")
+    def look():
+        for file in files:
+            assert os.readlink(f"/proc/self/fd/{file.fileno()}") in (os.devnull, os.path.abspath("text"))
+    if sys.argv[1] == "fork":
+        pid = os.fork()
+        if pid == 0:
+            look()
+            lastly.temp_dir()
+            look()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    kept.close()
+    lastly.uninstall()
+    look()
+    """
+    program = programs.start(code, how)
+    result = program.wait()
+    assert (result.status, result.err) == (0, "")
+    assert (program.cwd / "text").read_text() == "whole"

@@ -166,6 +166,20 @@ def test_one_at_a_time(home):
     assert in_child(take_again)
 
 
+def test_what_cannot_be_read_is_not_kept(home, monkeypatch):
+    path = dead_journal()
+    before = os.listdir("/proc/self/fd")
+
+    def broken(_fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("lastly.journal.file.contents", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        Journal.take(path)
+    assert os.listdir("/proc/self/fd") == before
+    assert locks.held(path) is None
+
+
 def test_what_is_gone_cannot_be_taken(home):
     """No error: another has dealt with it."""
     path = dead_journal()

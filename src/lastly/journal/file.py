@@ -38,7 +38,7 @@ class Journal:
     def __init__(self, path: str, fd: int, header: "dict[str, Any]", next_n: int) -> None:
         self.path = path
         self.fd = fd
-        self._key = disk.key(fd)
+        self.key = disk.key(fd)
         self.pid, self.uid = os.getpid(), os.geteuid()
         self.header = header
         self.token: str = str(header.get("token", ""))
@@ -123,13 +123,13 @@ class Journal:
             now = os.stat(path, follow_symlinks=False)
             if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino):
                 raise FileNotFoundError  # noqa: TRY301  # closed below
+            seen = replay(contents(fd), path)
         except FileNotFoundError:
             disk.close(fd)
             return None
         except BaseException:
             disk.close(fd)
             raise
-        seen = replay(contents(fd), path)
         taken = cls(path, fd, seen.header or {}, seen.next_n)
         taken._torn = seen.torn
         taken.taken = seen
@@ -147,7 +147,7 @@ class Journal:
                 return
             if unlink and self.pid == os.getpid():
                 disk.remove(self.path)
-            if disk.key(fd) == self._key:
+            if disk.key(fd) == self.key:
                 disk.close(fd)
             else:
                 locks.drop(fd)  # somebody has closed it for us; the number may be another file's by now
@@ -297,11 +297,11 @@ class Journal:
         A program that becomes a daemon closes all descriptors, and the next file it opens gets our number: a
         record must not go there. The lock has gone with the descriptor; the identity kept us alive meanwhile.
         """
-        if disk.key(self.fd) == self._key or self.pid != os.getpid() or self.fd < 0:
+        if disk.key(self.fd) == self.key or self.pid != os.getpid() or self.fd < 0:
             return
         locks.drop(self.fd)
         try:
-            fd = disk.open_same(self.path, self._key)
+            fd = disk.open_same(self.path, self.key)
         except OSError as error:
             raise home.unusable(self.path, error) from error
         locks.take(fd)
@@ -377,7 +377,7 @@ class Journal:
             # variable.
             if disk.is_at(fd, self.path):
                 old, self.fd, self._mirror = self.fd, fd, -1
-                self._key = disk.key(fd)
+                self.key = disk.key(fd)
                 self._synced = self._torn = False
                 self._size = os.fstat(fd).st_size
                 disk.close(old)

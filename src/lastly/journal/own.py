@@ -11,6 +11,7 @@ until the new program ends; if that one uses lastly too, the process simply has 
 import os
 from _thread import RLock
 
+from lastly.journal import disk
 from lastly.journal.file import Journal
 
 TYPE_CHECKING = False
@@ -91,7 +92,8 @@ def _after_fork() -> None:
     journal, _journal = _journal, None
     _leaving = False
     _lock = RLock()  # another thread of the parent may have held it
-    if journal is not None and journal.fd >= 0:
-        # In this child only: the parent's lock is the parent's.
-        os.close(journal.fd)
+    if journal is not None:
+        # In this child only: the parent's lock is the parent's. Nor may the number be another file's by now.
+        if disk.key(journal.fd) == journal.key:
+            os.close(journal.fd)
         journal.fd = -1

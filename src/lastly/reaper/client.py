@@ -41,8 +41,26 @@ _BOOT = (
 class _Socket(_socket.socket):
     """Stays open to the end of the process, on purpose: without the ResourceWarning."""
 
+    def __init__(self, *args: "Any", **options: "Any") -> None:
+        super().__init__(*args, **options)
+        self._inode = os.fstat(self.fileno()).st_ino
+
+    def ours(self, fstat: "Any" = os.fstat) -> bool:
+        """Whether its descriptor still is this socket; if not, it is let go of.
+
+        A program that closes all descriptors gives the number to another file.
+        """
+        try:
+            if fstat(self.fileno()).st_ino == self._inode:
+                return True
+        except (OSError, AttributeError):  # closed; or __init__ did not come that far
+            pass
+        self.detach()
+        return False
+
     def __del__(self) -> None:
-        self.close()
+        if self.ours():
+            self.close()
 
 
 class _Line:
@@ -50,9 +68,7 @@ class _Line:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.socket: _socket.socket | None = None
-        # Of the socket: a program that closes all descriptors gives its number to another file.
-        self.inode = -1
+        self.socket: _Socket | None = None
         self.journal = ""
         self.ask_at = 0.0
         self.start_at = 0.0
@@ -219,9 +235,8 @@ def _start_for(line: _Line, journal: str) -> None:
     _connected(line, ours, journal)
 
 
-def _connected(line: _Line, made: "_socket.socket", journal: str) -> None:
+def _connected(line: _Line, made: _Socket, journal: str) -> None:
     line.socket, line.journal = made, journal
-    line.inode = os.fstat(made.fileno()).st_ino
     if line.deadline is not None:
         _send_deadline(line)
 
@@ -230,12 +245,8 @@ def _own(line: _Line) -> bool:
     """Whether there is a connection, and its descriptor still is ours; forgets it when it is not."""
     if line.socket is None:
         return False
-    try:
-        if os.fstat(line.socket.fileno()).st_ino == line.inode:
-            return True
-    except OSError:
-        pass
-    line.socket.detach()
+    if line.socket.ours():
+        return True
     line.socket = None
     line.ask_at = 0.0
     return False
@@ -254,7 +265,7 @@ def _introduced(made: "_socket.socket", journal: str) -> bool:
     return True
 
 
-def _connect() -> "_socket.socket | None":
+def _connect() -> _Socket | None:
     """Return a connection, or None when nobody listens. Never blocks: a full queue counts as somebody."""
     made = _Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
     try:
