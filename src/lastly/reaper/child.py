@@ -117,24 +117,45 @@ class _Child:
     ) -> None:
         self.output = bytearray()
         self.answer = bytearray()
-        self.argv = argv
-        out, out_end = os.pipe()
-        answer, answer_end = os.pipe()
-        question = os.memfd_create("request")
-        if request is not None:
-            os.write(question, json.dumps(request).encode("ascii"))
-            os.lseek(question, 0, os.SEEK_SET)
-        parent = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _become(argv, env, cwd, parent, (out_end, question, answer_end))
-        for fd in (out_end, answer_end, question):
+        self.pipes: dict[int, bytearray] = {}
+        self.pidfd = -1
+        its: list[int] = []
+        try:
+            for kept in (self.output, self.answer):
+                ours, end = os.pipe()
+                self.pipes[ours] = kept
+                its.append(end)
+                os.set_blocking(ours, False)
+            its.append(os.memfd_create("request"))
+            out, answer, question = its
+            if request is not None:
+                os.write(question, json.dumps(request).encode("ascii"))
+                os.lseek(question, 0, os.SEEK_SET)
+            parent = os.getpid()
+            self.pid = os.fork()
+            if self.pid == 0:
+                _become(argv, env, cwd, parent, (out, question, answer))
+            self._look()
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            for fd in its:
+                os.close(fd)
+
+    def _look(self) -> None:
+        """Open what it is watched by; without that it must not run."""
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+            self.root = _kill.identity(self.pid)
+        except BaseException:
+            os.kill(self.pid, signal.SIGKILL)  # not waited for yet: the number is still its own
+            os.waitpid(self.pid, 0)
+            raise
+
+    def _close(self) -> None:
+        for fd in (*self.pipes, *([self.pidfd] if self.pidfd >= 0 else [])):
             os.close(fd)
-        self.pipes = {out: self.output, answer: self.answer}
-        for fd in self.pipes:
-            os.set_blocking(fd, False)
-        self.pidfd = os.pidfd_open(self.pid)
-        self.root = _kill.identity(self.pid)
 
     def watch(self, until: float) -> bool:
         """Read what it says until it ends; False when its time is over."""
@@ -185,12 +206,10 @@ class _Child:
             _kill.kill_tree(self.root, token=token, grace=0)
             if _adopting:
                 _kill.kill_tree(_kill.identity(os.getpid()), grace=0, only_children=True)
-        except (TimeoutError, PermissionError):
-            pass  # stuck in the kernel; the next attempt meets it again
+        except OSError:
+            pass  # stuck in the kernel, or no descriptor to look with; the next attempt meets it again
         _, status = os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
-        for fd in self.pipes:
-            os.close(fd)
+        self._close()
         if _adopting:
             _bury()
         return status

@@ -68,8 +68,7 @@ def run(
 def _do_remove(item: Item, _context: "dict[str, Any]", not_after: int | None, _announce: "Any") -> None:
     expect = item.known if item.known.get("ino") is not None else item.kwargs.get("expect")
     path = _text(item)
-    with _Alarm(item.timeout):
-        _remove.remove(path, expect=expect or None, not_after=not_after)
+    _within(item.timeout, lambda: _remove.remove(path, expect=expect or None, not_after=not_after))
 
 
 def _do_kill(item: Item, _context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:
@@ -77,13 +76,16 @@ def _do_kill(item: Item, _context: "dict[str, Any]", _not_after: int | None, ann
     grace = _seconds(item.kwargs.get("grace"), 5.0)
     announce(grace + 15.0)
     token = item.kwargs.get("token")
-    with _Alarm(grace + item.timeout):
+
+    def kill() -> None:
         _kill.kill_tree(
             target if isinstance(target, dict) else None,
             token=token if isinstance(token, str) and len(token) >= _SHORTEST else None,
             grace=grace,
             newborn=0.0 if isinstance(target, dict) else _NEWBORN,
         )
+
+    _within(grace + item.timeout, kill)
 
 
 def _do_kill_token(item: Item, _context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:
@@ -92,8 +94,7 @@ def _do_kill_token(item: Item, _context: "dict[str, Any]", _not_after: int | Non
         raise ActionFailed(f"{token!r} is not a token")
     grace = _seconds(item.kwargs.get("grace"), 5.0)
     announce(grace + 15.0)
-    with _Alarm(grace + item.timeout):
-        _kill.kill_tree(None, token=token, grace=grace)
+    _within(grace + item.timeout, lambda: _kill.kill_tree(None, token=token, grace=grace))
 
 
 def _do_run(item: Item, context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:
@@ -116,29 +117,31 @@ _NEWBORN = 0.1  # seconds that a child may need from fork to exec
 _SHORTEST = 8  # characters of a token: one that somebody shortened by hand would match strangers
 
 
-class _Alarm:
-    """Raises TimeoutError in the main thread after ``seconds``; elsewhere there is no limit."""
+class _Late(BaseException):
+    """The time is over. Not a TimeoutError: that is an OSError, of which a removal makes one more failure."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = max(seconds, 0.1)
-        self.before: Any = None
-        self.set = False
 
-    def __enter__(self) -> None:
-        threading = sys.modules.get("threading")
-        if threading is not None and threading.current_thread() is not threading.main_thread():
-            return
-        self.before = _signal.signal(_signal.SIGALRM, self._ring)
-        self.set = True
-        _signal.setitimer(_signal.ITIMER_REAL, self.seconds)
+def _ring(_signum: int, _frame: "FrameType | None") -> None:
+    raise _Late
 
-    def __exit__(self, *_exc: object) -> None:
-        if self.set:
+
+def _within(seconds: float, call: "Callable[[], object]") -> None:
+    """Call it in the main thread, and raise TimeoutError after ``seconds``; elsewhere there is no limit."""
+    threading = sys.modules.get("threading")
+    if threading is not None and threading.current_thread() is not threading.main_thread():
+        call()
+        return
+    seconds = max(seconds, 0.1)
+    before = _signal.signal(_signal.SIGALRM, _ring)
+    try:
+        try:
+            _signal.setitimer(_signal.ITIMER_REAL, seconds)
+            call()
+        finally:
             _signal.setitimer(_signal.ITIMER_REAL, 0)
-            _signal.signal(_signal.SIGALRM, self.before)
-
-    def _ring(self, _signum: int, _frame: "FrameType | None") -> None:
-        raise TimeoutError(f"took longer than {self.seconds:g} s")
+            _signal.signal(_signal.SIGALRM, before)
+    except _Late:
+        raise TimeoutError(f"took longer than {seconds:g} s") from None
 
 
 def _text(item: Item) -> str:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _ready = False
+_TOLD = 80
 
 
 def work(job: "dict[str, Any]", announce: "Callable[[float], None]") -> "dict[str, Any]":
@@ -22,7 +23,8 @@ def work(job: "dict[str, Any]", announce: "Callable[[float], None]") -> "dict[st
             return history.archive(job["items"])
         outcome = settle(job["path"], force=job["force"], died_at=job["died_at"], announce=announce)
         answer = outcome.to_mapping()
-        answer["ran"] = answer["ran"][-200:]  # for the log; the journal has them all
+        # For the log, in one message, whose size the kernel limits; the journal has them all.
+        answer["ran"] = [{**ran, "error": ran["error"][:300]} for ran in answer["ran"][-_TOLD:]]
     except Exception as error:
         return {"state": "busy", "why": f"{type(error).__name__}: {error}"}
     else:

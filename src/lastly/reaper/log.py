@@ -34,7 +34,10 @@ class Log:
         words = "".join(f" {key}={json.dumps(value)}" for key, value in more.items() if value is not None)
         line = f"{stamp} {os.getpid()} {event}{words}\n".encode()
         if self.echo:
-            os.write(2, line)
+            try:
+                os.write(2, line)
+            except OSError:  # nobody reads it any more
+                pass
         try:
             os.write(self.fd, line)
             if os.fstat(self.fd).st_size > self.room:

@@ -89,7 +89,7 @@ class Pool:
                 )
             worker = self.idle.pop() if self.idle else self._fork()
             if worker is None:
-                return monotonic() + 0.5  # no process or no memory to be had now
+                return monotonic() + 0.5  # no process, memory or descriptor to be had now
             self._give(worker, self.queue.popleft())
         return None
 
@@ -136,6 +136,7 @@ class Pool:
                 due = min(due, self.idle[0].idle_since + _REST)
                 break
             self._dismiss(self.idle.pop(0))
+        bury()
         again = self.spread()
         return due if again is None else min(due, again)
 
@@ -174,7 +175,10 @@ class Pool:
         bury()
 
     def _fork(self) -> Worker | None:
-        ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        try:
+            ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        except OSError:  # no descriptors left
+            return None
         try:
             pid = os.fork()
         except OSError:

@@ -1,0 +1,77 @@
+"""The reaper's workers, where the system has nothing left to give."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from lastly.reaper import child, pool
+
+
+@pytest.fixture
+def workers():
+    return pool.Pool(
+        lambda job, announce: job,
+        watch=lambda fd, worker: None,
+        unwatch=lambda fd: None,
+        answer=lambda job, said: None,
+        keep=set,
+    )
+
+
+def test_without_descriptors_a_job_waits(workers, monkeypatch):
+    """...and the reaper lives on."""
+
+    def none(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(pool._socket, "socketpair", none)
+    workers.submit({"do": "something"})
+    workers.spare()
+    workers.tick()
+    assert (workers.busy, workers.workers) == (1, {})
+
+
+def test_workers_that_have_ended_do_not_stay_zombies(workers):
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    pool._gone.append(pid)
+    workers.tick()
+    assert pool._gone == []
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+@pytest.mark.parametrize("function", ["fork", "memfd_create"])
+def test_an_action_that_cannot_be_started_keeps_no_descriptors(function, monkeypatch):
+    def none(*_):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, function, none)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(BlockingIOError):
+        child.run(["true"], {}, "/", 5.0, None)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_an_action_that_cannot_be_watched_does_not_run_on(programs):
+    code = """
+    import os
+    from lastly.reaper import child
+    def none(*_):
+        raise OSError(24, "no descriptors")
+    before = os.listdir("/proc/self/fd")
+    os.pidfd_open = none
+    try:
+        child.run(["sleep", "60"], {"PATH": os.defpath}, "/", 5.0, None)
+    except OSError as error:
+        print(error)
+    assert os.listdir("/proc/self/fd") == before
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        print("no child")
+    """
+    result = programs.run(code)
+    assert result.lines == ["[Errno 24] no descriptors", "no child"], result.err
