@@ -183,6 +183,7 @@ def test_forget_asks(programs: Programs, answer: str, status: int, left: int) ->
         (["retry", "abcdef12.3"], 1, "lastly: no cleanup"),
         (["forget", "--yes", "abcdef12.3"], 1, "lastly: no cleanup"),
         (["reap", "abcdef12.3"], 1, "no dead owner owes 'abcdef12.3'"),
+        (["forget", "--yes", "abcdef12." + 5000 * "1"], 1, "is not a reference"),
         (["history", "--since", "soon"], 2, "is not a time like 2h"),
         (["nonsense"], 2, "No such command"),
         (["ls", "--nonsense"], 2, "No such option"),
@@ -256,7 +257,7 @@ def test_reaper_in_the_foreground(programs: Programs) -> None:
     got = programs.run_command(["lastly", "reaper"])
     assert (got.status, f"a reaper runs already (pid {pid})" in got.err) == (1, True)
     program.send(signal.SIGINT)
-    program.wait()
+    assert program.wait().status == 0
     wait_until(lambda: reaper_of(programs.home) is None)
 
 
@@ -265,6 +266,33 @@ def test_completes_files(programs: Programs) -> None:
     for words in ("lastly run -- python scr", "lastly doctor scr"):
         env = {"_LASTLY_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
         assert lastly(programs, env=env).lines == ["file,scr"]
+
+
+def test_reaper_whose_log_nobody_reads(programs: Programs) -> None:
+    """It goes on, and writes to its file alone."""
+    reader, writer = os.pipe()
+    program = programs.start_command(["python", "-c", READ_BY_NOBODY], popen={"pass_fds": [writer]}, env={"FD": str(writer)})
+    os.close(writer)
+    pid = wait_until(lambda: reaper_of(programs.home))
+    os.close(reader)
+    folder = programs.run("import lastly, os; print(lastly.temp_dir(), flush=True); os.kill(os.getpid(), 9)").lines[0]
+    wait_until(lambda: gone(folder), what="reaped")
+    assert reaper_of(programs.home) == pid == program.pid
+
+
+READ_BY_NOBODY = """
+import os, sys
+os.dup2(int(os.environ["FD"]), 2)
+os.execv(sys.executable, [sys.executable, "-m", "lastly", "reaper"])
+"""
+
+
+def test_doctor_and_a_home_with_a_long_name(programs: Programs, tmp_path: Path) -> None:
+    """The reaper's socket is reached all the same."""
+    home = tmp_path / ("long" * 30)
+    got = lastly(programs, "doctor", "--json", env={"LASTLY_HOME": str(home)})
+    [found] = [finding for finding in json.loads(got.out)["findings"] if finding["name"] == "socket"]
+    assert (found["level"], found["what"]) == ("ok", f"{home}/reaper.sock")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -1,6 +1,8 @@
 """Settling, without processes: journals written by hand, of owners that are dead, alive, of yesterday, of elsewhere."""
 
+import json
 import os
+import socket
 import sqlite3
 import time
 
@@ -11,8 +13,8 @@ from lastly.journal import home as homes
 from lastly.journal.record import VERSION, encode
 from lastly.journal.replay import read
 from lastly.owner import Identity
-from lastly.reaper import api, history
-from lastly.reaper.settle import settle
+from lastly.reaper import api, history, jobs
+from lastly.reaper.settle import Outcome, settle
 from lastly.reaper.sweep import reference, sweep
 
 
@@ -474,3 +476,76 @@ def test_what_is_elsewhere_when_somebody_vouches_for_its_end(journal, folder, wh
     assert (outcome.path, outcome.state) == (path, "final")
     assert {item["id"]: item["state"] for item in outcome.ran} == {1: "done", 2: "void"}
     assert not folder.exists()
+
+
+def test_a_history_damaged_inside_is_put_aside(journal, tmp_path, home):
+    for number in range(40):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        journal(removal(folder))
+    sweep()
+    with open(home / "history.db", "r+b") as file:
+        file.seek(4096)  # its first page is whole: the schema can be read
+        file.write(b"Z" * (os.path.getsize(home / "history.db") - 4096))
+    folder.mkdir()
+    path = journal(removal(folder))
+    sweep()
+    assert not os.path.exists(path)
+    assert len(api.past()) == 1
+    assert [name for name in os.listdir(home) if ".damaged-" in name]
+
+
+def test_a_reference_is_no_start_time(journal, tmp_path):
+    """In the name of a journal both stand behind a dot."""
+    path = journal(removal(tmp_path / "one"), header=dead_identity(start=12345678))
+    other = path.replace(os.path.basename(path).split(".")[2], "12345678abcdef00").replace(".12345678.", ".1.", 1)
+    os.rename(journal(removal(tmp_path / "two")), other)
+    sweep()
+    for number in ("12345678.1", f"{reference(path)}.1"):
+        assert api.why(number)["ref"] == number
+
+
+def test_a_retry_on_a_full_disk_leaves_no_half_a_journal(journal, monkeypatch):
+    journal({"kind": "plan", "id": 1, "action": "lastly.actions:remove", "args": ["/"]})
+    sweep()
+    [given_up] = api.abandoned()
+    plain = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda fd, data: plain(fd, data[:20]))
+        with pytest.raises(OSError, match="No space left"):
+            api.retry(given_up["ref"], by="test")
+    assert api.owners() == []
+    assert not [name for _, _, names in os.walk(homes.state_path()) for name in names if name.endswith((".j", ".tmp"))]
+    assert [item["ref"] for item in api.abandoned()] == [given_up["ref"]]
+
+
+def test_a_removal_has_an_end(journal, folder, monkeypatch):
+    """Its own way of going on after each failure must not take the end for one of them."""
+    for name in range(50):
+        (folder / str(name)).touch()
+    plain = os.unlink
+
+    def slow(*args, **options):
+        time.sleep(0.05)
+        plain(*args, **options)
+
+    path = journal(removal(folder, timeout=0.1))
+    monkeypatch.setattr(os, "unlink", slow)
+    [ran] = settle(path).ran
+    assert (ran["state"], ran["error"]) == ("failed", "TimeoutError: took longer than 0.1 s")
+    assert len(os.listdir(folder)) > 10
+
+
+def test_what_a_worker_answers_fits_into_one_message(monkeypatch):
+    outcome = Outcome("/path", "wait")
+    outcome.ran = [
+        {"id": number, "action": "module:function", "state": "failed", "error": "\N{SNOWMAN}" * 1000, "seconds": None}
+        for number in range(1000)
+    ]
+    monkeypatch.setattr(jobs, "settle", lambda *_, **__: outcome)
+    monkeypatch.setattr(jobs, "_ready", True)
+    said = jobs.work({"do": "settle", "path": "", "force": False, "died_at": None}, lambda _limit: None)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setblocking(False)
+        ours.send(json.dumps(said).encode("ascii"))

@@ -8,6 +8,7 @@ command line was not understood. `--json` writes one object with ``"version": 1`
 
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from lastly.reaper.settle import Outcome
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-FOREVER = 1_000_000.0  # seconds; `lastly reaper` starts over after them
 
 PATH = click.Path(readable=False)  # any text; completed as the name of a file
 
@@ -190,9 +190,8 @@ def reaper(idle: float | None) -> None:
     from lastly.reaper.__main__ import serve
 
     state, runtime = home.state_dir(), home.runtime_dir()
-    while serve(state, runtime, FOREVER if idle is None else idle, foreground=True):
-        if idle is not None:
-            return
+    if serve(state, runtime, math.inf if idle is None else idle, foreground=True):
+        return
     running = api.status()
     pid = f" (pid {running['pid']})" if running else ""
     raise click.ClickException(f"a reaper runs already{pid}")

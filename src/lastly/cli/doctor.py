@@ -94,14 +94,11 @@ def file_system() -> list[Finding]:
 
 
 def socket_path() -> list[Finding]:
-    """The reaper's socket has a name the kernel takes."""
+    """Where the reaper's socket is."""
     from lastly.journal import home as where
+    from lastly.reaper import protocol
 
-    path = os.path.join(where.runtime_path(), "reaper.sock")
-    if len(os.fsencode(path)) > 107:
-        what = f"{path}: longer than the 107 bytes of a socket's name"
-        return [Finding("socket", "wrong", what, "set LASTLY_HOME to a shorter path")]
-    return [Finding("socket", "ok", f"{path}")]
+    return [Finding("socket", "ok", os.path.join(where.runtime_path(), protocol.SOCKET))]
 
 
 def reaper() -> list[Finding]:

@@ -93,7 +93,7 @@ def owners(found: "list[Row]", abandoned: "list[Row]") -> None:
         if owner["alive"] is None and owner["host"]:
             who = f"{who} on {plain(owner['host'])}"
         for note in (*owner["damage"], *(["written by a newer lastly"] if owner["newer"] else [])):
-            table.add_row(owner["owner"], "", _coloured(note, "wrong"), age(owner["since"]), who)
+            table.add_row(owner["owner"], "", _coloured(note, "wrong"), age(owner["since"]), Text(who))
         for item in owner["cleanups"]:
             _add(table, item, who)
     for item in abandoned:

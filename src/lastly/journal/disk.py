@@ -28,15 +28,15 @@ def full() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def new_file(path: str, line: bytes) -> int:
-    """Make a file that begins with `line`; its descriptor, or OSError and no file."""
+def new_file(path: str, content: bytes) -> int:
+    """Make a file that begins with `content`; its descriptor, or OSError and no file."""
     try:
         fd = open_file(path, OPEN | os.O_CREAT | os.O_EXCL)
     except FileExistsError:  # of a compaction that failed half-way: the name is this process's own
         os.unlink(path)
         fd = open_file(path, OPEN | os.O_CREAT | os.O_EXCL)
     try:
-        if os.write(fd, line) != len(line):
+        if os.write(fd, content) != len(content):
             raise full()  # noqa: TRY301  # discarded below
     except BaseException:
         discard(fd, path)

@@ -49,7 +49,7 @@ def serve(
     Args:
         state: the state directory.
         runtime: the runtime directory.
-        idle: seconds without an owner after which it exits.
+        idle: seconds without an owner after which it exits; infinity: never.
         foreground: for ``lastly reaper``: also write the log to standard error, and end on Ctrl-C.
         line: a connected socket, of whoever started this process.
     """
@@ -76,7 +76,7 @@ def serve(
     gc.collect()
     gc.freeze()  # the workers share these pages as long as nobody writes to them
     child.give_back_memory()
-    log("start", version=protocol.VERSION, idle=idle)
+    log("start", version=protocol.VERSION, idle=None if idle == float("inf") else idle)
     try:
         reaper.run()
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ import os
 import time
 
 from lastly.errors import LastlyError
-from lastly.journal import home, locks, replay
+from lastly.journal import disk, home, locks, replay
 from lastly.journal.file import Journal
 from lastly.journal.record import VERSION, encode
 from lastly.journal.replay import Item, Replay
@@ -243,17 +243,16 @@ def _find(ref: str) -> tuple[str | None, int]:
 
 def _row(ref: str) -> "sqlite3.Row":
     owner, _, number = ref.partition(".")
-    base = history.connect()
-    if base is not None and owner.isalnum():
+    base = history.connect() if owner.isalnum() else None
+    if base is not None:
         try:
-            row = base.execute(
-                history.SQL["find"], {"journal": f"%.{owner}%.j", "id": int(number)}
-            ).fetchone()
+            rows = base.execute(history.SQL["find"], {"journal": f"%.{owner}%.j", "id": int(number)})
+            # The pattern may also find its start time, which stands before it.
+            found: list[sqlite3.Row] = [row for row in rows if reference(row["journal"]).startswith(owner)]
         finally:
             base.close()
-        if row is not None:
-            found: sqlite3.Row = row
-            return found
+        if found:
+            return found[0]
     raise NotFound(f"no cleanup is called {ref!r}: see `lastly ls` and `lastly history`")
 
 
@@ -300,13 +299,14 @@ def _reopen(row: "dict[str, Any]") -> str:
     folder = os.path.join(home.state_dir(), "owners", row["journal"].partition("/")[0])
     home.make(folder)
     stem = os.path.join(folder, f"{row['pid']}.{row['start']}.{os.urandom(8).hex()}")
-    fd = os.open(f"{stem}.tmp", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = disk.new_file(f"{stem}.tmp", b"".join(map(encode, lines)))
     try:
-        os.write(fd, b"".join(map(encode, lines)))
         os.fdatasync(fd)
-    finally:
-        os.close(fd)
-    os.rename(f"{stem}.tmp", f"{stem}.j")
+        os.rename(f"{stem}.tmp", f"{stem}.j")
+    except BaseException:
+        disk.discard(fd, f"{stem}.tmp")
+        raise
+    disk.close(fd)
     return f"{stem}.j"
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "history.db"
 KEPT = 90 * 86400.0  # seconds that entries are kept
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 MOST_EVENTS = 100  # records of one cleanup that are kept: the first and the last ones
 
 
@@ -53,14 +54,18 @@ def connect(*, write: bool = False) -> "sqlite3.Connection | None":
     finally:
         os.umask(before)
     made.row_factory = sqlite3.Row
-    if write:
-        made.execute("PRAGMA journal_mode=WAL")
-        made.execute("PRAGMA synchronous=FULL")
-        made.execute("PRAGMA foreign_keys=ON")
-        made.executescript(SQL["schema"])
-    elif made.execute(SQL["is_made"]).fetchone() is None:  # its writer is just about to
+    try:
+        if write:
+            made.execute("PRAGMA journal_mode=WAL")
+            made.execute("PRAGMA synchronous=FULL")
+            made.execute("PRAGMA foreign_keys=ON")
+            made.executescript(SQL["schema"])
+        elif made.execute(SQL["is_made"]).fetchone() is None:  # its writer is just about to
+            made.close()
+            return None
+    except BaseException:
         made.close()
-        return None
+        raise
     return made
 
 
@@ -104,44 +109,44 @@ def _write(ready: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
     worth = [entry for entry in ready if any(map(_worth, entry[1].items.values()))]
     if not worth:
         return
+    try:
+        _enter(worth)
+    except sqlite3.DatabaseError as error:
+        # Any of its pages may be the damaged one; with an extended code, the lowest byte says so.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+            raise
+        _put_aside()
+        _enter(worth)
+
+
+def _enter(worth: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
     now = time.time()
-    base = _writer()
+    base = connect(write=True)
+    assert base is not None
     try:
         base.execute("BEGIN IMMEDIATE")
-        try:
-            for _, seen, about in worth:
-                base.execute(SQL["add_owner"], _owner(seen, about, now))
-                base.executemany(SQL["add_cleanup"], [_cleanup(seen, item) for item in seen.items.values()])
-            base.execute(SQL["trim_owners"], {"before": now - KEPT})
-            base.execute("COMMIT")
-        except BaseException:
-            base.execute("ROLLBACK")
-            raise
+        for _, seen, about in worth:
+            base.execute(SQL["add_owner"], _owner(seen, about, now))
+            base.executemany(SQL["add_cleanup"], [_cleanup(seen, item) for item in seen.items.values()])
+        base.execute(SQL["trim_owners"], {"before": now - KEPT})
+        base.execute("COMMIT")
     finally:
-        base.close()
+        base.close()  # what is not committed is rolled back
 
 
 def _worth(item: "Item") -> bool:
     return item.state != "released" or item.attempts > 0 or (item.reason or "").startswith("forgotten")
 
 
-def _writer() -> sqlite3.Connection:
-    try:
-        made = connect(write=True)
-    except sqlite3.DatabaseError as error:
-        if "malformed" not in str(error) and "not a database" not in str(error):
-            raise
-        # The history is for people; a damaged one must not keep journals for ever. Put aside, not removed.
-        path = os.path.join(home.state_dir(), NAME)
-        os.replace(path, f"{path}.damaged-{int(time.time())}")
-        for suffix in ("-wal", "-shm"):
-            try:
-                os.unlink(path + suffix)
-            except FileNotFoundError:
-                pass
-        made = connect(write=True)
-    assert made is not None
-    return made
+def _put_aside() -> None:
+    """Rename a damaged history: it is for people, and must not keep journals for ever."""
+    path = os.path.join(home.state_dir(), NAME)
+    os.replace(path, f"{path}.damaged-{int(time.time())}")
+    for suffix in ("-wal", "-shm"):
+        try:
+            os.unlink(path + suffix)
+        except FileNotFoundError:
+            pass
 
 
 def _tidy(ready: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
