@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -182,6 +183,28 @@ sleep()
     for pid in workers:
         wait_process_gone(pid)
     wait_until(lambda: not Path(work).exists(), what="reaped")
+
+
+@old
+def test_workers_with_many_descriptors_end_with_the_program(programs: Programs, tmp_path: Path) -> None:
+    """More than select() can look at."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2000:
+        pytest.skip("not allowed here")
+    code = """
+import multiprocessing, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (2000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+scheduler.add_executor(ProcessPoolExecutor(1, {"mp_context": multiprocessing.get_context("fork")}))
+scheduler.add_job(jobs.until_told)
+manage(scheduler)
+scheduler.start()
+sleep()
+"""
+    running = run(programs, tmp_path / "app", code)
+    _, worker = running.line("begins").split()
+    running.send(KILL)
+    running.wait()
+    wait_process_gone(int(worker))
 
 
 @old

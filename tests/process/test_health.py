@@ -263,6 +263,20 @@ def test_checks() -> None:
         here.check_ready(wrong)
 
 
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError])
+def test_a_check_that_ends_is_one_that_fails(error: type[BaseException]) -> None:
+    """And whoever answers goes on to answer."""
+    here = Health()
+
+    @here.check_ready
+    def gives_up() -> object:
+        raise error
+
+    with here.serve(0, "127.0.0.1") as server:
+        for _ in range(2):
+            assert ask(server.port, "/readyz") == (503, "not ready: gives_up\n")
+
+
 def test_beats() -> None:
     here = Health(live_within=1000)
     assert here.answer("GET", "/livez") == (200, "alive\n")

@@ -105,3 +105,11 @@ def test_gunicorns_master_shuts_only_a_door_of_its_own(other: str) -> None:
         _gunicorn_door.opened(server)
         server.stop(other != "quick")
         assert (_door.is_shut(listening), stopped) == (other == "", [other != "quick"])
+
+
+def test_a_number_that_is_another_file_s_meanwhile(tmp_path, monkeypatch) -> None:
+    with open(tmp_path / "file", "w"):
+        monkeypatch.setattr(_door.os, "readlink", lambda _path: "socket:[1]")
+        before = _door.os.listdir("/proc/self/fd")
+        _door.sockets(set())
+        assert _door.os.listdir("/proc/self/fd") == before

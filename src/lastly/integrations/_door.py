@@ -55,8 +55,13 @@ def sockets(ports: "Iterable[int]") -> "tuple[list[socket.socket], list[socket.s
         try:
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
                 continue
-            found = socket.socket(fileno=os.dup(int(name)))
+            duplicate = os.dup(int(name))
         except OSError:
+            continue
+        try:
+            found = socket.socket(fileno=duplicate)
+        except OSError:  # closed meanwhile, and the number is another file's
+            os.close(duplicate)
             continue
         ours.add(found.fileno())
         if not _is_tcp(found) or _port(found) not in wanted:

@@ -187,7 +187,9 @@ def _end_with(program: int) -> None:
         pidfd = os.pidfd_open(program)
         parent = multiprocessing.parent_process()
         if parent is None or parent.is_alive():  # else the number may be another's by now
-            select.select([pidfd], [], [])
+            poll = select.poll()  # not select(), whose descriptors end at 1,023
+            poll.register(pidfd, select.POLLIN)
+            poll.poll()
     except ProcessLookupError:
         pass
     os.kill(os.getpid(), signal.SIGKILL)

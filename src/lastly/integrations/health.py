@@ -16,6 +16,7 @@ from time import monotonic
 
 from lastly import _root
 from lastly._action import seconds as _seconds
+from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -232,7 +233,9 @@ class Health:
         for name, check in list(self._checks[path].items()):
             try:
                 fine = check() is not False
-            except Exception:
+            except (KeyboardInterrupt, CaughtSignal):
+                raise
+            except BaseException:  # sys.exit(), or a task's CancelledError: no reason to end who answers
                 fine = False
             if not fine:
                 failed.append(name)

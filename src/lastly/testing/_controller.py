@@ -33,7 +33,9 @@ def end_with_it() -> None:
 
 def _watch(pidfd: int) -> None:
     try:
-        select.select([pidfd], [], [])
+        poll = select.poll()  # not select(), whose descriptors end at 1,023
+        poll.register(pidfd, select.POLLIN)
+        poll.poll()
     finally:
         os.close(pidfd)
     pause = 0.01
