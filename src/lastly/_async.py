@@ -101,9 +101,7 @@ class AsyncScope(Scope):
     def parallel(self, name: "str | None" = None, *, grace: "Any" = None) -> "AsyncParallel":  # type: ignore[override]
         """Return a scope whose cleanups run at the same time, as tasks; see `Scope.parallel`."""
         pool = AsyncParallel(name, grace=grace)
-        cleanup = self.defer(pool.close)
-        cleanup.nested = pool
-        cleanup.named(name or "parallel")
+        self.defer(pool.close).named(name or "parallel").nested = pool
         return pool
 
     async def _aclose(self, body: "BaseException | None", limit: "float | None" = None) -> None:

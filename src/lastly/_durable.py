@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+    from lastly._cleanup import Stack
     from lastly._scope import Scope
     from lastly.journal.file import Journal
 
@@ -225,14 +226,9 @@ class Plan:
 
 
 def defer(
-    scope: "Scope",
-    action: Action,
-    args: "tuple[Any, ...]",
-    kwargs: "dict[str, Any]",
-    *,
-    known: "dict[str, Any] | None" = None,
+    scope: "Scope", stack: "Stack", action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> DurableCleanup:
-    """Record an action, then put it into the scope.
+    """Record an action, then put it onto a stack of the scope's.
 
     Raises:
         NotRecorded: the journal cannot be written; the thing must not be created.
@@ -250,17 +246,16 @@ def defer(
             recorded,
             list(plain),
             plain_kwargs,
-            known=known,
             remote=action.remote,
             **_more(journal, action, scope),
         )
     cleanup = DurableCleanup()
     cleanup.func, cleanup.args, cleanup.keywords = action, tuple(plain), plain_kwargs
     cleanup.journal, cleanup.id = journal, number
-    cleanup.known, cleanup.attempts = dict(known or {}), 0
+    cleanup.known, cleanup.attempts = {}, 0
     cleanup.awaited = hasattr(scope, "__aenter__")
-    cleanup._stack = scope._stack  # noqa: SLF001  # the scope's and its handles' own: contract of _scope
-    cleanup._stack[cleanup] = None  # noqa: SLF001  # as above
+    cleanup._stack = stack  # noqa: SLF001  # the scope's and its handles' own: contract of _scope
+    stack[cleanup] = None
     if journal is not None:
         _ensure(journal.path)
     return cleanup

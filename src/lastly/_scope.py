@@ -109,7 +109,7 @@ class Scope:
         """
         if type(fn) is not FUNCTION:
             if type(fn) is Action:
-                return self._defer_durable(fn, args, kwargs)
+                return self._defer_durable(fn, args, kwargs, self._stack)
             if not callable(fn):
                 raise TypeError(f"{fn!r} is not callable: defer(function, *arguments)")
         cleanup = Cleanup()
@@ -128,15 +128,17 @@ class Scope:
         On the root scope that is before CPython waits for threads and shuts executors down, which it does
         *before* anything else runs at exit: ``defer_early(stop.set)`` ends a worker thread that would
         otherwise be waited for without end, ``defer_early(scheduler.shutdown)`` finds the scheduler's
-        executors alive.
+        executors alive. An action is durable, as ever.
 
         Raises:
-            ScopeClosed: the scope has run its cleanups.
+            ScopeClosed, NotRecorded, TypeError: as `defer`.
         """
         if self._closer is not None:
             return self.defer(fn, *args, **kwargs)  # next is as early as it can be
         if self._early is None:
             self._early = {}
+        if type(fn) is Action:
+            return self._defer_durable(fn, args, kwargs, self._early)
         if not callable(fn):
             raise TypeError(f"{fn!r} is not callable: defer_early(function, *arguments)")
         cleanup = Cleanup()
@@ -182,9 +184,7 @@ class Scope:
         from lastly._parallel import Parallel
 
         pool = Parallel(name, grace=grace)
-        cleanup = self.defer(pool.close)
-        cleanup.nested = pool
-        cleanup.named(name or "parallel")
+        self.defer(pool.close).named(name or "parallel").nested = pool
         return pool
 
     def planned(self, action: "Any", /, *args: "Any", **kwargs: "Any") -> "Any":
@@ -195,11 +195,7 @@ class Scope:
 
     def detach_all(self) -> int:
         """Forget all cleanups without running them; return how many there were."""
-        count = 0
-        for stack in (self._early or {}, self._stack):
-            for cleanup in list(stack):
-                count += cleanup.detach()
-        return count
+        return sum(cleanup.detach() for stack in (self._early or {}, self._stack) for cleanup in list(stack))
 
     # -- closing -----------------------------------------------------------------------------------------
 
@@ -320,12 +316,12 @@ class Scope:
         what = "closed" if self._shut == CLOSED else f"closing, and has taken {GUESTS:,} from others"
         return ScopeClosed(f"{self._title} is {what}: {name} was not deferred and will not run")
 
-    def _defer_durable(self, action: "Any", args: "Any", kwargs: "Any") -> Cleanup:
+    def _defer_durable(self, action: "Any", args: "Any", kwargs: "Any", stack: "Stack") -> Cleanup:
         if self._shut == CLOSED:
             raise self._refusal(action.name)
         from lastly import _durable
 
-        cleanup: Cleanup = _durable.defer(self, action, args, kwargs)
+        cleanup: Cleanup = _durable.defer(self, stack, action, args, kwargs)
         if self._shut:
             self._late(cleanup)
         return cleanup
@@ -384,10 +380,7 @@ class Scope:
 
 def _in_child() -> None:
     """Empty all scopes after a fork: what is in them is the parent's. The handles run nothing either."""
-    for reference in _scopes:
-        scope = reference()
-        if scope is None:
-            continue
+    for scope in [found for reference in _scopes if (found := reference()) is not None]:
         if scope._closer != _thread.get_ident():
             scope._closer = None  # that thread is not here
             if scope._shut == CLOSING:

@@ -230,6 +230,19 @@ def test_run_by_the_scope():
     assert states() == ["done", "done"]
 
 
+def test_early_is_durable_too():
+    scope = Scope()
+    scope.defer(note, "second")
+    handle = scope.defer_early(note, "first")
+    assert handle.durable and states() == ["planned", "planned"]
+    scope.close()
+    assert [args for args, _ in calls] == [("first",), ("second",)]
+    assert states() == ["done", "done"]
+    late = Scope()
+    assert late.defer_early(note).detach()
+    assert states()[-1] == "released"
+
+
 def test_detached_is_released():
     """Once; and nothing runs."""
     with Scope() as scope:

@@ -160,7 +160,6 @@ class Journal:
         args: "list[Any]",
         kwargs: "dict[str, Any]",
         *,
-        known: "dict[str, Any] | None" = None,
         remote: bool = False,
         **more: "Any",
     ) -> int:
@@ -170,9 +169,8 @@ class Journal:
             action: the name by which another process finds the function.
             args: positional arguments, JSON.
             kwargs: keyword arguments, JSON.
-            known: facts that are confirmed already.
             remote: on the disk before this returns.
-            more: further fields of the record (scope, phase, retries, timeout, backoff, context).
+            more: further fields of the record (scope, phase, retries, timeout, backoff, context, known).
 
         Returns:
             the id of the cleanup, unique in this journal.
@@ -191,8 +189,6 @@ class Journal:
                 record["args"] = args
             if kwargs:
                 record["kwargs"] = kwargs
-            if known:
-                record["known"] = known
             if remote:
                 record["remote"] = True
             record.update(more)
