@@ -233,8 +233,13 @@ class Terminal:
         return found.decode()
 
     def say(self, line: str) -> None:
+        """Type a command, and wait for its echo."""
+        self.type(line)
+        self.until("\n")
+
+    def type(self, line: str) -> None:
+        """Type a line for a program. Until the shell has handed the terminal over nothing echoes it."""
         os.write(self.fd, line.encode() + b"\n")
-        self.until("\n")  # the echo
 
     def end(self) -> None:
         os.close(self.fd)
@@ -259,8 +264,8 @@ def command(code: str) -> str:
 
 def test_terminal_input_and_ctrl_c(terminal: Terminal) -> None:
     """The program has the terminal: it reads from it, and Ctrl-C reaches it once; then the shell has it back."""
-    terminal.say(command("import signal; print(input()[::-1]); signal.pause()"))
-    terminal.say("stressed")
+    terminal.say(command("import time; print(input()[::-1]); exec('while True: time.sleep(0.1)')"))
+    terminal.type("stressed")
     terminal.until("desserts")
     os.write(terminal.fd, b"\x03")
     terminal.until("KeyboardInterrupt")
@@ -277,7 +282,7 @@ def test_stop_and_continue(terminal: Terminal) -> None:
     terminal.until("Stopped")
     terminal.until("$ ")
     terminal.say("fg")
-    terminal.say("text")
+    terminal.type("text")
     terminal.until("typed text")
     terminal.until("$ ")
 
