@@ -16,6 +16,7 @@ What we cannot see is unknown (None), and unknown counts as alive: to clean up l
 what a living program uses is damage.
 """
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -60,7 +61,7 @@ class Identity:
         """
         start = start_time(pid)
         if start is None:
-            raise ProcessLookupError(f"no process has the pid {pid}")
+            raise ProcessLookupError(errno.ESRCH, f"/proc shows no process {pid}")
         return cls(
             boot=boot_id(), pidns=pid_namespace(), pid=pid, start=start, host=os.uname().nodename,
             uid=os.geteuid(), machine=machine(),

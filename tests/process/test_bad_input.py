@@ -112,6 +112,7 @@ HOMES = [
     Home("a file above it", ("below", "LASTLY_HOME")),
     Home("relative", ("'home'", "absolute", "LASTLY_HOME")),
     Home("writable for others", ("home", "0777", "chmod 700")),
+    Home("without /proc", ("home", "see that /proc is mounted"), "mount -t tmpfs none /proc", root=True),
     Home("of somebody else", ("home", f"user {NOBODY}", "LASTLY_HOME"), root=True),
     Home(
         "read-only", ("home", "ead-only", "LASTLY_HOME"), "mount -t tmpfs -o ro,mode=700 none HOME", root=True

@@ -1,11 +1,13 @@
 """One line of a journal."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lastly.journal import record
 from lastly.journal.record import decode, encode
 
 text = st.text(st.characters(exclude_categories=())) | st.binary().map(lambda b: b.decode("utf-8", "surrogateescape"))
@@ -64,3 +66,22 @@ def test_a_right_checksum_over_nonsense_is_refused(raw):
 
     with pytest.raises(ValueError):
         decode(b"%08x %b" % (crc32(raw), raw))
+
+
+@pytest.mark.parametrize("kind", ["owner", "context", "plan"])
+def test_names_from_another_locale_keep_their_bytes(monkeypatch, kind):
+    """What is read as Latin-1 here is read as UTF-8 by the reaper."""
+    names = {b"caf\xe9": "café", b"caf": "caf"}
+    monkeypatch.setattr(record, "_utf8", False)
+    monkeypatch.setattr(record.os, "fsencode", lambda name: name.encode("latin-1"))
+    made = {"kind": kind, "action": "lastly.actions:run", "args": [list(names.values())], "n": 1, "known": None}
+    read = decode(encode(made).rstrip(b"\n"))
+    monkeypatch.undo()
+    assert list(map(os.fsencode, read["args"][0])) == list(names)
+    assert (read["n"], read["known"]) == (1, None)
+
+
+def test_arguments_of_a_function_are_its_own(monkeypatch):
+    monkeypatch.setattr(record, "_utf8", False)
+    made = {"kind": "plan", "action": "mail:send", "args": ["café"]}
+    assert decode(encode(made).rstrip(b"\n")) == made

@@ -171,6 +171,7 @@ def unusable(path: str, error: OSError) -> NotRecorded:
         errno.ENFILE: "the system has no file descriptors left",
         errno.EFBIG: "raise the limit of the file size (ulimit -f)",
         errno.ENOENT: "set LASTLY_HOME to a directory that can be made",
+        errno.ESRCH: "see that /proc is mounted, and shows this user's processes",
         errno.ENOTDIR: "a file stands where a directory is needed: set LASTLY_HOME",
     }.get(error.errno or 0, "set LASTLY_HOME to a directory that can be written")
     made = NotRecorded(f"cannot record a cleanup in {path!r}: {error.strerror}; {advice}")

@@ -2,12 +2,15 @@ r"""One line of a journal: ``crc32hex SP json LF``.
 
 The JSON is ASCII: no byte of it can be a newline, whatever a file name holds, and a text tool may cut the
 file anywhere. A name that is not valid UTF-8 is a ``str`` with lone surrogates (`os.fsdecode`), which JSON
-writes as ``\udcff`` and gives back byte-exact through `os.fsencode`.
+writes as ``\udcff`` and gives back byte-exact through `os.fsencode`. Where names are not read as UTF-8 (in a
+Latin-1 locale), all bytes that are not ASCII are written so: who reads the record may live in another locale.
 
 The newline rule: whoever appends after a write that may be torn starts with LF. The torn line then stands
 alone, its CRC is wrong, and it harms no other one. An empty line means nothing.
 """
 
+import os
+import sys
 from zlib import crc32
 
 TYPE_CHECKING = False
@@ -43,12 +46,34 @@ except (ImportError, TypeError):  # pragma: no cover  # another implementation o
         return json.dumps(record, allow_nan=False, check_circular=False, separators=(",", ":"))
 
 
+_utf8 = sys.getfilesystemencoding() == "utf-8"
+
+
+def _bytewise(value: "Any") -> "Any":
+    """Names and words for the system, so written that every process makes the same bytes of them."""
+    if value.__class__ is str:
+        return value if value.isascii() else os.fsencode(value).decode("ascii", "surrogateescape")
+    if value.__class__ is list:
+        return [_bytewise(one) for one in value]
+    if value.__class__ is dict:
+        return {key: _bytewise(one) for key, one in value.items()}
+    return value
+
+
+def _for_the_system(record: "dict[str, Any]") -> bool:
+    """Whether all its texts are: arguments of a user's function are that function's business."""
+    kind = record.get("kind")
+    return kind in ("owner", "context") or (kind == "plan" and record["action"].startswith("lastly.actions:"))
+
+
 def encode(record: "dict[str, Any]") -> bytes:
     """Make the line of a record.
 
     Raises:
         ValueError, TypeError, RecursionError: it is not JSON.
     """
+    if not _utf8 and _for_the_system(record):
+        record = _bytewise(record)
     raw = _dumps(record).encode("ascii")
     return b"%08x %b\n" % (crc32(raw), raw)
 
