@@ -140,6 +140,22 @@ for wrong in (object(), __import__("apscheduler.schedulers.asyncio").schedulers.
 
 
 @old
+def test_too_old(programs: Programs) -> None:
+    code = """
+        import apscheduler, lastly
+        from apscheduler.schedulers.background import BackgroundScheduler
+        from lastly.integrations.apscheduler import manage
+        apscheduler.version_info = (3, 10, 4)
+        try:
+            manage(BackgroundScheduler())
+        except lastly.LastlyError as error:
+            print(error)
+    """
+    text = 'APScheduler 3.10.4 is too old, 3.11 is needed: pip install --upgrade "lastly[apscheduler]"'
+    assert programs.run(code).lines == [text]
+
+
+@old
 def test_a_blocking_scheduler(programs: Programs, tmp_path: Path) -> None:
     code = """
 scheduler = BlockingScheduler(job_defaults={"misfire_grace_time": None})

@@ -19,7 +19,7 @@ from time import monotonic, sleep
 
 from lastly import _root
 from lastly._action import seconds as _seconds
-from lastly.errors import CleanupTimeout
+from lastly.errors import CleanupTimeout, FrameworkError
 from lastly.integrations import _werkzeug
 
 TYPE_CHECKING = False
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from lastly._scope import Scope
 
     T = TypeVar("T")
+
+# Before it, a pool that a worker's death broke was replaced by one without the arguments of the first, and
+# workers were forked where any thread might hold any lock.
+OLDEST = (3, 11)
 
 _PAUSE = 0.01  # seconds between two looks at running jobs
 _STOPPED, _RUNNING = 0, 1  # states of a scheduler
@@ -57,6 +61,7 @@ def manage(scheduler: "T", wait: "float | timedelta | None" = 10.0, *, scope: "S
 
     Raises:
         TypeError: a scheduler of another kind; the message says what to do with it.
+        FrameworkError: APScheduler is too old.
 
     .. versionadded:: 0.1
     """
@@ -73,6 +78,7 @@ def manage(scheduler: "T", wait: "float | timedelta | None" = 10.0, *, scope: "S
             f"manage() takes a scheduler that runs in a thread, not {scheduler!r}; "
             "one that lives in an event loop is stopped there: AsyncScope.defer(scheduler.shutdown)"
         )
+    _check_version()
     if "werkzeug" in sys.modules:
         _werkzeug.attend()
     managed: _Managed | None = known.__dict__.get("_process_jobs")
@@ -87,6 +93,16 @@ def manage(scheduler: "T", wait: "float | timedelta | None" = 10.0, *, scope: "S
 def _is_new(scheduler: "Any") -> bool:
     """Whether it is APScheduler 4's: its context manager stops it, and waits for running jobs."""
     return hasattr(scheduler, "start_in_background") and hasattr(scheduler, "__exit__")
+
+
+def _check_version() -> None:
+    package = sys.modules.get("apscheduler")
+    version: tuple[int, ...] = getattr(package, "version_info", OLDEST)
+    if version[:2] < OLDEST:
+        raise FrameworkError(
+            f"APScheduler {'.'.join(map(str, version))} is too old, {OLDEST[0]}.{OLDEST[1]} is needed: "
+            'pip install --upgrade "lastly[apscheduler]"'
+        )
 
 
 class _Managed:
