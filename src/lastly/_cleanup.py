@@ -84,6 +84,7 @@ class Cleanup:
 
     @property
     def name(self) -> str:
+        """What reports and messages call it."""
         return self._name or name_of(self.func)
 
     @property

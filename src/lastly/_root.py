@@ -1,5 +1,6 @@
 """The process's scope: closed at exit, with atexit's contract, and empty in a forked child."""
 
+import _thread
 import atexit
 import os
 import sys
@@ -7,7 +8,7 @@ import sys
 from lastly import _closing, _early, _scope
 from lastly._cleanup import Cleanup
 from lastly._reason import ExitReason
-from lastly._scope import OPEN, UNOPENED, Scope
+from lastly._scope import CLOSING, OPEN, UNOPENED, Scope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,6 +86,11 @@ class Root(Scope):
 
         Newest first, twice if registered twice, usable as a decorator. Unlike with atexit, a function
         registered by a cleanup at exit runs too, and a failing one turns the exit status 0 into 1.
+
+        Raises:
+            ScopeClosed, NotRecorded, TypeError: as `defer`.
+
+        .. versionadded:: 0.1
         """
         self.defer(fn, *args, **kwargs)
         return fn
@@ -93,6 +99,8 @@ class Root(Scope):
         """Forget every cleanup whose function is equal (``==``) to `fn`; nothing happens when there is none.
 
         What `atexit.unregister` does, and as slow: it looks at all. `Cleanup.detach` takes constant time.
+
+        .. versionadded:: 0.1
         """
         for stack in (self._stack, self._early or {}):
             for cleanup in list(stack):
@@ -255,12 +263,34 @@ def exit_reason() -> "ExitReason | None":
 
 
 def report() -> "Report":
-    """Return what the process's scope has run so far, how long and how it went: see `Scope.report`."""
+    """Return what the process's scope has run so far, how long and how it went: see `Scope.report`.
+
+    .. versionadded:: 0.1
+    """
     return root.report
 
 
+# What a forked child found in its parent's scopes. Kept for ever: dropping it might run finalizers, which
+# are the parent's business too.
+_parents: "list[object]" = []
+
+
 def _in_child() -> None:
+    """Empty all scopes after a fork: what is in them is the parent's. The handles run nothing either."""
     global reason, ending
+    for scope in [found for reference in _scope._scopes if (found := reference()) is not None]:
+        if scope._closer != _thread.get_ident():
+            scope._closer = None  # that thread is not here
+            if scope._shut == CLOSING:
+                scope._shut = OPEN
+        for stack in (scope._stack, scope._early):
+            if stack:
+                _parents.append(list(stack))
+                stack.clear()
+    _closing.closing.clear()
+    for name in ("lastly._workers", "lastly._live"):
+        if module := sys.modules.get(name):
+            module.forget()
     reason = _closing.deadline = None
     ending = False
     root._closer = None

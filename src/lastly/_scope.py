@@ -9,8 +9,6 @@ taken out again by its own thread (`ScopeClosed`) or has been run by the closer:
 """
 
 import _thread
-import os
-import sys
 from _warnings import warn  # a name that lasts to the very end of the interpreter
 
 from lastly import _closing
@@ -40,11 +38,8 @@ else:
 OPEN, UNOPENED, CLOSING, CLOSED = 0, 1, 2, 3
 GUESTS = 1000  # so many does a closing scope take from outside while it runs what came from there: _takes
 
-# All scopes, so that a forked child can empty them.
+# All scopes, so that a forked child can empty them: see _root.
 _scopes: "set[ref[Scope]]" = set()
-# What a forked child found in its parent's scopes. Kept for ever: dropping it might run finalizers, which
-# are the parent's business too.
-_parents: "list[object]" = []
 
 
 class Scope:
@@ -103,9 +98,11 @@ class Scope:
         running event loop use `AsyncScope`.
 
         Raises:
-            ScopeClosed: the scope has run its cleanups.
+            ScopeClosed: the scope has run its cleanups, or closes and takes no more (see `Scope`).
             NotRecorded: a durable cleanup could not be written down: do not create what it would undo.
             TypeError: not callable; or an action with arguments that are not JSON.
+
+        .. versionadded:: 0.1
         """
         if type(fn) is not FUNCTION:
             if type(fn) is Action:
@@ -132,6 +129,8 @@ class Scope:
 
         Raises:
             ScopeClosed, NotRecorded, TypeError: as `defer`.
+
+        .. versionadded:: 0.1
         """
         if self._closer is not None:
             return self.defer(fn, *args, **kwargs)  # next is as early as it can be
@@ -153,7 +152,12 @@ class Scope:
         """Enter a context manager and leave it when the scope closes; return what entering gives.
 
         It is left as after a body without an error: an exception cannot be swallowed by it. Entering a
-        `Scope` nests it.
+        `Scope` nests it: it closes as one cleanup of this one, within the time that this one has. What
+        entering raises comes out, and nothing is deferred.
+
+        Raises:
+            ScopeClosed: as `defer`; what was entered already is left again.
+            TypeError: not a context manager.
         """
         kind = type(manager)
         try:
@@ -178,8 +182,12 @@ class Scope:
         """Return a scope whose cleanups run at the same time, each in a thread.
 
         It closes as one cleanup of this scope: after what is deferred to this scope later, before what was
-        deferred earlier. Its ``with`` block only gathers: leaving it closes nothing. `grace` is for all of
-        them.
+        deferred earlier. Its ``with`` block only gathers: leaving it closes nothing. At most 64 run at a
+        time. A second call gives another one.
+
+        Args:
+            name: what messages and reports call it.
+            grace: seconds (or a timedelta) for all of them together; None: as long as this scope has.
         """
         from lastly._parallel import Parallel
 
@@ -188,19 +196,33 @@ class Scope:
         return pool
 
     def planned(self, action: "Any", /, *args: "Any", **kwargs: "Any") -> "Any":
-        """Write an action down before its resource exists: ``with scope.planned(…) as plan`` creates it."""
+        """Write an action down before its resource exists: ``with scope.planned(…) as plan`` creates it.
+
+        Left by an exception, the block runs the undo at once; left normally, the undo stays for the scope's
+        end. ``plan.confirm(id=…)`` writes down what is known when the thing exists: the action is given it
+        when it has a keyword-only parameter ``confirmed``. ``plan.token`` is a text to mark the thing with.
+
+        Raises:
+            ScopeClosed, NotRecorded: as `defer`; the resource must not be created.
+            TypeError: not an action; or its arguments are not JSON.
+        """
         from lastly import _durable
 
         return _durable.planned(self, action, args, kwargs)
 
     def detach_all(self) -> int:
-        """Forget all cleanups without running them; return how many there were."""
+        """Forget all cleanups without running them; return how many there were.
+
+        A second call finds none and returns 0. The scope stays open.
+        """
         return sum(cleanup.detach() for stack in (self._early or {}, self._stack) for cleanup in list(stack))
 
     # -- closing -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Run all cleanups, newest first; a second call, or one by a cleanup, does nothing.
+
+        A call in another thread while it closes does nothing either, and does not wait.
 
         Raises:
             CleanupFailed: cleanups failed, after all of them were tried.
@@ -376,23 +398,3 @@ class Scope:
                 stacklevel=2,
                 source=self,
             )
-
-
-def _in_child() -> None:
-    """Empty all scopes after a fork: what is in them is the parent's. The handles run nothing either."""
-    for scope in [found for reference in _scopes if (found := reference()) is not None]:
-        if scope._closer != _thread.get_ident():
-            scope._closer = None  # that thread is not here
-            if scope._shut == CLOSING:
-                scope._shut = OPEN
-        for stack in (scope._stack, scope._early):
-            if stack:
-                _parents.append(list(stack))
-                stack.clear()
-    _closing.closing.clear()
-    for name in ("lastly._workers", "lastly._live"):
-        if module := sys.modules.get(name):
-            module.forget()
-
-
-os.register_at_fork(after_in_child=_in_child)

@@ -4,7 +4,7 @@
 
     LastlyError (Exception)
     ├── NotRecorded    (OSError)       it could not be written down: do not create the resource
-    ├── ScopeClosed    (RuntimeError)  deferred to a scope that has run its cleanups
+    ├── ScopeClosed    (RuntimeError)  deferred to a scope that takes no more
     ├── CleanupTimeout (TimeoutError)  a cleanup did not end in time, or was not begun
     ├── CorruptJournal (ValueError)    a journal that cannot be understood
     ├── UnknownAction  (LookupError)   an action that cannot be imported
@@ -20,35 +20,63 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself cos
 
 
 class LastlyError(Exception):
-    """The base of the library's own errors."""
+    """The base of the library's own errors.
+
+    .. versionadded:: 0.1
+    """
 
 
 class NotRecorded(LastlyError, OSError):  # noqa: N818
-    """A durable cleanup could not be written down, so what it would undo must not be created."""
+    """A durable cleanup could not be written down, so what it would undo must not be created.
+
+    ``errno`` is the system's reason, where it gave one.
+
+    .. versionadded:: 0.1
+    """
 
 
 class ScopeClosed(LastlyError, RuntimeError):  # noqa: N818
-    """A cleanup was deferred to a scope that is closed: nobody would run it."""
+    """A cleanup was deferred to a scope that is closed, or closes and takes no more: nobody would run it.
+
+    .. versionadded:: 0.1
+    """
 
 
 class CleanupTimeout(LastlyError, TimeoutError):  # noqa: N818
-    """A cleanup was given up: it did not end within its time, or no time was left to begin it."""
+    """A cleanup was given up: it did not end within its time, or no time was left to begin it.
+
+    One that is durable stays in the journal, and the reaper runs it.
+
+    .. versionadded:: 0.1
+    """
 
 
 class CorruptJournal(LastlyError, ValueError):  # noqa: N818
-    """A journal, or a part of one, cannot be understood."""
+    """A journal, or a part of one, cannot be understood.
+
+    .. versionadded:: 0.1
+    """
 
 
 class UnknownAction(LastlyError, LookupError):  # noqa: N818
-    """An action's name leads to no function."""
+    """An action's name leads to no function.
+
+    .. versionadded:: 0.1
+    """
 
 
 class NotOurs(LastlyError):  # noqa: N818
-    """What is there is not what was planned: it was not touched, and trying again will not help."""
+    """What is there is not what was planned: it was not touched, and trying again will not help.
+
+    .. versionadded:: 0.1
+    """
 
 
 class FrameworkError(LastlyError):
-    """An application, or its label, configuration, extension or plugin, is not as it has to be."""
+    """An application, or its label, configuration, extension or plugin, is not as it has to be.
+
+    .. versionadded:: 0.1
+    """
 
     @property
     def msg(self) -> str:
