@@ -1,10 +1,24 @@
 """Cleanup that runs, however your Python program ends.
 
-Names only. What `defer` needs is imported at once; the rest when it is first asked for, by the table below.
+    defer(print, "bye")                  at exit, newest first; every cleanup is tried
+    defer(actions.remove, "build-42")    an action is durable: it runs after kill -9, too
+    @action                              an undo of your own that another process can run
+    with Scope("deploy") as scope: ...   the same for a part of the program; AsyncScope for coroutines
+    install()                            signals run all cleanups; then the program dies of them
+    temp_dir() temp_file() Popen()       ready-made: planned before they exist; also server, pid_file,
+                                         lock_file, unix_socket and atomic_write
+    register() unregister()              what atexit promises
+    exit_reason() report()               why it ends; what ran, how long, and how it went
+    App                                  an application with setup, run, close, hooks, config and log
+
+Errors are in lastly.errors, one module per framework in lastly.integrations. The commands: python -m lastly.
 
 For pytest, which would rewrite our assertions because we bring a plugin, and warns when `lastly run` has
 imported us before it could: PYTEST_DONT_REWRITE.
 """
+
+
+# Names only. What `defer` needs is imported at once; the rest when it is first asked for, by the table below.
 
 from lastly._cleanup import Cleanup as Cleanup
 from lastly._root import defer as defer
@@ -97,4 +111,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})
+    return sorted({*globals(), *_WHERE} - {"TYPE_CHECKING"})
