@@ -51,7 +51,7 @@ def signature(name: str, value: Any) -> str:
 def markdown(doc: str) -> str:
     """A docstring as Markdown: sections become lists, the rest stays."""
     out: list[str] = []
-    inside = None
+    inside, hidden = None, False
     for line in inspect.cleandoc(doc).splitlines():
         if heading := SECTION.match(line):
             inside = heading[1]
@@ -60,9 +60,10 @@ def markdown(doc: str) -> str:
             inside = None
             out += ["", f"*Since {line.split('::')[1].strip()}.*"]
         elif inside and line.startswith("    ") and (item := re.match(r"    ([\w*, .]+): (.*)", line)):
-            out.append(f"* `{item[1]}`: {item[2]}")
+            hidden = inside == "Args" and item[1] in HIDDEN
+            out += [] if hidden else [f"* `{item[1]}`: {item[2]}"]
         elif inside and line.startswith("  "):
-            out.append("  " + line.strip())
+            out += [] if hidden else ["  " + line.strip()]
         else:
             if line:
                 inside = None

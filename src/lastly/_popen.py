@@ -134,7 +134,7 @@ def server(
         OSError: somebody else listens there (``EADDRINUSE``); nothing was started.
         TimeoutError: it was not ready in time; it has been ended.
         ValueError: `ready` is no such place; nothing was started.
-        what `Popen` raises: nothing was started.
+        NotRecorded: the journal cannot be written; nothing was started.
 
     .. versionadded:: 0.1
     """
