@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import socket
 
 import pytest
 
@@ -75,3 +77,18 @@ def test_an_action_that_cannot_be_watched_does_not_run_on(programs):
     """
     result = programs.run(code)
     assert result.lines == ["[Errno 24] no descriptors", "no child"], result.err
+
+
+def test_a_step_is_announced_where_the_last_word_does_not_cover_it(monkeypatch):
+    """A worker with many short removals says little; one with long ones is not taken for hung."""
+    now = 1000.0
+    monkeypatch.setattr(pool, "monotonic", lambda: now)
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, its:
+        announce = pool._announcer(its)
+        for limit, later in ((60, 0), (60, 1), (5, 1), (120, 0), (60, 1), (60, pool.MARGIN), (60, pool.MARGIN)):
+            now += later
+            announce(limit)
+        its.shutdown(socket.SHUT_WR)
+        said = [json.loads(raw)["limit"] for raw in iter(lambda: ours.recv(1000), b"")]
+    assert said == [60, 120, 60, 60]

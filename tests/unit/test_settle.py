@@ -82,6 +82,13 @@ def test_done_archived_and_unlinked(journal, folder):
     assert api.why(row["ref"])["events"][-1]["by"] == "test"
 
 
+def test_a_removal_says_how_long_it_may_take(journal, folder):
+    """Else several long ones look like a worker that hangs."""
+    said = []
+    settle(journal(removal(folder), removal(folder, 2, timeout=7.5)), announce=said.append)
+    assert said == [7.5, 60.0]
+
+
 def test_a_live_owner_is_not_touched(journal, folder):
     path = journal(removal(folder), header=Identity.of(os.getppid()).to_mapping())
     assert settle(path).state == "alive"

@@ -65,9 +65,10 @@ def run(
     child.run([exe, "-P", _RUNNER], _env(context), _cwd(context), limit, request)
 
 
-def _do_remove(item: Item, _context: "dict[str, Any]", not_after: int | None, _announce: "Any") -> None:
+def _do_remove(item: Item, _context: "dict[str, Any]", not_after: int | None, announce: "Any") -> None:
     expect = item.known if item.known.get("ino") is not None else item.kwargs.get("expect")
     path = _text(item)
+    announce(item.timeout)
     _within(item.timeout, lambda: _remove.remove(path, expect=expect or None, not_after=not_after))
 
 

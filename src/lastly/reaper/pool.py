@@ -222,13 +222,26 @@ def _worker(
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, signal.SIG_DFL)
         while raw := its.recv(MESSAGE):
-            answer = work(json.loads(raw), lambda limit: _say(its, {"limit": limit}))
-            _say(its, answer)
+            _say(its, work(json.loads(raw), _announcer(its)))
         status = 0
     except OSError:
         status = 0  # the reaper has gone
     finally:
         os._exit(status)
+
+
+def _announcer(its: _socket.socket) -> "Callable[[float], None]":
+    """What tells the reaper how long one job's next step may take; silent while its last word covers that."""
+    last, until = 0.0, 0.0
+
+    def announce(limit: float) -> None:
+        nonlocal last, until
+        now = monotonic()
+        if limit > last or now > until:
+            last, until = limit, now + MARGIN / 3
+            _say(its, {"limit": limit})
+
+    return announce
 
 
 def _say(its: _socket.socket, what: "Job") -> None:
