@@ -45,6 +45,7 @@ def signature(name: str, value: Any) -> str:
     keep = [p for p in found.parameters.values() if p.name != "self" and p.name not in HIDDEN]
     text = str(found.replace(parameters=keep))
     text = re.sub(r"(: |-> )(['\"])(.*?)\2", r"\1\3", text)
+    text = text.replace("mode: int = 384", "mode: int = 0o600")
     return name + re.sub(r"\blastly\.(\w+\.)*", "", text)
 
 
@@ -59,7 +60,7 @@ def markdown(doc: str) -> str:
         elif line.startswith(".. versionadded::"):
             inside = None
             out += ["", f"*Since {line.split('::')[1].strip()}.*"]
-        elif inside and line.startswith("    ") and (item := re.match(r"    ([\w*, .]+): (.*)", line)):
+        elif inside and line.startswith("    ") and (item := re.match(r"    ([\w*][\w*, .]*): (.*)", line)):
             hidden = inside == "Args" and item[1] in HIDDEN
             out += [] if hidden else [f"* `{item[1]}`: {item[2]}"]
         elif inside and line.startswith("  "):
