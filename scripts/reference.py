@@ -60,6 +60,8 @@ def markdown(doc: str) -> str:
         elif line.startswith(".. versionadded::"):
             inside = None
             out += ["", f"*Since {line.split('::')[1].strip()}.*"]
+        elif inside == "Returns" and line:
+            out.append(line.strip())
         elif inside and line.startswith("    ") and (item := re.match(r"    ([\w*][\w*, .]*): (.*)", line)):
             hidden = inside == "Args" and item[1] in HIDDEN
             out += [] if hidden else [f"* `{item[1]}`: {item[2]}"]
@@ -70,6 +72,7 @@ def markdown(doc: str) -> str:
                 inside = None
             out.append(line)
     text = re.sub(r"``([^`]+)``", r"`\1`", "\n".join(out))
+    text = re.sub(r":\w+:`([^`]+)`", r"`\1`", text)
     text = re.sub(r"(?m)^(.*)::$", r"\1:", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
