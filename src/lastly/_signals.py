@@ -116,12 +116,12 @@ def install(
     Args:
         signals: names (``"TERM"``, ``"SIGTERM"``) or numbers, or one of them.
         status: ``"signal"``: the parent sees a death by the signal, shells 128 + number. ``"code"``: the
-        process exits with 128 + number, as it does anyway as PID 1.
-        grace: seconds from the first signal to the end of the process, all cleanups together. None: no limit.
+            process exits with 128 + number, as it does anyway as PID 1.
+        grace: seconds, or a timedelta, from the first signal to the process's end; None: no limit.
 
     Raises:
         RuntimeError: not in the main thread of the main interpreter.
-        ValueError: an unknown signal or status, or one that cannot be caught.
+        TypeError, ValueError: an unknown signal or status, one that cannot be caught, or no length of time.
 
     .. versionadded:: 0.1
     """
