@@ -325,6 +325,7 @@ def test_a_run_that_hangs_is_a_leak(write: Any) -> None:
 def test_no_time_left_is_said(write: Any) -> None:
     report = crash_everywhere(write(TEMPORARY), seconds=0.0)
     assert (report.tried, report.untried) == (0, "the time was over")
+    assert not report, "a test that means nothing must not pass"
 
 
 @pytest.mark.parametrize(
@@ -348,6 +349,27 @@ def test_what_is_not_understood(write: Any) -> None:
         crash_everywhere(program, how="BOREDOM")
     with pytest.raises(FileNotFoundError):
         crash_everywhere(program.parent / "nowhere.py")
+    with pytest.raises(FileNotFoundError, match=r"nowhere"):
+        crash_everywhere(program, inputs=program.parent / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["include", "watch", "allow"])
+def test_a_text_where_several_are_wanted(write: Any, name: str) -> None:
+    """Of the letters of "*.log" the first one would allow everything."""
+    with pytest.raises(TypeError, match=f"{name}=.*a list"):
+        crash_everywhere(write(TEMPORARY), **{name: "*.log"})
+
+
+@pytest.mark.parametrize("name", ["at_most", "timeout", "jobs"])
+def test_limits_that_try_nothing(write: Any, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}=0"):
+        crash_everywhere(write(TEMPORARY), **{name: 0})
+
+
+def test_points_that_there_are_not(write: Any) -> None:
+    report = crash_everywhere(write("pass"), only=[999])
+    assert not report
+    assert "nothing was found out" in str(report)
 
 
 def test_what_cannot_be_cleaned_up_is_still_owed(write: Any) -> None:

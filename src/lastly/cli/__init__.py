@@ -245,7 +245,7 @@ def doctor(files: tuple[str, ...], grace: float | None, as_json: bool) -> None:
 def crash(program: str, args: tuple[str, ...], module: bool, as_json: bool, **options: "Any") -> None:
     """End PROGRAM at each of its points, and show what each death leaves behind.
 
-    Exit status 1: something was left.
+    Exit status 1: something was left, or no point was tried.
     """
     from lastly.testing import crash_everywhere
 

@@ -85,7 +85,9 @@ class Run:
 
 
 class Report:
-    """What came of `crash_everywhere`. True in a condition when nothing leaked; as text, what did and where.
+    """What came of `crash_everywhere`. As text: what leaked, and where.
+
+    True in a condition when the program was ended somewhere, and nothing leaked.
 
     Attributes:
         program: its command line.
@@ -121,7 +123,7 @@ class Report:
         return [run for run in self.runs if not run.place]
 
     def __bool__(self) -> bool:
-        return not self.leaks
+        return self.tried > 0 and not self.leaks
 
     def to_json(self) -> str:
         """Return one JSON object with ``"version": 1``; keys are only ever added."""
@@ -145,7 +147,9 @@ class Report:
 
     def _lines(self) -> "Iterator[str]":
         leaks = self.leaks
-        result = f"{_count(len(leaks), 'run')} left something" if leaks else "nothing is left"
+        result = "nothing is left" if self.tried else "nothing was found out"
+        if leaks:
+            result = f"{_count(len(leaks), 'run')} left something"
         tried = f"{self.tried:,} of {_count(self.found, self.points[:-1])}"
         yield f"{near(self.program)}: ended by {self.how} at {tried}: {result} ({self.seconds:.1f} s)"
         whole = next((run for run in self.runs if not run.point), None)

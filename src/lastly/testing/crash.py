@@ -14,6 +14,7 @@ to its end, and what is there now that was not there before is a leak; so is a p
     _crash_report.py          what came of it
 """
 
+import errno
 import json
 import os
 import sys
@@ -93,9 +94,9 @@ def crash_everywhere(
 
     Raises:
         CannotCrash: the program does not end by itself, or has no such points.
-        FileNotFoundError: there is no such script.
-        TypeError: the function cannot be imported by another process.
-        ValueError: there are no such points, or is no such way to die.
+        FileNotFoundError: there is no such script, or no folder of inputs.
+        TypeError: the function cannot be imported by another process; or a text where several are wanted.
+        ValueError: there are no such points, or is no such way to die; or a limit that tries nothing.
 
     .. versionadded:: 0.1
     """
@@ -104,6 +105,10 @@ def crash_everywhere(
     number = signal_number(how)
     if number is None and how not in ("exit", "raise"):
         raise ValueError(f"how={how!r}: the name of a signal, exit or raise")
+    _check_limits(at_most=at_most, timeout=timeout, jobs=1 if jobs is None else jobs)
+    _check_several(include=include, watch=watch, allow=allow)
+    if inputs and not os.path.isdir(inputs):
+        raise FileNotFoundError(errno.ENOENT, "no such folder of inputs", os.fspath(inputs))
     words, begin = _words(program, args)
     watched = [os.fspath(path) for path in watch]
     if jobs is None:
@@ -120,7 +125,21 @@ def crash_everywhere(
     with Scope("crash everywhere") as scope:
         campaign = Campaign(scope, order, told, report, how if number is None else str(number))
         campaign.allow, campaign.check = list(allow), check
-        return campaign.go(max(1, jobs), at_most, seconds, list(only))
+        return campaign.go(jobs, at_most, seconds, list(only))
+
+
+def _check_limits(**given: float) -> None:
+    """Refuse what would try nothing."""
+    for name, value in given.items():
+        if not value > 0:
+            raise ValueError(f"{name}={value!r}: must be more than 0")
+
+
+def _check_several(**given: object) -> None:
+    """Refuse a text, whose letters would be taken for several: of ``"*.log"`` the first allows everything."""
+    for name, value in given.items():
+        if isinstance(value, (str, os.PathLike)):
+            raise TypeError(f"{name}={value!r}: a list of them")
 
 
 def _words(program: "Any", args: "tuple[Any, ...]") -> tuple[list[str], str]:
