@@ -254,6 +254,32 @@ def test_a_lock_that_somebody_holds(programs: Programs, server: Server) -> None:
     assert (result.status, result.err) == (0, "")
 
 
+def test_a_lock_that_the_server_would_not_take(programs: Programs, server: Server) -> None:
+    """For a NULL it makes none, and says nothing; it cannot wait for ever, but long."""
+    result = programs.run(
+        """
+        import lastly
+        from lastly.integrations.postgresql import advisory_lock
+
+        for key, wait in (None, 0), (1.5, 0), ("deploy", -1), ("deploy", "long"), ("deploy", float("inf")):
+            try:
+                with lastly.Scope() as scope:
+                    print(advisory_lock(key, wait=wait, scope=scope), "taken")
+            except (TypeError, ValueError) as error:
+                print(error)
+        """,
+        env=server.env,
+        within=LONG,
+    )
+    assert result.lines == [
+        "advisory_lock(None): a number or a text",
+        "advisory_lock(1.5): a number or a text",
+        "wait=-1: must be 0 or more",
+        "wait='long': seconds as a number, or a timedelta",
+        "deploy taken",
+    ], result.err
+
+
 def test_passwords_stay_out_of_the_journal(programs: Programs, server: Server, home: Path) -> None:
     """This process keeps it, for an undo of its own; and says what the other one will not have."""
     then = "print(open(next(os.path.join(d, f) for d, _, n in os.walk(os.environ['LASTLY_HOME'] + '/owners') for f in n)).read()); scope.close()"

@@ -16,11 +16,12 @@ from contextlib import suppress
 from time import sleep
 
 from lastly import _portable
-from lastly._action import Action
+from lastly._action import Action, seconds
 from lastly.integrations._rented import Rented, at_least, bound, planned, warn_of_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from datetime import timedelta
     from typing import Any
 
     import psycopg
@@ -43,6 +44,7 @@ VARIABLES = (
 )  # fmt: skip
 
 _UNDER = "SELECT set_config('application_name', %s, false)"  # a session says under which plan it works
+_LONGEST = 2_147_483.0  # seconds: what the server can wait for a lock
 _SECRETS = ("password", "sslpassword", "oauth_client_secret")
 
 # Of this process: what the journal must not hold, by the connection string that it holds; locks by token.
@@ -139,7 +141,7 @@ def schema(name: str | None = None, *, conninfo: str = "", scope: "Scope | None"
 
 
 def advisory_lock(
-    key: int | str, *, wait: float = 0.0, conninfo: str = "", scope: "Scope | None" = None
+    key: int | str, *, wait: "float | timedelta" = 0.0, conninfo: str = "", scope: "Scope | None" = None
 ) -> AdvisoryLock:
     """Take an advisory lock, which is released however the program ends.
 
@@ -149,12 +151,13 @@ def advisory_lock(
 
     Args:
         key: of the lock: a number, or a text, of which the server makes one (``hashtextextended``).
-        wait: seconds to wait for another holder. Default 0: not at all.
+        wait: seconds (or a timedelta) to wait for another holder, 24 days at most. Default 0: not at all.
         conninfo: which database, as for libpq; what it does not say is taken from the environment.
         scope: whose end is its end; default: the process.
 
     Raises:
         TimeoutError: somebody else holds it.
+        TypeError: the key is neither a number nor a text; nothing was taken.
         NotRecorded: the journal cannot be written; it was not taken.
         ImportError: psycopg is missing or too old.
         psycopg.Error: what the server says.
@@ -162,7 +165,9 @@ def advisory_lock(
     .. versionadded:: 0.1
     """
     psycopg = _psycopg()
-    limit = f"{max(1, round(wait * 1000))}ms"
+    if not isinstance(key, int | str):  # of NULL the server makes no lock, and no error
+        raise TypeError(f"advisory_lock({key!r}): a number or a text")
+    limit = f"{max(1, round(min(seconds(wait, 'wait'), _LONGEST) * 1000))}ms"
     number = "hashtextextended(%s, 0)" if isinstance(key, str) else "%s::bigint"
     session = _connect(conninfo)
     try:
