@@ -113,7 +113,8 @@ def reap(ref: str | None, dry_run: bool, elsewhere: bool, as_json: bool) -> None
 
 def _settled(outcome: "Outcome", *, one: bool) -> bool:
     """Whether all that was asked for is done; of one cleanup's owner something else may still be owed."""
-    if any(item["state"] in ("failed", "abandoned") for item in outcome.ran):
+    last = {item["id"]: item["state"] for item in outcome.ran}  # a reaper that died is an attempt of its own
+    if not {"failed", "abandoned"}.isdisjoint(last.values()):
         return False
     return outcome.state in ("final", "gone") or (one and outcome.state == "wait")
 
