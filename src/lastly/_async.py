@@ -111,10 +111,10 @@ class AsyncScope(Scope):
         self._body = body
         failures: list[Failure] = []
         waiting = backend()
-        _closing.begin(self, 0)  # no thread: a signal does not wait for it, the loop does
         outside = _closing.callers.get()
-        _closing.callers.set((*outside, self._ref))
         try:
+            _closing.begin(self, 0)  # no thread: a signal does not wait for it, the loop does
+            _closing.callers.set((*outside, self._ref))
             await self._drain_async(waiting, self._budget(limit), failures)
         finally:
             _closing.callers.set(outside)

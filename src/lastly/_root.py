@@ -225,8 +225,8 @@ def tell_ending(*, now: bool = False) -> None:
 
 
 def describe() -> str:
-    """Say what is running and what is left, in a few words."""
-    scopes = [scope for scope in _closing.closing if scope._current is not None]
+    """Say what is running and what is left, in a few words; in any thread."""
+    scopes = [scope for scope in list(_closing.closing) if scope._current is not None]
     running = scopes[-1]._current if scopes else None
     pending = (
         [c for scope in [*reversed(scopes), root] for c in scope._pending()] if scopes else root._pending()

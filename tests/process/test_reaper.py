@@ -389,3 +389,28 @@ def test_the_election_is_held_by_life(home):
     os.unlink(home / "reaper.run")
     assert not election.still(first, str(home))
     os.close(first)
+
+
+def test_a_look_that_fails_is_not_the_last_one(programs, home):
+    """Every now and then the reaper looks at all journals, for those of which nobody has told it."""
+    code = """
+    from lastly.journal import home
+    from lastly.reaper import loop
+    from lastly.reaper.__main__ import serve
+    loop.RESCAN = 0.05
+    plain, left = home.journals, 3
+    def journals():
+        global left
+        left -= 1
+        if left >= 0:
+            raise OSError(24, "no descriptors")
+        return plain()
+    loop.home.journals = journals
+    serve(home.state_dir(), home.runtime_dir(), 1000.0, foreground=True)
+    """
+    program = programs.start(code)
+    for _ in range(3):
+        program.error_line("no descriptors")
+    killed = "import lastly, os; print(lastly.temp_dir(), flush=True); os.kill(os.getpid(), 9)"
+    made = programs.run(killed, env={"LASTLY_REAPER": "0"}).lines[0]
+    wait_until(lambda: gone(made), what="found by itself")

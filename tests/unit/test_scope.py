@@ -682,3 +682,13 @@ def test_an_interrupt_while_a_scope_begins_to_close_loses_nothing(ran, monkeypat
         scope.defer(ran.append, 1)
     assert ran == [1]
     assert scope.closed
+
+
+def test_described_while_scopes_begin_and_end_in_other_threads(monkeypatch):
+    class Other:
+        @property
+        def _current(self):
+            lastly._closing.closing[Scope()] = 0
+
+    monkeypatch.setattr(lastly._closing, "closing", {Other(): 0})
+    assert "left" in lastly._root.describe()

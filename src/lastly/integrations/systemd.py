@@ -138,17 +138,10 @@ class _Herald:
                 left = min(end, _closing.deadline or end) - monotonic()
                 if left <= 0:
                     return
-                doing = _one_line(f"stopping ({why}): {_doing()}")
+                doing = _one_line(f"stopping ({why}): {_root.describe()}")
                 notify(f"EXTEND_TIMEOUT_USEC={int(min(left, ASK) * 1e6)}", f"STATUS={doing}")
                 self.wake.acquire(timeout=EVERY)
             self.told = False  # the signal was answered, and the program goes on
-
-
-def _doing() -> str:
-    try:
-        return _root.describe()
-    except RuntimeError:  # the main thread has changed a scope meanwhile
-        return "cleaning up"
 
 
 _herald: "_Herald | None" = None

@@ -66,7 +66,7 @@ class Reaper:
 
     def run(self) -> None:
         """Serve until idle or told to quit."""
-        self._rescan()
+        self._guarded(self._rescan)
         while not self.quit:
             self._turn()
         self.pool.close()
@@ -172,10 +172,12 @@ class Reaper:
             self.log("error", why="the home was emptied: another reaper may be elected")
             self.quit = True
             return
-        self.scan()
-        self.peers.hush(HUSH)
-        short = any(owner.state == owners.WATCHED and owner.pidfd is None for owner in self.owners.values())
-        self.at(1.0 if short else RESCAN, self._rescan)
+        try:
+            self.scan()
+            self.peers.hush(HUSH)
+        finally:  # also when no descriptor was left to look with
+            short = any(o.state == owners.WATCHED and o.pidfd is None for o in self.owners.values())
+            self.at(1.0 if short else RESCAN, self._rescan)
 
     def own(self, name: str, pid: int, peer_pidfd: "Callable[[], int | None]") -> Owner:
         """A process says that it owes what stands in this journal.
