@@ -37,9 +37,6 @@ def outcomes(python: str, words: list[str], *, ours: bool, home: str) -> dict[st
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "LASTLY_"))}
     env["LASTLY_HOME"] = home
     launcher = [sys.executable, "-m", "lastly", "run", "--"] if ours else []
-    if ours:
-        env["PYTHONPATH"] = ""  # set and empty: for the program that is like unset
-        launcher = ["env", "-u", "PYTHONPATH", *launcher]
     with tempfile.TemporaryDirectory(prefix="lt-") as folder:
         report = os.path.join(folder, "report.xml")
         argv = [*launcher, python, "-m", "test", "--junit-xml", report, *words]

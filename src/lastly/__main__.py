@@ -12,8 +12,8 @@ def main() -> int:
 
         return run(sys.argv[2:])
     try:
-        import click  # noqa: F401
-        import rich  # noqa: F401
+        import click  # noqa: F401  # is it there?
+        import rich  # noqa: F401  # and this?
     except ImportError:
         sys.stderr.write(
             "lastly: only `lastly run` works without the command line's packages; "

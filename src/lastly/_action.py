@@ -80,8 +80,7 @@ class Action:
         self.retries = retries
         self.timeout = seconds(timeout, "timeout")
         self.backoff = seconds(backoff, "backoff")
-        # Turns the arguments of a built-in action into JSON when it is deferred (absolute path, identity of a
-        # pid).
+        # Makes JSON of a built-in action's arguments when it is deferred (absolute path, identity of a pid).
         self.prepare = prepare
         # The name that another process can import; found out at the first defer, see _durable.
         self.recorded: str | None = None

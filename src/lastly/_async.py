@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from datetime import timedelta
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
@@ -98,7 +99,9 @@ class AsyncScope(Scope):
             cleanup.nested = entered
         return value
 
-    def parallel(self, name: "str | None" = None, *, grace: "Any" = None) -> "AsyncParallel":  # type: ignore[override]
+    def parallel(  # type: ignore[override]  # the sibling for coroutines
+        self, name: "str | None" = None, *, grace: "float | timedelta | None" = None
+    ) -> "AsyncParallel":
         """Return a scope whose cleanups run at the same time, as tasks; see `Scope.parallel`."""
         pool = AsyncParallel(name, grace=grace)
         self.defer(pool.close).named(name or "parallel").nested = pool

@@ -308,9 +308,8 @@ def settle(scope: "Scope", failures: "list[Failure]", body: "BaseException | Non
     """Decide what leaves the scope; returns when the body's own exception is to go on.
 
     1. A request to stop from outside that cut a cleanup (Ctrl-C, a signal) goes on, unless the body already
-    ends
-       by something that no ``except Exception`` stops: who asked to stop must not find the program running
-       on.
+       ends by something that no ``except Exception`` stops: who asked to stop must not find the program
+       running on.
     2. The body's exception goes on, with a note per failed cleanup.
     3. After a clean body: what ``sys.exit()`` or another such exception in a cleanup asked for, with notes.
     4. After a clean body: `CleanupFailed` with all of them.

@@ -7,8 +7,7 @@ child any more.
 * A process is named by pid and start time. It is signalled through a pidfd that was opened first and compared
   afterwards, so the signal can only reach the process that was looked at.
 * The tree is scanned again and again: TERM, grace, then stop, kill and look until two scans in a row are
-  empty.
-  Stopping before killing keeps a fork bomb from outrunning us.
+  empty. Stopping before killing keeps a fork bomb from outrunning us.
 * Orphans are found by the token that `lastly.Popen` and `lastly run` put into the environment of what they
   start.
 
@@ -76,8 +75,7 @@ def kill_tree(
     only_children: bool = False,
     newborn: float = 0.0,
 ) -> int:
-    """End a process and all below it; not there is success, and so is a second call. Returns how many were
-    hit.
+    """End a process and all below it; return how many were hit. Not there is success, as is a second call.
 
     Args:
         root: what :func:`identity` said. None: by token alone.
@@ -267,7 +265,7 @@ def _pidfd(pid: int, start: int) -> int | None:
     """Open the process, then look whether it is the one that was meant; None when it is not, or has gone."""
     try:
         fd = os.pidfd_open(pid)
-    except (ProcessLookupError, OSError):
+    except OSError:
         return None
     if start_time(pid) == start:
         return fd

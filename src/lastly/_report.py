@@ -15,8 +15,7 @@ class Entry:
         name: the cleanup's.
         seconds: how long it was waited for.
         outcome: ``done``, ``failed``, ``timeout`` (no longer waited for), ``skipped`` (no time was left to
-        begin
-            it) or ``interrupted`` (cut by a signal or ``sys.exit``).
+            begin it) or ``interrupted`` (cut by a signal or ``sys.exit``).
         error: the error as text, or None.
         cleanups: the entries of a scope that closed as one cleanup of this one.
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lastly._cleanup import Stack
     from lastly._closing import Failure
+    from lastly._durable import Plan
     from lastly._parallel import Parallel
     from lastly._report import Report
 
@@ -195,7 +196,7 @@ class Scope:
         self.defer(pool.close).named(name or "parallel").nested = pool
         return pool
 
-    def planned(self, action: "Any", /, *args: "Any", **kwargs: "Any") -> "Any":
+    def planned(self, action: Action, /, *args: "Any", **kwargs: "Any") -> "Plan":
         """Write an action down before its resource exists: ``with scope.planned(…) as plan`` creates it.
 
         Left by an exception, the block runs the undo at once; left normally, the undo stays for the scope's
@@ -338,12 +339,14 @@ class Scope:
         what = "closed" if self._shut == CLOSED else f"closing, and has taken {GUESTS:,} from others"
         return ScopeClosed(f"{self._title} is {what}: {name} was not deferred and will not run")
 
-    def _defer_durable(self, action: "Any", args: "Any", kwargs: "Any", stack: "Stack") -> Cleanup:
+    def _defer_durable(
+        self, action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]", stack: "Stack"
+    ) -> Cleanup:
         if self._shut == CLOSED:
             raise self._refusal(action.name)
         from lastly import _durable
 
-        cleanup: Cleanup = _durable.defer(self, stack, action, args, kwargs)
+        cleanup = _durable.defer(self, stack, action, args, kwargs)
         if self._shut:
             self._late(cleanup)
         return cleanup

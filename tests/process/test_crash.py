@@ -487,3 +487,17 @@ def test_other_interpreters(programs: Programs, write: Any, python: str, points:
     )
     expected = {"lines": "11 11 [9, 11]\n", "cleanups": "4 4 [1, 2, 3]\n"}[points]
     assert (told.out, told.status) == (expected, 0)
+
+
+def test_much_that_is_owed_in_another_alphabet(programs: Programs) -> None:
+    """A pipe holds what is told of it, which nobody reads before all is told."""
+    code = f"""
+    import os, sys
+    sys.argv[1:] = [{str(SRC)!r}]
+    from lastly.testing import _worker
+    _worker.reap = lambda: ["\\N{{SNOWMAN}}" * 500] * 100
+    os.mkdir("home")
+    open("home/journal", "w").close()
+    print(len(_worker.swept("home", 1.0)))
+    """
+    assert programs.start(code, stdin=subprocess.PIPE).wait().out == "20\n"

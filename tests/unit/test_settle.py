@@ -505,7 +505,7 @@ def test_a_history_damaged_inside_is_put_aside(journal, tmp_path, home):
 def test_a_reference_is_no_start_time(journal, tmp_path):
     """In the name of a journal both stand behind a dot."""
     path = journal(removal(tmp_path / "one"), header=dead_identity(start=12345678))
-    other = path.replace(os.path.basename(path).split(".")[2], "12345678abcdef00").replace(".12345678.", ".1.", 1)
+    other = path.replace(os.path.basename(path).split(".")[2], "12345678abcdef00").replace(".12345678.", ".9.", 1)
     os.rename(journal(removal(tmp_path / "two")), other)
     sweep()
     for number in ("12345678.1", f"{reference(path)}.1"):

@@ -265,7 +265,7 @@ def become_subreaper() -> None:
 
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))  # noqa: TRY301
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))  # noqa: TRY301  # said below
     except (ImportError, OSError, AttributeError) as error:
         launch.say(f"cannot become the parent of orphans ({error}): children that fork twice may escape")
 

@@ -8,8 +8,7 @@ eyes (an `flock` would). What is awkward about it:
   Hence the table of held files: `replay.read` reads a journal of its own process through the descriptor that
   holds the lock.
 * It goes with its descriptor at ``exec`` (ours is close-on-exec). The process is still the owner, by pid and
-start
-  time: an owner is dead when the lock is free *and* the identity says so.
+  start time: an owner is dead when the lock is free *and* the identity says so.
 * A process does not see its own lock with F_GETLK. The same table answers.
 """
 

@@ -29,7 +29,7 @@ class NotFound(LastlyError, LookupError):  # noqa: N818 - as in errors.py: the n
     """No cleanup has this reference."""
 
 
-class NotNow(LastlyError, RuntimeError):  # noqa: N818
+class NotNow(LastlyError, RuntimeError):  # noqa: N818 - as above
     """The cleanup's owner lives, or somebody is working on it."""
 
 

@@ -1,10 +1,8 @@
-"""Settle one dead owner: prove that it is dead, take the lease, run what it owes, write down what became of
-it.
+"""Settle one dead owner: prove its death, take the lease, run what it owes, write down what became of it.
 
 The lease is the POSIX lock on the owner's journal. The owner held it while it lived; now whoever settles
 holds it, and the kernel takes it back from a settler that dies. What has been done is in the journal, so the
-next one goes on from
-there: at least once, never exactly once.
+next one goes on from there: at least once, never exactly once.
 
 What is owed runs by phase, then newest first, each whatever became of the ones before it. The words:
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _PR_SET_CHILD_SUBREAPER = 36
 _TAIL = 4000  # bytes of the program's output that are kept
 _ROUNDS = 12  # sweeps: more than an action has attempts
-_TOLD = 50  # of what is still owed: a pipe must hold it
+_TOLD = 20  # of what is still owed: a pipe must hold it, 500 characters each, in any alphabet
 
 
 class Abandoned(Exception):  # noqa: N818  # nobody waits for the answer any more

@@ -35,7 +35,7 @@ def _load(package):
     if not folder or not os.path.exists(os.path.join(folder, "_run", "inject.py")):
         # Never by sys.path: the program would see everything else that is installed beside us.
         origin = os.path.join(package, "__init__.py")
-        core._load(  # noqa: SLF001
+        core._load(  # noqa: SLF001  # importlib's own way in, without importing importlib
             external.spec_from_file_location("lastly", origin, submodule_search_locations=[package])
         )
     from lastly._run import inject

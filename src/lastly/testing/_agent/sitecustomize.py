@@ -192,9 +192,9 @@ def cleanups(points: Points, _files: Files) -> None:
 
     def drain_by_steps(scope: "Any", budget: "Any", failures: "Any") -> None:
         if budget is None:
-            for cleanup, limit in list(scope._stack.items()):  # noqa: SLF001
+            for cleanup, limit in list(scope._stack.items()):  # noqa: SLF001  # as above
                 if limit is None:
-                    scope._stack[cleanup] = HERE  # noqa: SLF001
+                    scope._stack[cleanup] = HERE  # noqa: SLF001  # as above
         drain(scope, budget, failures)
 
     def marked(scope: "Any", cleanup: "Any", *rest: "Any") -> None:
@@ -208,8 +208,8 @@ def cleanups(points: Points, _files: Files) -> None:
         points.hit(f"-:0 after cleanup {name(cleanup)}")
 
     setattr(_closing, "drain", drain_by_steps)  # noqa: B010  # it is no mistake
-    setattr(_closing, "step", marked)  # noqa: B010
-    setattr(_async.AsyncScope, "_astep", amarked)  # noqa: B010
+    setattr(_closing, "step", marked)  # noqa: B010  # nor is this
+    setattr(_async.AsyncScope, "_astep", amarked)  # noqa: B010  # nor this
 
 
 def name(cleanup: "Any") -> str:
