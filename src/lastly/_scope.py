@@ -83,8 +83,7 @@ class Scope:
         self._begun: Cleanup | None = None  # it has really been called
         self._body: BaseException | None = None
         self._ran: list[Any] = []
-        self._untimed = 0
-        self._guests = 0  # how many came from outside while one that came from there ran
+        self._untimed = self._guests = 0  # guests: those from outside while one of them ran
         self._ref = ref(self)
         _scopes.add(self._ref)
 
@@ -339,9 +338,7 @@ class Scope:
         what = "closed" if self._shut == CLOSED else f"closing, and has taken {GUESTS:,} from others"
         return ScopeClosed(f"{self._title} is {what}: {name} was not deferred and will not run")
 
-    def _defer_durable(
-        self, action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]", stack: "Stack"
-    ) -> Cleanup:
+    def _defer_durable(self, action: Action, args: "Any", kwargs: "Any", stack: "Stack") -> Cleanup:
         if self._shut == CLOSED:
             raise self._refusal(action.name)
         from lastly import _durable
