@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 
 import pytest
 
@@ -315,3 +316,12 @@ def test_no_signals() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with TestApp(catch_signals=None):
         assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_signals_may_be_named() -> None:
+    with TestApp(catch_signals=["USR1", "SIGUSR2"]):
+        assert signal.getsignal(signal.SIGUSR1) == signal.getsignal(signal.SIGUSR2) != signal.SIG_DFL
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    for wrong in ("NOPE", signal.SIGKILL):
+        with pytest.raises(ValueError, match="is not the name of a signal|cannot be caught"):
+            TestApp(catch_signals=[wrong]).setup()

@@ -24,8 +24,8 @@ class Settings:
     # -- how it ends
     #: close() ends with sys.exit(exit_code). For a program that is the right thing, in its tests it is not.
     exit_on_close = False
-    #: Signals that are caught; None leaves every signal as it is.
-    catch_signals: "ClassVar[list[int] | None]" = [
+    #: Signals that are caught, by number or by name ("USR1"); None leaves every signal as it is.
+    catch_signals: "ClassVar[list[int | str] | None]" = [
         _signal.SIGTERM,
         _signal.SIGINT,
         _signal.SIGHUP,

@@ -15,7 +15,7 @@ that gives none still ends by the signal, unless the app was reloaded since or i
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 from posix import getpid, register_at_fork
 
-from lastly import _finish, _signals, _swallowed
+from lastly import _finish, _signals, _sigset, _swallowed
 from lastly.app.failures import attach
 from lastly.errors import CaughtSignal
 
@@ -51,7 +51,7 @@ def catch(app: "App") -> None:
     watch = app._life.watch
     if watch is None:
         watch = app._life.watch = Watch()
-    wanted = [int(signum) for signum in app._meta.catch_signals or ()]
+    wanted = _sigset.numbers(app._meta.catch_signals or ())
     if not wanted:
         return
     handler = app._meta.signal_handler
