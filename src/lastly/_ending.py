@@ -7,6 +7,7 @@ interpreter waits for threads and would not come to atexit; and force.
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 import atexit
+import sys
 from posix import getpid, write
 from time import monotonic
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # After a signal, threads that do not end are not waited for longer than this; without us it would not wait
 # at all.
 _JOIN_LIMIT = 5.0
+_join_limited = False
 
 
 class _RanAlready:
@@ -140,9 +142,23 @@ def no_alarm() -> None:
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
 
 
-def join_limit() -> None:
-    """Bound the wait for threads; called just before it."""
+def limit_join() -> None:
+    """Have the wait for threads bounded when it comes; a second call does nothing."""
+    global _join_limited
+    threading = sys.modules.get("threading")
+    if threading is None or _join_limited:
+        return
+    _join_limited = True
+    try:
+        threading._register_atexit(_before_join)  # the one place before the join
+    except (AttributeError, RuntimeError):  # another Python; or the join has begun
+        pass
+
+
+def _before_join() -> None:
     from lastly import _signals
 
+    if not _signals.state.signum:  # the one that came was answered
+        return
     left = _JOIN_LIMIT if _signals.state.deadline is None else _signals.state.deadline - monotonic()
     alarm_in(min(left, _JOIN_LIMIT))

@@ -250,12 +250,7 @@ def _note(signum: int) -> bool:
         # A little less for the cleanups: what they had to give up must still be told, and files written out.
         spare = min(1.0, 0.05 * (state.grace or 0.0))
         announce(signum, None if state.deadline is None else state.deadline - spare)
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        try:
-            threading._register_atexit(_ending.join_limit)  # noqa: SLF001  # the one place before the join
-        except (AttributeError, RuntimeError):  # another Python; or the join has begun
-            pass
+    _ending.limit_join()
     return False
 
 

@@ -10,12 +10,15 @@ import textwrap
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from harness import ROOT, Programs, end_all_of, wait_until
 from reaping import archived, log
+
+from lastly.integrations import _aws
 
 pytest.importorskip("moto")
 boto3 = pytest.importorskip("boto3")
@@ -353,3 +356,15 @@ def test_without_boto3_one_line_says_what_to_install(programs: Programs, boto3: 
         aws.run_instances()
     """
     assert says in programs.run(code, within=LONG).err.splitlines()[-1]
+
+
+def test_a_prefix_that_is_deleted_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may make any number of them."""
+    s3 = SimpleNamespace(
+        exceptions=SimpleNamespace(NoSuchBucket=KeyError),
+        get_paginator=lambda _name: SimpleNamespace(paginate=lambda **_: []),
+    )
+    monkeypatch.setattr(_aws, "client", lambda *_: s3)
+    monkeypatch.setattr(_aws, "_here", {("bucket", "one/"), ("bucket", "two/")})
+    _aws.delete_prefix("bucket", "one/")
+    assert _aws._here == {("bucket", "two/")}

@@ -441,3 +441,20 @@ time.sleep(60)
 """
     result = programs.run(code)
     assert (result.status, result.out) == (-TERM, "refused\n"), result.err
+
+
+def test_signals_that_are_answered_leave_nothing_behind(programs: Programs) -> None:
+    code = START + """
+import threading
+lastly.install()
+before = len(threading._threading_atexits)
+for _ in range(5):
+    try:
+        hit(signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+print(len(threading._threading_atexits) - before, flush=True)
+os._exit(0)
+"""
+    assert programs.run(code).lines == ["1"]

@@ -78,10 +78,7 @@ class Supervisor:
         if self.terminal is not None and os.getpid() != 1:
             self._give_terminal(os.getpgrp())
         self.group.remove()
-        if self.journal is not None:
-            for number in list(self.journal.live):
-                self.journal.done(number)
-            self.journal.close(unlink=True)
+        self._forget_plan()
         return self.status
 
     def _plan(self) -> None:
@@ -103,6 +100,13 @@ class Supervisor:
         except Exception as error:
             launch.say(f"should this supervisor be killed, its children live on: {error}")
 
+    def _forget_plan(self) -> None:
+        if self.journal is not None:
+            try:
+                self.journal.close(unlink=True)
+            except OSError:  # the reaper will find nobody; the program's status is what counts
+                pass
+
     def _start(self, path: str, command: list[str]) -> int:
         read, write = os.pipe()
         pid = os.fork()
@@ -114,8 +118,7 @@ class Supervisor:
         if failed:
             os.waitpid(pid, 0)
             self.group.remove()
-            if self.journal is not None:
-                self.journal.close(unlink=True)
+            self._forget_plan()
             number = int(failed)
             raise OSError(number, os.strerror(number))
         return pid

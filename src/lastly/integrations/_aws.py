@@ -208,6 +208,7 @@ def _delete_prefix(
                 _delete(s3, bucket, batch)
     except s3.exceptions.NoSuchBucket:
         pass
+    _here.discard((bucket, prefix))
 
 
 def listing(s3: "Any", bucket: str, prefix: str, versions: bool) -> "Any":
