@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import zipapp
 
 import pytest
-from harness import gone, wait_until
+from harness import SRC, gone, wait_until
 
 from lastly.journal import home as homes
 from lastly.reaper import api
@@ -88,6 +90,60 @@ def test_a_script_without_a_guard(dead):
     )
     assert said == [{"loaded": "__main__"}, {"after": True}, {"loaded": "__lastly_main__"}, {"undone": True}]
     assert row["state"] == "done"
+
+
+RUN_AGAIN = """
+import os, sys, time
+from lastly import action, defer
+
+HERE = os.getcwd()
+
+@action(timeout=3, retries=0)
+def undo():
+    os.unlink(os.path.join(HERE, "made"))
+
+def main():
+    with open(os.path.join(HERE, "runs"), "a") as file:
+        print(__name__, file=file)
+    defer(undo)
+    open(os.path.join(HERE, "made"), "w").close()
+    print("ready", flush=True)
+    time.sleep(1000)
+
+main()
+"""
+
+
+def undone(program):
+    """The program is killed; what it owes is done by one child, which stops where the program deferred."""
+    program.line("ready")
+    program.send(signal.SIGKILL)
+    program.wait()
+    wait_until(lambda: not homes.journals(), what=f"settled: {api.owners()}")
+    assert [row["state"] for row in api.past()] == ["done"]
+    assert not (program.cwd / "made").exists()
+    return (program.cwd / "runs").read_text().split()
+
+
+@pytest.mark.parametrize("name", ["tool", "package", "package.tool"])
+def test_a_module_without_a_guard_that_is_run(programs, home, tmp_path, name):
+    """``python -m package``: hardly any __main__.py has a guard. Loaded as a whole it would run, owe, and be killed anew,
+    and so would what each of these runs owes."""
+    file = tmp_path / {"package": "package/__main__"}.get(name, name.replace(".", "/"))
+    file.parent.mkdir(exist_ok=True)
+    file.with_suffix(".py").write_text(RUN_AGAIN)
+    program = programs.start_command(["python", "-m", name], cwd=tmp_path)
+    assert undone(program) == ["__main__", {"package": "package.__main__"}.get(name, name)]
+
+
+@pytest.mark.parametrize("first_line", [None, "/usr/bin/env python3"])
+def test_an_archive_with_everything_in_it(programs, home, tmp_path, first_line):
+    """With lastly itself: then no interpreter can open the file that runs the action."""
+    shutil.copytree(SRC / "lastly", tmp_path / "app" / "lastly", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "app" / "__main__.py").write_text(RUN_AGAIN)
+    zipapp.create_archive(tmp_path / "app", tmp_path / "app.pyz", first_line)
+    program = programs.start_command(["python", str(tmp_path / "app.pyz")], cwd=tmp_path)
+    assert undone(program) == ["__main__", "__lastly_main__"]
 
 
 def test_a_function_of_a_module(dead, tmp_path):

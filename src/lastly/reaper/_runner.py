@@ -7,7 +7,8 @@ keeps the program from running again.
 
 **A script without that guard** would run again: plan again, create again, sleep again. So loading stops where
 the script defers something, if the wanted function is defined by then: it was, when the owner deferred it.
-What stands *before* that line is executed once more, as with multiprocessing's "spawn".
+What stands *before* that line is executed once more, as with multiprocessing's "spawn". The same holds for a
+module that was run by ``python -m``.
 """
 
 import json
@@ -50,9 +51,12 @@ def _run(request: dict[str, Any]) -> None:
         sys.path[:] = request["path"]
     sys.argv = [request["argv0"] or ""]
     module_name, _, qualname = request["action"].partition(":")
-    found = (
-        _load_main(request["main"], qualname) if module_name == "__main__" else _load(module_name, request)
-    )
+    if module_name == "__main__":
+        found = _load_main(request["main"], qualname)
+    elif request.get("file"):
+        found = _load(module_name, request["file"])
+    else:
+        found = _load_run_module(module_name, qualname)
     for name in qualname.split("."):
         found = getattr(found, name)
     offered = {name: request[name] for name in ("attempt", "token", "confirmed")}
@@ -73,15 +77,31 @@ async def _whole(awaitable: Any) -> None:
     await awaitable
 
 
-def _load(name: str, request: dict[str, Any]) -> Any:
+def _load(name: str, file: str) -> Any:
     import importlib
 
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name or not request.get("file"):
+        if error.name != name:
             raise
-        return _from_file(name, request["file"], "")
+        return _from_file(name, file, "")
+
+
+def _load_run_module(name: str, wanted: str) -> Any:
+    """Load what was run by ``python -m``; of any other module the plan names the file."""
+    import importlib.util
+
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    with _StopAtDefer(module, wanted):
+        spec.loader.exec_module(module)
+    package, _, last = name.rpartition(".")
+    if package:
+        setattr(sys.modules[package], last, module)
+    return module
 
 
 def _load_main(path: str, qualname: str) -> Any:
@@ -98,14 +118,13 @@ def _from_file(name: str, path: str, wanted: str) -> object:
     module = types.ModuleType(name)
     module.__file__ = path
     sys.modules[name] = module
-    with open(path, "rb") as file:
-        source = file.read()
-    if source.startswith(b"PK"):
-        import zipimport
+    import zipimport
 
+    try:
         code = zipimport.zipimporter(path).get_code("__main__")
-    else:
-        code = compile(source, path, "exec", dont_inherit=True)
+    except zipimport.ZipImportError:  # no archive; one may begin with a #! line
+        with open(path, "rb") as file:
+            code = compile(file.read(), path, "exec", dont_inherit=True)
     with _StopAtDefer(module, wanted):
         exec(code, module.__dict__)  # noqa: S102 - the owner's own program
     return module

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["ActionFailed", "is_foreign", "run"]
 
 _RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_runner.py")
+# Its text, for when its file is in an archive, or has gone with the environment that this reaper is from.
+_TEXT = __loader__.get_data(_RUNNER).decode()  # type: ignore[name-defined]  # every import sets it
 _NAMESPACE = "lastly.actions:"
 
 
@@ -62,7 +64,8 @@ def run(
         "main": context.get("main"), "argv0": (seen.header or {}).get("argv0"),
         "file": item.extra.get("file"),
     }  # fmt: skip
-    child.run([exe, "-P", _RUNNER], _env(context), _cwd(context), limit, request)
+    runner = [_RUNNER] if os.path.isfile(_RUNNER) else ["-c", _TEXT]
+    child.run([exe, "-P", *runner], _env(context), _cwd(context), limit, request)
 
 
 def _do_remove(item: Item, _context: "dict[str, Any]", not_after: int | None, announce: "Any") -> None:
