@@ -232,6 +232,13 @@ def test_foreign_home(programs: Programs, tmp_path: Path) -> None:
     assert "chmod 700" in got.out
 
 
+def test_doctor_says_once_that_there_is_no_home(programs: Programs) -> None:
+    got = lastly(programs, "doctor", "--json", env={"LASTLY_HOME": "relative"})
+    wrong = [finding for finding in json.loads(got.out)["findings"] if finding["level"] == "wrong"]
+    assert got.status == 1
+    assert [(finding["name"], finding["fix"]) for finding in wrong] == [("home", "set it to an absolute one")]
+
+
 def test_doctor(programs: Programs) -> None:
     got = lastly(programs, "doctor", env={"LASTLY_REAPER": ""})
     findings = json.loads(lastly(programs, "doctor", "--json", env={"LASTLY_REAPER": ""}).out)["findings"]

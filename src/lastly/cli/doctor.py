@@ -42,8 +42,10 @@ def examine(group: str, grace: "float | None" = None) -> list[Finding]:
         grace: seconds that all cleanups of a program here may take; None: what the running ones have said.
     """
     found: list[Finding] = cgroup(group)
-    for check in (home, file_system, socket_path, reaper, owed, kernel, processes, container):
-        found += _tried(check)
+    located = _tried(home)
+    found += located
+    for check in (file_system, socket_path, reaper, owed, kernel, processes, container):
+        found += [new for new in _tried(check) if located[0].what not in new.what]  # said once
     return found + _tried(systemd, grace)
 
 
@@ -58,11 +60,13 @@ def home() -> list[Finding]:
     """The state directory can be used."""
     from lastly.journal import home as where
 
+    path = None
     try:
-        path = where.state_dir(create=os.path.isdir(where.state_path()))
+        path = where.state_path()
+        path = where.state_dir(create=os.path.isdir(path))
     except LastlyError as error:
-        if not os.path.lexists(where.state_path()):
-            return [Finding("home", "ok", f"{where.state_path()}: not made yet, the first cleanup makes it")]
+        if path is not None and not os.path.lexists(path):
+            return [Finding("home", "ok", f"{path}: not made yet, the first cleanup makes it")]
         what, _, fix = str(error).partition("; ")
         return [Finding("home", "wrong", what, fix)]
     probe = os.path.join(path, f".doctor-{os.getpid()}")
