@@ -42,7 +42,10 @@ def test_a_failing_cleanup_is_printed_and_turns_status_0_into_1(programs, python
     assert result.err.endswith("ValueError: bad\n")
 
 
-@pytest.mark.parametrize(("ending", "status"), [("sys.exit(3)", 3), ("raise KeyError('body')", 1), ("pass", 1)])
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [("sys.exit(3)", 3), ("raise KeyError('body')", 1), ("pass", 1), ("raise SystemExit(3)", 1)],
+)
 def test_a_failing_cleanup_changes_no_other_status(programs, ending, status):
     code = f"""
     import sys
