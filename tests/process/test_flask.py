@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -145,6 +147,22 @@ def test_under_load_no_request_is_lost(how: str, programs: Programs, folder: Pat
     assert (load.lost, result.status, len(closed(server.program))) == ([], -TERM, 1)
 
 
+def test_a_client_that_reset_its_connection_is_not_waited_for(programs: Programs, folder: Path) -> None:
+    """Werkzeug never closes an answer that it could not send; and an error's is in a circle with its traceback."""
+    text = (folder / "app.py").read_text()
+    (folder / "app.py").write_text("import gc; gc.disable()\n" + text)
+    server = start(programs, folder, "develop()")
+    for _ in range(10):
+        client = server.begin("/nowhere")
+        assert client.recv(1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing is a reset
+        client.close()
+    server.program.send(TERM)
+    result = server.program.wait()
+    assert "did not end in time" not in result.err
+    assert closed(server.program) == [f"closed {result.pid}"]
+
+
 # ---- the reloader
 
 
@@ -195,6 +213,15 @@ def test_kill_leaves_nothing_durable(programs: Programs, folder: Path) -> None:
     send(serving, KILL)
     wait_process_gone(serving)
     wait_until(lambda: not any(work.exists() for work in works), what="reaped")
+
+
+def test_a_killed_reloader_takes_the_process_that_serves_along(programs: Programs, folder: Path) -> None:
+    """...in order: it would go on serving, beside the next one that is started."""
+    server, serving = reloading(programs, folder)
+    server.program.send(KILL)
+    wait_process_gone(serving)
+    server.program.wait(eof=True)
+    assert closed(server.program) == [f"closed {serving}"]
 
 
 # ---- gunicorn

@@ -10,6 +10,7 @@ answered. So the signal is held back (lastly._held) while the loop goes on:
 """
 
 import _thread
+import gc
 import os
 from time import monotonic, sleep
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _PAUSE = 0.01  # seconds between two looks
 _LOOKS = 3
+_COLLECT = 1.0  # seconds between two looks for requests that were dropped
 _BEHIND = "werkzeug.proxy_fix.orig"
 _PATIENCE = 0.5  # seconds for the first byte on a connection that was made before the door was shut
 
@@ -173,8 +175,10 @@ def _drain(listening: "list[socket.socket]", *, shut: bool) -> None:
     if _closing.deadline is not None:  # the rest is for the cleanups
         end = min(end, now + max(_closing.deadline - _closing.clock(), 0.0) / 2)
     before, open_until = set(at_work), now + settings.linger
+    collected = _collect(now, 0.0)
     while (now := monotonic()) < end and (now < open_until or not before.isdisjoint(at_work)):
         sleep(_PAUSE)
+        collected = _collect(now, collected)
     if shut:
         for door in listening:
             _door.shut(door)
@@ -183,10 +187,23 @@ def _drain(listening: "list[socket.socket]", *, shut: bool) -> None:
     while looks < _LOOKS and (now := monotonic()) < end:
         looks = 0 if _anything_left(listening, patient=now < patient_until) else looks + 1
         sleep(_PAUSE)
+        collected = _collect(now, collected)
     if looks < _LOOKS and at_work:
         _ending.say(f"{len(at_work)} requests did not end in time, and are cut off")
     for door in listening:
         door.close()
+
+
+def _collect(now: float, last: float) -> float:
+    """Forget requests that nobody works on, now and then; return when that was done last.
+
+    Werkzeug does not close an answer whose client has reset the connection. If it is an error's, its frame is
+    in a circle with that error's traceback, and so only the collector drops it (see `_Answer.__del__`).
+    """
+    if not at_work or now < last + _COLLECT:
+        return last
+    gc.collect()
+    return now
 
 
 def _anything_left(listening: "list[socket.socket]", *, patient: bool) -> bool:

@@ -6,16 +6,22 @@ defers or starts while it is imported is there twice; here we tell the two apart
 When the first one is told to stop, it kills the second with SIGKILL, at once after SIGTERM and a quarter of a
 second after Ctrl-C: no cleanup survives that. So, while it waits, it passes signals on instead, and does what
 it would have done when the other has ended.
+
+When the first one is killed itself, the second would serve on, with its port and its schedulers, beside the
+one that is started next. So it ends as if it had been told to.
 """
 
 import os
+import select
 import signal
+import threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+_MARK, _SERVES = "WERKZEUG_RUN_MAIN", "true"  # in the environment of the second one
 _PASSED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -29,7 +35,10 @@ def only_reloads() -> bool:
 
 
 def attend() -> None:
-    """Notice when this process becomes the reloader, and make it patient; a second call does nothing."""
+    """Notice which of the two this process is: make the first patient, have the second end with the first.
+
+    A second call does nothing.
+    """
     try:
         from werkzeug import _reloader  # where it looks different, it stays as it is
 
@@ -47,6 +56,19 @@ def attend() -> None:
 
     kind: Any = _reloader.ReloaderLoop  # nobody offers a hook
     kind.restart_with_reloader = restart_with_reloader
+    reloader = os.getppid()
+    if os.environ.get(_MARK) == _SERVES and not _is_marked(str(reloader)):  # no program that it has started
+        threading.Thread(target=_end_with, args=(reloader,), name="lastly-reloader", daemon=True).start()
+
+
+def _end_with(reloader: int) -> None:
+    try:
+        pidfd = os.pidfd_open(reloader)
+        if os.getppid() == reloader:  # else the number may be another's by now
+            select.select([pidfd], [], [])
+    except ProcessLookupError:
+        pass
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 class _Passing:
@@ -103,6 +125,6 @@ def _serving() -> "list[int]":
 def _is_marked(child: str) -> bool:
     try:
         with open(f"/proc/{child}/environ", "rb") as file:
-            return b"WERKZEUG_RUN_MAIN=true" in file.read().split(b"\0")
+            return f"{_MARK}={_SERVES}".encode() in file.read().split(b"\0")
     except OSError:
         return False
