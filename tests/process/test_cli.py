@@ -131,6 +131,14 @@ def test_reap_one_of_an_owner(programs: Programs) -> None:
         assert f"no dead owner owes {words[0]!r}" in got.err
 
 
+def test_reap_where_sigchld_is_ignored(programs: Programs) -> None:
+    """By a service manager, say: what has been done is no failure."""
+    orphan(programs, "defer(actions.run, ['true'])")
+    ignore = {"popen": {"preexec_fn": lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)}}
+    got = lastly(programs, "reap", **ignore)
+    assert (got.status, got.lines[1].split()[-1]) == (0, "done")
+
+
 def test_reap_leaves_the_living_alone(programs: Programs) -> None:
     program = programs.start(
         """

@@ -98,6 +98,22 @@ def test_signals_given_back(programs: Programs, signum: int) -> None:
     assert got.status == 256 - signum
 
 
+@pytest.mark.parametrize("options", [[], ["--supervise"]])
+@pytest.mark.parametrize("signum", [signal.SIGPIPE, signal.SIGXFSZ])
+def test_signals_given_back_by_a_script(programs: Programs, tmp_path: Path, signum: int, options: list[str]) -> None:
+    """Neither by a Python whose process has the name of its script: `lastly` itself, or who starts it."""
+    for name, line in {
+        "lastly": "from lastly.__main__ import main; sys.exit(main())",
+        "runner": "import subprocess; sys.exit(subprocess.call(sys.argv[1:]))",
+    }.items():
+        script = tmp_path / name
+        script.write_text(f"#!{sys.executable}\nimport sys\n{line}\n")
+        script.chmod(0o755)
+    run = [str(tmp_path / "runner"), str(tmp_path / "lastly"), "run", *options]
+    got = programs.run_command([*run, "sh", "-c", f"kill -{signum} $$; exit 5"])
+    assert got.status == 256 - signum
+
+
 def test_coerced_locale_is_taken_back(programs: Programs) -> None:
     """LC_CTYPE=C.UTF-8, which Python sets for itself under LANG=C, does not leak into the program."""
     env = {"LC_ALL": None, "LC_CTYPE": None, "LANG": "C"}

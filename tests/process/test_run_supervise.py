@@ -42,6 +42,14 @@ def test_dies_of_the_same_signal(programs: Programs, signum: int) -> None:
     assert programs.run_command([*RUN, "sh", "-c", f"kill -{signum} $$"]).status == -signum
 
 
+def test_sigchld_is_ignored(programs: Programs) -> None:
+    """By whoever starts it: the end of the program is seen all the same, and it inherits what it would have."""
+    ignore = {"popen": {"preexec_fn": lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)}}
+    line = "grep SigIgn /proc/self/status; exit 3"
+    got = programs.run_command([*RUN, "sh", "-c", line], **ignore)
+    assert (got.status, got.out) == (3, programs.run_command(["sh", "-c", line], **ignore).out)
+
+
 @pytest.mark.parametrize("signum", [1, 2, 3, 10, 12, 15, 17 + 11, signal.SIGRTMIN + 1])
 def test_signals_are_passed_on(programs: Programs, signum: int) -> None:
     """Each arrives once, at the program alone."""

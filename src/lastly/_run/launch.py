@@ -144,7 +144,7 @@ def _uncoerce(env: dict[bytes, bytes]) -> None:
                 del env[b"LC_CTYPE"]
 
 
-def restore_signals() -> None:
+def restore_signals(parent: int) -> None:
     """Give SIGPIPE and SIGXFSZ back, which every starting Python ignores.
 
     What they were before cannot be asked: Python has overwritten it. Ignored on purpose they were if our
@@ -157,15 +157,23 @@ def restore_signals() -> None:
 
     ignored = 0
     try:
-        with open(f"/proc/{os.getppid()}/status", encoding="ascii", errors="replace") as file:
+        with open(f"/proc/{parent}/status", encoding="ascii", errors="replace") as file:
             lines = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-        if not lines["Name"].startswith("python"):
+        if not _program_of(parent, lines["Name"]).startswith("python"):
             ignored = int(lines["SigIgn"], 16)
     except (OSError, KeyError, ValueError):
         pass
     for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):
         if not ignored >> (signum - 1) & 1:
             _signal.signal(signum, _signal.SIG_DFL)
+
+
+def _program_of(pid: int, name: str) -> str:
+    """Return the name of a process's program: the interpreter's, where `name` is that of a script."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:
+        return name
 
 
 def blind_flags(command: list[str], path: str) -> str:
@@ -214,9 +222,9 @@ def say(text: str) -> None:
         pass
 
 
-def execute(path: str, command: list[str], env: dict[bytes, bytes]) -> "NoReturn":
-    """Become the program. Raises OSError when it cannot be."""
-    restore_signals()
+def execute(path: str, command: list[str], env: dict[bytes, bytes], parent: int) -> "NoReturn":
+    """Become the program that `parent` has asked for. Raises OSError when it cannot be."""
+    restore_signals(parent)
     try:
         os.execve(path, command, env)
     except OSError as error:
@@ -248,7 +256,7 @@ def main(argv: list[str]) -> int:
             from lastly._run import supervise
 
             return supervise.run(path, command, options)
-        execute(path, command, environment(options, handover.new_token()))
+        execute(path, command, environment(options, handover.new_token()), os.getppid())
     except OSError as error:
         say(f"cannot run {command[0]!r}: {error.strerror}")
         return 127 if error.errno in (2, 20) else 126

@@ -57,6 +57,7 @@ class Supervisor:
         self.grace = options.grace
         self.options = options
         self.token = handover.new_token()
+        self.parent = os.getppid()
         self.child = 0
         self.status: int | None = None
         self.waited = set(_signal.valid_signals()) - _NEVER
@@ -68,6 +69,8 @@ class Supervisor:
     def run(self, path: str, command: list[str]) -> int:
         become_subreaper()
         self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, self.waited)
+        # Ignored, it would take the program's status away before we have seen it.
+        self.sigchld = _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         self._plan()
         self.terminal = foreground_terminal()
         self.child = self._start(path, command)
@@ -131,8 +134,9 @@ class Supervisor:
             self._give_terminal(os.getpid())
             self.group.enter()
             env = launch.environment(self.options, self.token)
+            _signal.signal(_signal.SIGCHLD, self.sigchld)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
-            launch.execute(path, command, env)
+            launch.execute(path, command, env, self.parent)
         except OSError as error:
             number = error.errno or 1
         finally:
@@ -153,8 +157,8 @@ class Supervisor:
         signum = info.si_signo
         if signum == _signal.SIGCHLD:
             self._reap()
-        elif signum in (_signal.SIGTTIN, _signal.SIGTTOU):
-            pass
+        elif signum in (_signal.SIGTTIN, _signal.SIGTTOU) or info.si_pid == os.getpid():
+            pass  # the last: our own, of writing where nobody reads
         elif self.status is not None:
             self.impatient = self.impatient or signum in _IMPATIENT
         else:

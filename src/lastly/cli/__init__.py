@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 import time
 from datetime import datetime
@@ -275,6 +276,7 @@ def main(call: "Callable[..., Any]" = cli) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name need not be of the locale's alphabet
             stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the status of each action away
     try:
         call(prog_name="lastly")
     except BrokenPipeError:  # `lastly ls | head`: what is left in the buffer would fail again at exit
