@@ -295,6 +295,50 @@ def test_stop_and_continue(terminal: Terminal) -> None:
     terminal.until("$ ")
 
 
+def test_terminal_after_a_program_that_is_not_there(terminal: Terminal) -> None:
+    """A shell without job control goes on reading from it."""
+    line = " ".join([*LASTLY, "no-such-program-here"])
+    terminal.say(f"sh -c '{line}; read x; echo got $x'")
+    terminal.until("No such file")
+    terminal.until("\n")
+    terminal.type("text")
+    terminal.until("got text")
+
+
+def test_background(terminal: Terminal) -> None:
+    """After `bg` the terminal stays the shell's, also when the program ends."""
+    terminal.say(command("import signal; print('go'); signal.pause()"))
+    terminal.until("go")
+    os.write(terminal.fd, b"\x1a")
+    terminal.until("Stopped")
+    terminal.until("$ ")
+    terminal.say("bg")
+    terminal.until("$ ")
+    for line in ("echo it is $((40 + 2))", "kill %1; wait; echo it is $((40 + 3))"):
+        terminal.say(line)
+        terminal.until("it is 4")
+        terminal.until("$ ")
+    terminal.say("cat")
+    terminal.type("read")
+    terminal.until("read")
+
+
+def test_from_the_background_to_the_foreground(terminal: Terminal, tmp_path: Path) -> None:
+    """`fg` of a job that was never stopped: the shell tells nobody, and its input is the program's."""
+    go = tmp_path / "go"
+    wait = f"all(True for _ in iter(lambda: os.path.exists('{go}'), True))"
+    terminal.say(command(f"import os; print('here'); {wait}; print('typed', input())") + " &")
+    terminal.until("here")
+    terminal.say("fg")
+    wait_until(lambda: os.tcgetpgrp(terminal.fd) != terminal.pid)
+    go.touch()
+    terminal.type("text")
+    terminal.until("typed text")
+    terminal.until("$ ")
+    terminal.say("echo it is $((40 + 2))")
+    terminal.until("it is 42")
+
+
 def test_resize(terminal: Terminal) -> None:
     """A new size of the terminal is told to the program."""
     import fcntl

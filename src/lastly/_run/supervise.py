@@ -32,7 +32,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 # Faults are answered where they happen; KILL and STOP cannot be waited for.
 _NEVER = {_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGABRT, _signal.SIGTRAP,
           _signal.SIGSYS, _signal.SIGKILL, _signal.SIGSTOP}  # fmt: skip
-_STOPS = {_signal.SIGTSTP, _signal.SIGSTOP, _signal.SIGTTIN, _signal.SIGTTOU}
+_WANTS_TERMINAL = {_signal.SIGTTIN, _signal.SIGTTOU}
+_STOPS = {_signal.SIGTSTP, _signal.SIGSTOP, *_WANTS_TERMINAL}
 _TO_GROUP = {_signal.SIGTSTP, _signal.SIGCONT, _signal.SIGWINCH}
 _IMPATIENT = {_signal.SIGTERM, _signal.SIGINT, _signal.SIGQUIT}
 _RESCAN = 0.05
@@ -58,6 +59,7 @@ class Supervisor:
         self.options = options
         self.token = handover.new_token()
         self.parent = os.getppid()
+        self.pgrp = os.getpgrp()
         self.child = 0
         self.status: int | None = None
         self.waited = set(_signal.valid_signals()) - _NEVER
@@ -72,14 +74,14 @@ class Supervisor:
         # Ignored, it would take the program's status away before we have seen it.
         self.sigchld = _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         self._plan()
-        self.terminal = foreground_terminal()
+        self.terminal = controlling_terminal()
         self.child = self._start(path, command)
         self._give_terminal(self.child)
         while self.status is None:
             self._answer(_signal.sigwaitinfo(self.waited))
         self._end_the_rest()
-        if self.terminal is not None and os.getpid() != 1:
-            self._give_terminal(os.getpgrp())
+        if os.getpid() != 1:
+            self._take_terminal()
         self.group.remove()
         self._forget_plan()
         return self.status
@@ -120,6 +122,7 @@ class Supervisor:
             failed = pipe.read()
         if failed:
             os.waitpid(pid, 0)
+            self._take_terminal()
             self.group.remove()
             self._forget_plan()
             number = int(failed)
@@ -143,13 +146,35 @@ class Supervisor:
             os.write(write, str(number).encode())
             os._exit(127)
 
-    def _give_terminal(self, group: int) -> None:
-        """Make a process group the terminal's foreground; SIGTTOU is blocked, or this would stop us."""
+    def _give_terminal(self, group: int) -> bool:
+        """Make it the terminal's foreground if that is ours; SIGTTOU is blocked, or this would stop us.
+
+        It is a shell's while we are in its background: who took it from there would end the shell.
+        """
+        given = self._foreground() == self.pgrp
+        if given:
+            self._set_foreground(group)
+        return given
+
+    def _take_terminal(self) -> None:
+        """Take the foreground back from whatever below us has it, or had it when it died."""
+        group = self._foreground()
+        if group and group != self.pgrp and (_is_gone(group) or group in groups_below(os.getpid())):
+            self._set_foreground(self.pgrp)
+
+    def _foreground(self) -> int:
+        try:
+            return 0 if self.terminal is None else os.tcgetpgrp(self.terminal)
+        except OSError:
+            self.terminal = None  # it has hung up
+            return 0
+
+    def _set_foreground(self, group: int) -> None:
         if self.terminal is not None:
             try:
                 os.tcsetpgrp(self.terminal, group)
             except OSError:
-                self.terminal = None  # the terminal has hung up
+                self.terminal = None
 
     def _answer(self, info: "_signal.struct_siginfo | None") -> None:
         if info is None:
@@ -157,12 +182,12 @@ class Supervisor:
         signum = info.si_signo
         if signum == _signal.SIGCHLD:
             self._reap()
-        elif signum in (_signal.SIGTTIN, _signal.SIGTTOU) or info.si_pid == os.getpid():
+        elif signum in _WANTS_TERMINAL or info.si_pid == os.getpid():
             pass  # the last: our own, of writing where nobody reads
         elif self.status is not None:
             self.impatient = self.impatient or signum in _IMPATIENT
         else:
-            if signum == _signal.SIGCONT and self.terminal is not None:
+            if signum == _signal.SIGCONT:
                 self._give_terminal(self.child)
             self._pass_on(signum)
 
@@ -192,9 +217,10 @@ class Supervisor:
                 self.status = status
 
     def _stop(self, signum: int) -> None:
-        if signum in _STOPS and os.getpid() != 1:
-            if self.terminal is not None:
-                self._give_terminal(os.getpgrp())
+        if signum in _WANTS_TERMINAL and self._give_terminal(self.child):
+            self._pass_on(_signal.SIGCONT)  # `fg` of what was not stopped: that tells nobody
+        elif signum in _STOPS and os.getpid() != 1:
+            self._take_terminal()
             os.kill(os.getpid(), _signal.SIGSTOP)
 
     # ---- after the program
@@ -238,6 +264,27 @@ def below(root: int) -> list[tuple[int, int]]:
     return found
 
 
+def groups_below(root: int) -> set[int]:
+    """Return the process groups of everything below a process."""
+    found = set()
+    for pid, _ in below(root):
+        try:
+            found.add(os.getpgid(pid))
+        except ProcessLookupError:
+            pass
+    return found
+
+
+def _is_gone(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
 def _is_reaper(pid: int) -> bool:
     """The reaper serves all programs of this user: started from below us, it is still no child of ours."""
     try:
@@ -277,19 +324,12 @@ def become_subreaper() -> None:
         launch.say(f"cannot become the parent of orphans ({error}): children that fork twice may escape")
 
 
-def foreground_terminal() -> int | None:
-    """Return a descriptor of our controlling terminal if we are its foreground."""
+def controlling_terminal() -> int | None:
+    """Return a descriptor of our controlling terminal, if there is one."""
     try:
-        fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         return None
-    try:
-        if os.tcgetpgrp(fd) == os.getpgrp():
-            return fd
-    except OSError:
-        pass
-    os.close(fd)
-    return None
 
 
 def _die_of(signum: int) -> "NoReturn":
