@@ -556,3 +556,21 @@ def test_what_a_worker_answers_fits_into_one_message(monkeypatch):
     with ours, theirs:
         ours.setblocking(False)
         ours.send(json.dumps(said).encode("ascii"))
+
+
+def test_earlier_boots_leave_no_folders(journal, folder, home):
+    """Neither empty ones, nor with what never became a journal; other machines' stay."""
+    host = dead_identity()["host"]
+    empty, half, fresh, kept, other = (
+        home / "owners" / name for name in (f"{host}-1", f"{host}-2", f"{host}-3", f"{host}-4", "other-5")
+    )
+    path = journal(removal(folder))
+    for made, name in ((empty, ""), (half, "1.1.a.tmp"), (fresh, "1.1.a.tmp"), (kept, "1.1.a.j"), (other, "")):
+        made.mkdir()
+        if name:
+            (made / name).touch()
+    os.utime(half / "1.1.a.tmp", (0, 0))
+    settle(path)
+    history.archive([{"path": path}])
+    assert [made.exists() for made in (empty, half, fresh, kept, other)] == [False, False, True, True, True]
+    assert os.path.isdir(os.path.dirname(path))

@@ -97,12 +97,13 @@ def owners_dir(host: str, boot: str, *, create: bool = True) -> str:
 
 def journals() -> list[str]:
     """The path of every journal of this user, of all hosts and boots, oldest directory first."""
-    found: list[str] = []
+    return [os.path.join(path, name) for path in folders() for name in _listed(path) if name.endswith(".j")]
+
+
+def folders() -> list[str]:
+    """The path of every folder of journals: one of each host and boot."""
     owners = os.path.join(state_path(), "owners")
-    for directory in _listed(owners):
-        path = os.path.join(owners, directory)
-        found += [os.path.join(path, name) for name in _listed(path) if name.endswith(".j")]
-    return found
+    return [os.path.join(owners, name) for name in _listed(owners)]
 
 
 def _listed(path: str) -> list[str]:

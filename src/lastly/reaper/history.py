@@ -13,13 +13,15 @@ import time
 from lastly.journal import home
 from lastly.journal.file import Journal
 from lastly.journal.replay import Item, Replay
+from lastly.owner import boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 NAME = "history.db"
-KEPT = 90 * 86400.0  # seconds that entries are kept
+DAY = 86400.0
+KEPT = 90 * DAY  # seconds that entries are kept
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 MOST_EVENTS = 100  # records of one cleanup that are kept: the first and the last ones
 
@@ -150,15 +152,23 @@ def _put_aside() -> None:
 
 
 def _tidy(ready: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
-    """Remove the folders of other boots when they are empty."""
-    for folder in {os.path.dirname(seen.path) for _, seen, _ in ready}:
-        from lastly.owner import boot_id
+    """Remove the folders of other boots, those of this machine and of `ready`, when nothing is in them.
 
-        if not folder.endswith(f"-{boot_id()}"):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                pass
+    A file that never became a journal is nothing: its process died between the making and the naming.
+    """
+    here = os.uname().nodename.replace("/", "_")
+    folders = {os.path.dirname(seen.path) for _, seen, _ in ready}
+    folders.update(path for path in home.folders() if os.path.basename(path).rpartition("-")[0] == here)
+    for folder in folders:
+        if folder.endswith(f"-{boot_id()}"):
+            continue
+        try:
+            for path in [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".tmp")]:
+                if os.lstat(path).st_mtime < time.time() - DAY:
+                    os.unlink(path)
+            os.rmdir(folder)
+        except OSError:  # there are journals in it
+            pass
 
 
 def journal_name(path: str) -> str:
