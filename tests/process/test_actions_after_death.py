@@ -51,7 +51,7 @@ def notes(home, *names):
         for name in names:
             try:
                 found[name] = json.loads((home / f"notes-{name}").read_text())
-            except FileNotFoundError:
+            except (FileNotFoundError, json.JSONDecodeError):  # opened, and not yet written
                 return None
         return found
 
