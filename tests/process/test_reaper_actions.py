@@ -92,6 +92,28 @@ def test_a_script_without_a_guard(dead):
     assert row["state"] == "done"
 
 
+FUNCTION = "@action(retries=0)\ndef undo(name): os.unlink(name)\n"
+ARGUMENTS = "parser = argparse.ArgumentParser()\nparser.add_argument('name')\nargs = parser.parse_args()\n"
+
+
+@pytest.mark.parametrize("parts", [FUNCTION + ARGUMENTS, ARGUMENTS + FUNCTION], ids=["function", "arguments"])
+def test_a_script_that_wants_its_arguments(programs, home, tmp_path, parts):
+    """They are not in the journal. It fails without them; once the function is there, no matter."""
+    made = tmp_path / "made"
+    made.touch()
+    code = "import argparse, os, time\nfrom lastly import action, defer\n" + parts
+    program = programs.start(code + "defer(undo, args.name)\nprint('ready', flush=True)\ntime.sleep(1000)", str(made))
+    program.line("ready")
+    program.send(signal.SIGKILL)
+    wait_until(lambda: not homes.journals(), what=f"settled: {api.owners()}")
+    [row] = api.past()
+    if parts.startswith(FUNCTION):
+        assert (row["state"], made.exists()) == ("done", False)
+    else:
+        assert "SystemExit: 2, before undo() was defined" in row["reason"]
+        assert '__name__ == "__main__"' in row["reason"]
+
+
 RUN_AGAIN = """
 import os, sys, time
 from lastly import action, defer

@@ -7,8 +7,9 @@ keeps the program from running again.
 
 **A script without that guard** would run again: plan again, create again, sleep again. So loading stops where
 the script defers something, if the wanted function is defined by then: it was, when the owner deferred it.
-What stands *before* that line is executed once more, as with multiprocessing's "spawn". The same holds for a
-module that was run by ``python -m``.
+What stands *before* that line is executed once more, as with multiprocessing's "spawn". It has not the
+program's arguments (they may be secret), and may fail for that: no matter, once the function is there. The
+same holds for a module that was run by ``python -m``.
 """
 
 import json
@@ -131,7 +132,7 @@ def _from_file(name: str, path: str, wanted: str) -> object:
 
 
 class _StopAtDefer:
-    """While this is active, deferring an action ends the loading once the wanted function is there."""
+    """Once the wanted function is there, deferring an action ends the loading, and so does any exception."""
 
     def __init__(self, module: object, wanted: str) -> None:
         self.module = module
@@ -144,15 +145,27 @@ class _StopAtDefer:
         self.before = self.names["defer"]
         self.names["defer"] = self._defer
 
-    def __exit__(self, kind: type[BaseException] | None, *_exc: object) -> bool:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
         self.names["defer"] = self.before
-        return kind is _Enough
+        if error is None or not self.wanted:
+            return False
+        if not self._is_there():
+            raise ImportError(
+                f"{type(error).__name__}: {error}, before {self.wanted}() was defined; let the script define "
+                'its functions first, and put what it does below if __name__ == "__main__":'
+            ) from error
+        if not isinstance(error, _Enough):
+            traceback.print_exception(error)
+        return True
 
-    def _defer(self, *args: Any, **kwargs: Any) -> Any:
+    def _is_there(self) -> bool:
         found: Any = self.module
         for name in self.wanted.split("."):
             found = getattr(found, name, None)
-        if self.wanted and found is not None:
+        return found is not None
+
+    def _defer(self, *args: Any, **kwargs: Any) -> Any:
+        if self.wanted and self._is_there():
             raise _Enough
         return self.before(*args, **kwargs)
 
