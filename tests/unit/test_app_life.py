@@ -325,3 +325,14 @@ def test_signals_may_be_named() -> None:
     for wrong in ("NOPE", signal.SIGKILL):
         with pytest.raises(ValueError, match="is not the name of a signal|cannot be caught"):
             TestApp(catch_signals=[wrong]).setup()
+
+
+def test_a_signal_that_cannot_be_caught_changes_nothing() -> None:
+    with TestApp(catch_signals=None) as app:
+        for wrong in ("NOPE", 99):
+            with pytest.raises(ValueError, match="is not the name of a signal|cannot be caught"):
+                app.catch_signal(wrong)
+        app.catch_signal("USR1")
+        app.catch_signal(signal.SIGUSR1)
+        assert app._meta.catch_signals == [signal.SIGUSR1]
+        app.reload()

@@ -205,8 +205,14 @@ class App(MetaMixin):
         """Add an argument to the command line; see :meth:`argparse.ArgumentParser.add_argument`."""
         self.args.add_argument(*args, **options)
 
-    def catch_signal(self, signum: int) -> None:
+    def catch_signal(self, signum: int | str) -> None:
         """Catch the signal *signum* too, until the app is closed; a second call does nothing more.
+
+        Args:
+            signum: Its number, or its name ("USR1").
+
+        Raises:
+            ValueError: There is no such signal, or it cannot be caught; nothing has changed.
 
         .. versionadded:: 0.1
         """

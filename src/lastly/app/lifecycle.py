@@ -14,7 +14,7 @@ import os
 import sys
 from _functools import partial  # type: ignore[import-not-found]  # no stub; functools costs an import
 
-from lastly import _root
+from lastly import _root, _sigset
 from lastly._reason import ExitReason
 from lastly.app import parts, quiet, signals
 from lastly.app.commands import dispatch
@@ -193,11 +193,12 @@ def run_forever(app: "App", interval: float, tb: bool) -> None:
         app.reload()
 
 
-def catch_signal(app: "App", signum: int) -> None:
+def catch_signal(app: "App", signum: int | str) -> None:
     """Add *signum* to the signals that *app* catches."""
     meta = app._meta
-    if signum not in (meta.catch_signals or ()):
-        meta.catch_signals = [*(meta.catch_signals or ()), signum]
+    known = _sigset.numbers(meta.catch_signals or ())
+    if (added := _sigset.numbers(signum)) and added[0] not in known:
+        meta.catch_signals = [*known, *added]
         if app._life.state == OPEN:
             signals.catch(app)
 
