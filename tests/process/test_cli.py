@@ -371,12 +371,13 @@ def test_long_names_are_one_line(programs: Programs) -> None:
     assert long in got.out
 
 
-def test_on_a_terminal(programs: Programs) -> None:
-    """Colours only there, and nothing wider than it."""
-    orphan(programs)
+@pytest.mark.parametrize("columns", ["60", "20"])
+def test_on_a_terminal(programs: Programs, columns: str) -> None:
+    """Colours only there, and no column left out, however narrow it is."""
+    ref, _ = orphan(programs)
     pid, master = pty.fork()
     if pid == 0:
-        env = {**os.environ, "LASTLY_HOME": str(programs.home), "TERM": "xterm", "COLUMNS": "60"}
+        env = {**os.environ, "LASTLY_HOME": str(programs.home), "TERM": "xterm", "COLUMNS": columns}
         os.execve(sys.executable, [sys.executable, "-m", "lastly", "ls"], env)
     out = b""
     while select.select([master], [], [], PATIENCE)[0]:
@@ -388,6 +389,8 @@ def test_on_a_terminal(programs: Programs) -> None:
     assert os.waitpid(pid, 0)[1] == 0
     os.close(master)
     assert b"\x1b[" in out
+    assert ref.encode() in out
+    assert b"remove(" in out
 
 
 def test_version(programs: Programs) -> None:

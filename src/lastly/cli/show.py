@@ -26,14 +26,19 @@ _COLOURS = {
     "done": "green", "released": "green", "ok": "green", "active": "cyan", "planned": "cyan",
     "running": "yellow", "failed": "yellow", "unprotected": "yellow", "abandoned": "red", "wrong": "red",
 }  # fmt: skip
-_WIDE = {"cleanup", "state", "what", "how to change that"}
-_ENDLESS = 1_000_000  # columns
+_WIDE = {"cleanup", "state", "owner", "what", "how to change that"}
+_NARROWEST = 60  # columns
+_ENDLESS = 1_000_000
 
 
 def console(*, err: bool = False) -> Console:
-    """A console that folds nothing when nobody looks: a pipe or a file gets whole lines."""
-    stream = sys.stderr if err else sys.stdout
-    return Console(stderr=err, highlight=False, width=None if stream.isatty() else _ENDLESS)
+    """A console that folds nothing when nobody looks: a pipe or a file gets whole lines.
+
+    On a terminal too narrow for a table the terminal folds: rich would leave out whole columns.
+    """
+    made = Console(stderr=err, highlight=False)
+    made.width = max(made.width, _NARROWEST) if made.file.isatty() else _ENDLESS
+    return made
 
 
 def plain(value: object) -> str:
