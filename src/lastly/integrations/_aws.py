@@ -4,7 +4,7 @@ import os
 from time import sleep, time
 
 from lastly import _portable
-from lastly._action import Action
+from lastly._action import Action, seconds
 from lastly.errors import LastlyError
 from lastly.integrations._rented import at_least, bound, looks, warn_of_secret
 
@@ -75,6 +75,8 @@ def _recorded(
 ) -> "tuple[list[Any], dict[str, Any]]":
     """Make the arguments complete, as the environment has them now."""
     bound(action, args, kwargs)
+    if "settle" in kwargs:
+        kwargs = {**kwargs, "settle": seconds(kwargs["settle"], "settle")}
     session = _session(kwargs.get("profile"), kwargs.get("region"))
     _portable.allow(*VARIABLES)
     if kwargs.get("profile") is None and _SECRETS[0] in os.environ:
