@@ -388,3 +388,23 @@ def test_a_run_inside_a_test_takes_no_signal_away(suite: Suite) -> None:
     run.send(signal.SIGTERM)
     result = run.wait(within=60)
     assert (result.status, events(result)) == (-signal.SIGTERM, ["closed it"]), result.out
+
+
+def test_an_old_pytest(programs: Programs) -> None:
+    """It loads the plugin as any other does: where it is not used, it must not be noticed."""
+    done = programs.run(
+        """
+        import sys
+        import pytest
+        for name in ("Config", "Parser", "StashKey", "version_tuple"):
+            delattr(pytest, name)  # what 6.2 does not have
+        with open("test_it.py", "w") as file:
+            file.write("def test_it(lastly_scope): lastly_scope.defer(print, 'closed')")
+        arguments = ["-q", "-s", "-p", "no:cacheprovider", "-p", "lastly.testing.plugin", "test_it.py"]
+        assert pytest.main(arguments) == 0
+        sys.exit(pytest.main([*arguments, "--lastly-leaks"]))
+        """,
+        env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
+    assert "closed" in done.out, done.err
+    assert (done.status, done.err.strip()) == (4, "ERROR: --lastly-leaks needs pytest 8 or later: pip install -U pytest")

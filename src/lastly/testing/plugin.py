@@ -5,6 +5,7 @@ loaded anyway, and does nothing until a fixture is asked for. What then becomes 
 """
 
 import sys
+from weakref import WeakSet
 
 import pytest
 
@@ -15,57 +16,58 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-_used = pytest.StashKey[bool]()
+# In words that pytest 6 has, too: it loads this as well, and must not fail where nobody uses it.
+_used: "WeakSet[pytest.Config]" = WeakSet()
 
 
 # ── fixtures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
-def lastly_scope(request: pytest.FixtureRequest) -> "Iterator[Scope]":
+def lastly_scope(request: "pytest.FixtureRequest") -> "Iterator[Scope]":
     """A lastly.Scope that closes after the test, however the run ends."""
     yield from _opened(request)
 
 
 @pytest.fixture(scope="class")
-def lastly_class_scope(request: pytest.FixtureRequest) -> "Iterator[Scope]":
+def lastly_class_scope(request: "pytest.FixtureRequest") -> "Iterator[Scope]":
     """A lastly.Scope that closes after the last test of the class, however the run ends."""
     yield from _opened(request)
 
 
 @pytest.fixture(scope="module")
-def lastly_module_scope(request: pytest.FixtureRequest) -> "Iterator[Scope]":
+def lastly_module_scope(request: "pytest.FixtureRequest") -> "Iterator[Scope]":
     """A lastly.Scope that closes after the last test of the module, however the run ends."""
     yield from _opened(request)
 
 
 @pytest.fixture(scope="session")
-def lastly_session_scope(request: pytest.FixtureRequest) -> "Iterator[Scope]":
+def lastly_session_scope(request: "pytest.FixtureRequest") -> "Iterator[Scope]":
     """A lastly.Scope that closes at the end of the run (with xdist: of the worker), however it ends."""
     yield from _opened(request)
 
 
-def _opened(request: pytest.FixtureRequest) -> "Iterator[Scope]":
+def _opened(request: "pytest.FixtureRequest") -> "Iterator[Scope]":
     config = request.config
-    if not config.stash.get(_used, False):
-        config.stash[_used] = True
+    if config not in _used:
+        _used.add(config)
         _use(request.session)
     # The name says, in the journal and in what is told later, whose it was.
     with Scope(f"{_prefix(config)}{request.node.nodeid}") as scope:
         yield scope
 
 
-def _use(session: pytest.Session) -> None:
+def _use(session: "pytest.Session") -> None:
     from lastly.testing import _stopping
 
     _stopping.begin(session)
 
 
-def _prefix(config: pytest.Config) -> str:
+def _prefix(config: "pytest.Config") -> str:
     return f"pytest:{config.rootpath}/"
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
+def pytest_sessionstart(session: "pytest.Session") -> None:
     """Under ``lastly run`` signals are caught from the start: they shall end this run in order as well."""
     signals = sys.modules.get("lastly._signals")
     if signals is not None and signals.state.previous:
@@ -75,7 +77,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 # ── leaks ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: "pytest.Parser") -> None:
     """Add --lastly-leaks."""
     parser.getgroup("lastly").addoption(
         "--lastly-leaks",
@@ -84,13 +86,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure(config: "pytest.Config") -> None:
     """Add the mark; the rest only when it is asked for."""
     config.addinivalue_line(
         "markers",
         "lastly_may_leave(*kinds): children, threads, files, scopes (default: all) are no --lastly-leaks",
     )
     if config.getoption("lastly_leaks"):
+        if getattr(pytest, "version_tuple", (6,)) < (8,):
+            raise pytest.UsageError("--lastly-leaks needs pytest 8 or later: pip install -U pytest")
         from lastly.testing._leaks import Leaks
 
         config.pluginmanager.register(Leaks(config), "lastly-leaks")
@@ -99,10 +103,10 @@ def pytest_configure(config: pytest.Config) -> None:
 # ── what earlier runs have left ──────────────────────────────────────────────────────────────────────────
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_sessionfinish(session: "pytest.Session") -> None:
     """In a worker of xdist: tell who prints the summary that fixtures were used."""
     output = getattr(session.config, "workeroutput", None)
-    if output is not None and session.config.stash.get(_used, False):
+    if output is not None and session.config in _used:
         output["lastly"] = True
 
 
@@ -110,13 +114,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_testnodedown(node: "Any") -> None:
     """Hear it."""
     if getattr(node, "workeroutput", {}).get("lastly"):
-        node.config.stash[_used] = True
+        _used.add(node.config)
 
 
-def pytest_terminal_summary(terminalreporter: "Any", config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: "Any", config: "pytest.Config") -> None:
     """Say in one line what had to be reaped, once; only where fixtures of ours are used."""
     # A worker of xdist has a summary as well, which nobody sees.
-    if config.stash.get(_used, False) and not hasattr(config, "workerinput"):
+    if config in _used and not hasattr(config, "workerinput"):
         from lastly.testing import _reaped
 
         if line := _reaped.line(_prefix(config), getattr(config, "cache", None)):
