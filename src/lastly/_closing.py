@@ -55,7 +55,9 @@ TIMED = 256
 def inside() -> "tuple[ref[Scope], ...]":
     """Return the closing scopes of which a cleanup is calling."""
     me = _thread.get_ident()
-    return (*callers.get(), *[scope._ref for scope, thread in list(closing.items()) if thread == me])
+    # A copy is made in one step. A list of the items is not: the collector may run for each of its tuples,
+    # and with it another thread.
+    return (*callers.get(), *[scope._ref for scope, thread in closing.copy().items() if thread == me])
 
 
 def begin(scope: "Scope", thread: int) -> None:

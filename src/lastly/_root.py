@@ -138,7 +138,7 @@ def prepare() -> None:
     """Start the threads that closing the root scope may need."""
     graced = root.grace is not None or _closing.deadline is not None
     count = 0
-    for cleanup, limit in list(root._stack.items()):
+    for cleanup, limit in root._stack.copy().items():  # in one step, see _closing.inside
         count += graced or limit is not None
         count += 0 if cleanup.nested is None else len(cleanup.nested)
     if count:

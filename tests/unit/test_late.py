@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lastly import AsyncScope, Scope, actions
+from lastly import AsyncScope, Scope, _closing, actions
 from lastly._scope import GUESTS
 from lastly.errors import ScopeClosed
 from lastly.journal import own
@@ -103,6 +104,31 @@ def test_an_action_that_is_refused_is_not_owed(tmp_path, home, monkeypatch):
     assert read(journal.path).pending() == []
     journal.close(unlink=True)
     assert tmp_path.is_dir()
+
+
+def test_who_is_calling_is_asked_while_others_begin(monkeypatch):
+    """The collector may run at any allocation, and another scope begin to close: no look may see it half."""
+
+    class Begins:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            _closing.closing[Scope()] = -1
+
+    monkeypatch.setattr(_closing, "closing", {Scope(): -1 for _ in range(20)})
+    before = gc.get_threshold()
+    gc.freeze()  # all that the tests have made so far need not be looked at each time
+    try:
+        for allocations in range(1, 60):
+            gc.set_threshold(100_000)
+            gc.collect()
+            Begins()
+            gc.set_threshold(allocations)
+            _closing.inside()
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 def test_an_executors_jobs_may_defer_while_its_exit_waits_for_them(ran):
