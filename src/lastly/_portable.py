@@ -83,6 +83,9 @@ def name(action: Action) -> str:
         return action.name
     module_name, qualname = str(action.__dict__["__module__"]), str(action.__dict__["__qualname__"])
     why = _unreachable(action, module_name, qualname)
+    if why and module_name == "__main__" and (script := _profiled(action, qualname)):
+        action.file, action.recorded = script, f"__main__:{qualname}"
+        return action.recorded
     if why:
         raise TypeError(
             f"cannot defer {qualname}() durably: {why}. Move it to the top level of a module or script; "
@@ -98,6 +101,14 @@ def name(action: Action) -> str:
         action.file = os.path.abspath(file) if file else None
     action.recorded = f"{module_name}:{qualname}"
     return action.recorded
+
+
+def _profiled(action: Action, qualname: str) -> str:
+    """The script of the function where a profiler or a tracer runs it in other names than ``__main__``'s."""
+    names = getattr(action.fn, "__globals__", {})
+    found, file = names.get(qualname), names.get("__file__")
+    reachable = found is not None and (found is action or found is action.fn)
+    return os.path.abspath(file) if reachable and file.__class__ is str and os.path.isfile(file) else ""
 
 
 def _unreachable(action: Action, module_name: str, qualname: str) -> str:

@@ -158,6 +158,14 @@ def test_a_module_without_a_guard_that_is_run(programs, home, tmp_path, name):
     assert undone(program) == ["__main__", {"package": "package.__main__"}.get(name, name)]
 
 
+@pytest.mark.parametrize("words", [["cProfile"], ["trace", "--count", "-C", "counts"], ["pdb", "-c", "continue"]])
+def test_a_script_under_a_profiler(programs, home, tmp_path, words):
+    """It runs in names of its own, and __main__ is the profiler."""
+    (tmp_path / "script.py").write_text(RUN_AGAIN)
+    program = programs.start_command(["python", "-m", *words, "script.py"], cwd=tmp_path)
+    assert undone(program) == ["__main__", "__lastly_main__"]
+
+
 @pytest.mark.parametrize("first_line", [None, "/usr/bin/env python3"])
 def test_an_archive_with_everything_in_it(programs, home, tmp_path, first_line):
     """With lastly itself: then no interpreter can open the file that runs the action."""

@@ -53,7 +53,7 @@ def _run(request: dict[str, Any]) -> None:
     sys.argv = [request["argv0"] or ""]
     module_name, _, qualname = request["action"].partition(":")
     if module_name == "__main__":
-        found = _load_main(request["main"], qualname)
+        found = _load_main(request.get("file") or request["main"], qualname)
     elif request.get("file"):
         found = _load(module_name, request["file"])
     else:
