@@ -102,7 +102,11 @@ class AsyncScope(Scope):
     def parallel(  # type: ignore[override]  # the sibling for coroutines
         self, name: "str | None" = None, *, grace: "float | timedelta | None" = None
     ) -> "AsyncParallel":
-        """Return a scope whose cleanups run at the same time, as tasks; see `Scope.parallel`."""
+        """Return a scope whose cleanups run at the same time, as tasks; see `Scope.parallel`.
+
+        What has to be left in the task that entered it, a task group or a timeout, is not for there: enter it
+        into this scope.
+        """
         pool = AsyncParallel(name, grace=grace)
         self.defer(pool.close).named(name or "parallel").nested = pool
         return pool

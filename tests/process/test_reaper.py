@@ -414,3 +414,45 @@ def test_a_look_that_fails_is_not_the_last_one(programs, home):
     killed = "import lastly, os; print(lastly.temp_dir(), flush=True); os.kill(os.getpid(), 9)"
     made = programs.run(killed, env={"LASTLY_REAPER": "0"}).lines[0]
     wait_until(lambda: gone(made), what="found by itself")
+
+
+def test_a_deadline_on_what_cannot_be_watched(programs, home):
+    """It is refused, and its owner's cleanups are run all the same."""
+    code = """
+    import os, sys, time, socket
+    import lastly
+    from lastly.reaper import client, protocol
+    made = lastly.temp_dir()
+    with open("file", "w") as file:
+        message = protocol.encode("deadline", signals=[15], grace=5.0)
+        socket.send_fds(socket.socket(fileno=os.dup(client._line.socket.fileno())), [message], [file.fileno()])
+    print(made, flush=True)
+    time.sleep(1000)
+    """
+    program, made = owner(programs, code)
+    wait_until(lambda: "not a descriptor that can be watched" in log(home), what="refused")
+    program.send(signal.SIGKILL)
+    wait_until(lambda: gone(made))
+    archived(home)
+
+
+def test_a_file_that_has_the_wake_up_s_number_is_not_handed_over(programs, home):
+    code = """
+    import os, sys, time
+    import lastly
+    from lastly.reaper import client
+    lastly.install(grace=60)
+    lastly.temp_dir()
+    while client.ask("status") is None:
+        time.sleep(0.01)
+    os.closerange(3, 100)
+    files = [open(os.devnull) for _ in range(20)]
+    print(lastly.temp_dir(), flush=True)
+    time.sleep(1000)
+    """
+    program, made = owner(programs, code)
+    wait_until(lambda: watched(home)["deadlines"] == 0, what="the end of the pipe")
+    program.send(signal.SIGKILL)
+    wait_until(lambda: gone(made))
+    archived(home)
+    assert " refused " not in log(home) and " error " not in log(home)

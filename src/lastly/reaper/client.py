@@ -76,7 +76,7 @@ class _Line:
         self.free = _FREE
         # "later": whoever started this program sweeps after it, so there is nothing to warn of either.
         self.off = os.environ.get("LASTLY_REAPER") in ("0", "later")
-        self.deadline: tuple[int, tuple[int, ...], float] | None = None
+        self.deadline: tuple[int, int, tuple[int, ...], float] | None = None
 
 
 _line: _Line | None = None
@@ -138,7 +138,7 @@ def deadline(wakeup_fd: int, signals: tuple[int, ...], grace: float) -> bool:
         False when no reaper is there yet to keep it: it is handed over with the next durable defer.
     """
     line = _ours()
-    line.deadline = (wakeup_fd, signals, grace)
+    line.deadline = (wakeup_fd, os.fstat(wakeup_fd).st_ino, signals, grace)
     return _send_deadline(line)
 
 
@@ -283,7 +283,12 @@ def _connect() -> _Socket | None:
 def _send_deadline(line: _Line) -> bool:
     if not _own(line) or line.socket is None or line.deadline is None:
         return False
-    fd, signals, grace = line.deadline
+    fd, inode, signals, grace = line.deadline
+    try:
+        if os.fstat(fd).st_ino != inode:  # the number is another file's by now: not the reaper's to hold open
+            return False
+    except OSError:
+        return False
     message = protocol.encode("deadline", signals=list(signals), grace=grace)
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))]
     try:

@@ -21,11 +21,19 @@ class Deadlines:
         self.reaper = reaper
 
     def keep(self, owner: "Owner", fd: int, signals: frozenset[int], grace: float) -> None:
-        """Kill the owner ``grace`` seconds after one of ``signals`` came out of ``fd``, unless it is calm."""
+        """Kill the owner ``grace`` seconds after one of ``signals`` came out of ``fd``, unless it is calm.
+
+        Raises:
+            ValueError: nothing can come out of it; it is closed.
+        """
         self.drop(owner)
-        os.set_blocking(fd, False)
+        try:
+            os.set_blocking(fd, False)
+            self.reaper.watch(fd, lambda: self._signalled(owner))
+        except OSError as error:  # a plain file, say
+            os.close(fd)
+            raise ValueError(f"not a descriptor that can be watched: {error.strerror}") from None
         owner.wakeup, owner.signals, owner.grace = fd, signals, grace
-        self.reaper.watch(fd, lambda: self._signalled(owner))
 
     def drop(self, owner: "Owner") -> None:
         """Close the owner's wake-up descriptor, if it has one."""

@@ -129,8 +129,8 @@ class Reaper:
 
     def watch(self, fd: int, call: "Callable[[], None]") -> None:
         """Call something whenever there is something to read."""
+        self.epoll.register(fd, select.EPOLLIN)  # first: what the kernel refuses is not to be forgotten later
         self.others[fd] = call
-        self.epoll.register(fd, select.EPOLLIN)
 
     def unwatch(self, fd: int) -> None:
         """Forget a descriptor; twice is fine."""
@@ -216,9 +216,13 @@ class Reaper:
                 return owner
         owner.state = owners.WATCHED
         if pidfd is not None:
+            try:
+                self.epoll.register(pidfd, select.EPOLLIN)
+            except OSError:  # it is asked for again soon
+                os.close(pidfd)
+                raise
             owner.pidfd = pidfd
             self.deaths[pidfd] = owner
-            self.epoll.register(pidfd, select.EPOLLIN)
         self.log("own", journal=name)
         self.pool.spare()
         return owner
