@@ -151,7 +151,10 @@ def test_what_to_do_about_it(doctor: Doctor) -> None:
         ("p.yaml", "kind: [1]\nspec: 3", "runs a pod"),
         ("p.yaml", pod(terminationGracePeriodSeconds="soon"), "no number of seconds"),
         ("p.yaml", pod(terminationGracePeriodSeconds=-1), "no number of seconds"),
+        ("p.yaml", "spec: {containers: [{}], terminationGracePeriodSeconds: .nan}", "no number of seconds"),
         ("p.yaml", '{"kind": "Pod", "spec": {"containers": [7]}}', "a container is 7"),
+        ("p.yaml", "[" * 5000, "nested too deeply"),
+        ("p.yaml", "items: &a\n- items: *a", "nested too deeply"),
         ("bytes.yaml", "\udcff", "no text"),
     ],
 )

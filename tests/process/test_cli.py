@@ -193,6 +193,7 @@ def test_forget_asks(programs: Programs, answer: str, status: int, left: int) ->
         (["reap", "abcdef12.3"], 1, "no dead owner owes 'abcdef12.3'"),
         (["forget", "--yes", "abcdef12." + 5000 * "1"], 1, "is not a reference"),
         (["history", "--since", "soon"], 2, "is not a time like 2h"),
+        (["doctor", "--grace", "nan"], 2, "nan is no number of seconds"),
         (["nonsense"], 2, "No such command"),
         (["ls", "--nonsense"], 2, "No such option"),
     ],
@@ -238,6 +239,9 @@ def test_foreign_home(programs: Programs, tmp_path: Path) -> None:
     got = lastly(programs, "doctor", env={"LASTLY_HOME": str(folder)})
     assert got.status == 1
     assert "chmod 700" in got.out
+    got = lastly(programs, "reap", env={"LASTLY_HOME": os.devnull})
+    assert (got.status, got.out) == (1, "")
+    assert "is not a directory" in got.err
 
 
 def test_doctor_says_once_that_there_is_no_home(programs: Programs) -> None:

@@ -33,6 +33,18 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 PATH = click.Path(readable=False)  # any text; completed as the name of a file
 
+
+class _Seconds(click.FloatRange):
+    """A number of seconds; "nan", which is in every range, is none."""
+
+    def convert(self, value: "Any", param: "click.Parameter | None", ctx: "click.Context | None") -> "Any":
+        seconds = super().convert(value, param, ctx)
+        if not seconds >= 0:
+            self.fail("nan is no number of seconds.", param, ctx)
+        return seconds
+
+
+SECONDS = _Seconds(0)
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON instead of a table.")
 
 
@@ -184,7 +196,7 @@ def history(since: float, limit: int, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--idle", type=click.FloatRange(0), help="Exit after this many seconds without an owner.")
+@click.option("--idle", type=SECONDS, help="Exit after this many seconds without an owner.")
 def reaper(idle: float | None) -> None:
     """Be the reaper, in the foreground, until Ctrl-C; its log goes to standard error as well."""
     from lastly.journal import home
@@ -201,7 +213,7 @@ def reaper(idle: float | None) -> None:
 
 @cli.command()
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=PATH)
-@click.option("--grace", type=click.FloatRange(0), metavar="SECONDS", help="How long all cleanups may take.")
+@click.option("--grace", type=SECONDS, metavar="SECONDS", help="How long all cleanups may take.")
 @as_json
 def doctor(files: tuple[str, ...], grace: float | None, as_json: bool) -> None:
     """Say what is protected here, what is not, and how to change that. Exit status 1: something is wrong.

@@ -43,6 +43,8 @@ def examine(paths: "list[str]", grace: "float | None") -> list[Finding]:
             found += _look_at(path, grace)
         except UnreadableError as error:
             found.append(Finding("file", "wrong", f"{path}: {error}"))
+        except RecursionError:
+            found.append(Finding("file", "wrong", f"{path}: nested too deeply"))
         except OSError as error:
             found.append(Finding("file", "wrong", f"{path}: cannot be read: {error.strerror}"))
     return found
@@ -236,7 +238,7 @@ def _at(value: "Any", *keys: str) -> "Any":
 def check_pod(name: str, spec: "dict[str, Any]", grace: "float | None") -> list[Finding]:
     """Look at the specification of a pod."""
     limit = spec.get("terminationGracePeriodSeconds", 30)
-    if not isinstance(limit, (int, float)) or isinstance(limit, bool) or limit < 0:
+    if not isinstance(limit, (int, float)) or isinstance(limit, bool) or not limit >= 0:
         raise UnreadableError(f"terminationGracePeriodSeconds: {limit!r} is no number of seconds")
     found = []
     for container in spec["containers"]:

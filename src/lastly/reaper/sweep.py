@@ -42,7 +42,7 @@ def sweep(
     Raises:
         NotRecorded: the home belongs to somebody else.
     """
-    if not os.path.isdir(home.state_path()):
+    if not os.path.lexists(home.state_path()):
         return []
     home.state_dir(create=False)
     chosen = ("", None) if only is None else parts(only)
