@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from harness import ROOT, Programs, gone, process_gone, wait_until
+from harness import ROOT, Programs, gone, process_gone, wait_process_gone, wait_until
 from reaping import archived
 from serving import Server, files, gunicorn, hypercorn, lines, rest, send, sequence, uvicorn, wait_lines
 from websockets.exceptions import ConnectionClosed
@@ -179,6 +179,20 @@ def test_a_killed_server(programs: Programs, folder: Path, kind: str) -> None:
     send(int(server.get().text), signal.SIGKILL)
     wait_until(lambda: gone(made), what=f"{made} reaped")
     assert notes(folder) == []
+
+
+@pytest.mark.parametrize("kind", ["uvicorn --workers=2", "uvicorn --reload", "hypercorn --workers=2"])
+def test_a_killed_master_takes_its_workers_along(programs: Programs, folder: Path, kind: str) -> None:
+    """They would go on serving, on a port that the next server needs. uvicorn's end in order."""
+    name, *args = kind.split()
+    server = SERVERS[name](programs, folder, *args)
+    made, serves = make(server), server.get().text
+    server.program.send(signal.SIGKILL)
+    wait_process_gone(int(serves))
+    wait_until(lambda: gone(made), what=f"{made} removed")
+    if name == "uvicorn":
+        wait_lines(folder / "notes", *whole_end(serves))
+    server.program.wait(eof=True)  # nobody is left who holds its output
 
 
 def test_workers(programs: Programs, folder: Path) -> None:

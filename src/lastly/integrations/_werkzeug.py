@@ -12,9 +12,9 @@ one that is started next. So it ends as if it had been told to.
 """
 
 import os
-import select
 import signal
-import threading
+
+from lastly.integrations import _parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,17 +58,7 @@ def attend() -> None:
     kind.restart_with_reloader = restart_with_reloader
     reloader = os.getppid()
     if os.environ.get(_MARK) == _SERVES and not _is_marked(str(reloader)):  # no program that it has started
-        threading.Thread(target=_end_with, args=(reloader,), name="lastly-reloader", daemon=True).start()
-
-
-def _end_with(reloader: int) -> None:
-    try:
-        pidfd = os.pidfd_open(reloader)
-        if os.getppid() == reloader:  # else the number may be another's by now
-            select.select([pidfd], [], [])
-    except ProcessLookupError:
-        pass
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        _parent.follow(reloader, lambda: os.getppid() == reloader)
 
 
 class _Passing:

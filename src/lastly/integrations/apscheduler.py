@@ -11,7 +11,6 @@ that waits for the program's end.
 
 import atexit
 import os
-import select
 import signal
 import sys
 import weakref
@@ -20,7 +19,7 @@ from time import monotonic, sleep
 from lastly import _root
 from lastly._action import seconds as _seconds
 from lastly.errors import CleanupTimeout, FrameworkError
-from lastly.integrations import _werkzeug
+from lastly.integrations import _parent, _werkzeug
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -187,25 +186,10 @@ def _end_with_us(executor: "Any") -> None:
 
 
 def _begin_worker(program: int, theirs: "Callable[..., object] | None", args: "tuple[object, ...]") -> None:
-    """Called in a worker process before its first job."""
-    import threading
-
-    threading.Thread(target=_end_with, args=(program,), name="lastly-parent", daemon=True).start()
-    if theirs is not None:
-        theirs(*args)
-
-
-def _end_with(program: int) -> None:
-    """Wait for the program's end, and end this process; what it owes durably is the reaper's then."""
+    """Called in a worker process before its first job; what it owes durably is the reaper's when it ends."""
     import multiprocessing
 
-    try:
-        pidfd = os.pidfd_open(program)
-        parent = multiprocessing.parent_process()
-        if parent is None or parent.is_alive():  # else the number may be another's by now
-            poll = select.poll()  # not select(), whose descriptors end at 1,023
-            poll.register(pidfd, select.POLLIN)
-            poll.poll()
-    except ProcessLookupError:
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    _parent.follow(program, lambda: parent is None or parent.is_alive(), signal.SIGKILL)
+    if theirs is not None:
+        theirs(*args)
