@@ -114,9 +114,10 @@ def test_who_is_calling_is_asked_while_others_begin(monkeypatch):
             self.me = self
 
         def __del__(self):
-            _closing.closing[Scope()] = -1
+            closing[Scope()] = -1
 
-    monkeypatch.setattr(_closing, "closing", {Scope(): -1 for _ in range(20)})
+    closing = {Scope(): -1 for _ in range(20)}
+    monkeypatch.setattr(_closing, "closing", closing)
     before = gc.get_threshold()
     gc.freeze()  # all that the tests have made so far need not be looked at each time
     try:
