@@ -71,11 +71,11 @@ class Watched(NamedTuple):
         listed = {machine["token"] for machine in request(self.cloud, "GET", "/machines")} & {self.build}
         return listed | ({self.build} if with_environment(f"RENTED_MACHINE={self.build}") else set())
 
-    def settled(self) -> tuple[Left, float]:
+    def settled(self, quiet: float = QUIET) -> tuple[Left, float]:
         """Wait until nothing is left or nothing changes any more: what is left, and after how many seconds."""
         begin = changed = time.monotonic()
         left, pause = self.left(), 0.005
-        while any(left) and time.monotonic() < min(changed + QUIET, begin + AT_MOST):
+        while any(left) and time.monotonic() < min(changed + quiet, begin + AT_MOST):
             time.sleep(pause)
             pause = min(pause * 1.3, 0.2)
             now = self.left()
