@@ -28,6 +28,8 @@ def main() -> int:
         f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.release()}, "
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}"
     )
+    # Both sides with their bytecode on disk, as what is installed has it: compiling is not what is measured.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     crashed = []
     for name in names(sys.argv[1:]):
         sys.stdout.flush()
