@@ -133,7 +133,10 @@ def _stop(scheduler: "Any", limit: "float | None") -> None:
     while (running := _running(scheduler)) and (end is None or monotonic() < end):
         sleep(_PAUSE)
     killed = _kill_workers(scheduler) if running else False
+    managers = [getattr(pool, "_executor_manager_thread", None) for pool in _pools(scheduler)]
     scheduler.shutdown(wait=False)
+    for manager in filter(None, managers):
+        manager.join()  # its workers are idle or killed; CPython's exit wakes it up while it closes: EBADF
     # The program's own call may come yet, which would be an error: the method itself, or in a function.
     atexit.unregister(scheduler.shutdown)
     scheduler.shutdown = _nothing
@@ -154,10 +157,14 @@ def _running(scheduler: "Any") -> "list[str]":
     return [job for job, count in counts if count]
 
 
+def _pools(scheduler: "Any") -> "list[Any]":
+    return [getattr(executor, "_pool", None) for executor in scheduler._executors.values()]
+
+
 def _kill_workers(scheduler: "Any") -> bool:
     killed = False
-    for executor in scheduler._executors.values():
-        workers: dict[int, Any] | None = getattr(getattr(executor, "_pool", None), "_processes", None)
+    for pool in _pools(scheduler):
+        workers: dict[int, Any] | None = getattr(pool, "_processes", None)
         for worker in list((workers or {}).values()):
             worker.kill()
             killed = True
