@@ -34,7 +34,7 @@ else:
 _TRACKERS = (b"multiprocessing.resource_tracker import main", b"loky.backend.resource_tracker import main")
 _GIVE_UP = 10.0  # seconds for SIGKILL to take effect: longer means a process stuck in the kernel
 _RESCAN = 0.02
-_LONGEST_POLL = 86_400_000  # milliseconds; poll() takes no more than 24 days
+LONGEST_POLL = 86_400_000  # milliseconds; poll() takes no more than 24 days
 _LISTINGS = 40  # a machine that forks all the time must not keep us reading for ever
 _QUIET = 10  # scans, at most, before nobody counts as nobody although processes come and go
 _EXEC = 0.2  # seconds for an exec, in the middle of which a process has no arguments
@@ -243,7 +243,7 @@ def _all_dead(fds: list[int], until: float) -> None:
         rest = until - time.monotonic()
         if rest <= 0:
             return
-        for fd, _ in poll.poll(min(rest * 1000, _LONGEST_POLL)):
+        for fd, _ in poll.poll(min(rest * 1000, LONGEST_POLL)):
             poll.unregister(fd)
             left -= 1
 

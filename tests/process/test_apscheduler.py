@@ -205,7 +205,7 @@ sleep()
 def test_workers_with_many_descriptors_end_with_the_program(programs: Programs, tmp_path: Path) -> None:
     """More than select() can look at."""
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2000:
-        pytest.skip("not allowed here")
+        pytest.skip("needs a hard limit of 2,000 descriptors")
     code = """
 import multiprocessing, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (2000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

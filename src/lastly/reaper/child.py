@@ -167,7 +167,7 @@ class _Child:
             rest = until - monotonic()
             if rest <= 0:
                 return False
-            for fd, _ in poll.poll(min(rest * 1000 + 1, 86_400_000)):  # it takes no more than 24 days
+            for fd, _ in poll.poll(min(rest * 1000 + 1, _kill.LONGEST_POLL)):
                 if fd == self.pidfd:
                     for pipe in self.pipes:
                         self._drain(pipe)
