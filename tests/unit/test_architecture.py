@@ -253,7 +253,7 @@ def test_the_base_install_works_without_any_extra(programs: Programs, python: st
 # A file of tests is a list: it may be longer before somebody loses the thread.
 @pytest.mark.parametrize(
     ("folder", "limit"),
-    [("src", 400), ("benchmarks", 400), ("examples", 400), ("scripts", 400), ("tests", 700)],
+    [("src", 500), ("benchmarks", 400), ("examples", 400), ("scripts", 400), ("tests", 700)],
 )
 def test_no_file_is_too_long(folder: str, limit: int) -> None:
     lengths = {
@@ -263,7 +263,7 @@ def test_no_file_is_too_long(folder: str, limit: int) -> None:
     assert {path: length for path, length in lengths.items() if length > limit} == {}
 
 
-def test_no_function_is_longer_than_40_lines() -> None:
+def test_no_function_is_longer_than_50_lines() -> None:
     """Without its docstring; nested functions count for themselves as well."""
     long = {}
     for module, path in MODULES.items():
@@ -271,7 +271,7 @@ def test_no_function_is_longer_than_40_lines() -> None:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno is not None
                 first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
-                if (n := node.end_lineno - first.lineno + 1) > 40:
+                if (n := node.end_lineno - first.lineno + 1) > 50:
                     long[f"{module}:{node.name}"] = n
     assert long == {}
 
