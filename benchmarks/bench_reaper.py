@@ -32,7 +32,7 @@ LOKY = (
 )
 MANY = """
 import os, signal, sys
-import lastly, lastly._remove, lastly._statx, lastly.reaper.client, lastly.resources, lastly.journal.own, tempfile
+import lastly, lastly._system.remove, lastly.reaper.client, lastly.resources, lastly.journal.own, tempfile
 pids = []
 for _ in range(int(sys.argv[1])):
     reading, writing = os.pipe()

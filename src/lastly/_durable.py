@@ -263,16 +263,16 @@ def defer(
 
 def file_identity(path: str) -> "dict[str, Any]":
     """What tells the file at `path` from a later one of the same name; empty when there is none."""
-    from lastly import _remove
+    from lastly._system import remove
 
-    return dict(_remove.identity(path) or {})
+    return dict(remove.identity(path) or {})
 
 
 def process_identity(pid: int) -> "dict[str, Any]":
     """What tells a process from a later one of the same pid. Raises ProcessLookupError."""
-    from lastly import _kill
+    from lastly._system import kill
 
-    return dict(_kill.identity(pid))
+    return dict(kill.identity(pid))
 
 
 def deferred(scope: "Scope", action: Action, /, *args: "Any", **kwargs: "Any") -> DurableCleanup:

@@ -7,9 +7,9 @@ file's own (device, inode, birth time). A pid file that no journal knows is beli
 
 import os
 
+from lastly._system.identity import Identity, open_pidfd
 from lastly.journal import home
 from lastly.journal.replay import read
-from lastly.owner import Identity, open_pidfd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

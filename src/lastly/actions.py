@@ -48,7 +48,7 @@ def _remove(
 
     .. versionadded:: 0.1
     """
-    from lastly import _remove as safe
+    from lastly._system import remove as safe
 
     if confirmed is not None and confirmed.get("ino") is not None:
         expect = confirmed
@@ -58,7 +58,7 @@ def _remove(
 
 
 def _prepare_remove(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
-    from lastly import _remove as safe
+    from lastly._system import remove as safe
 
     path, rest = _only(_remove, "path", args, kwargs)
     if "expect" in rest:
@@ -94,7 +94,7 @@ def _kill(
 
     .. versionadded:: 0.1
     """
-    from lastly import _kill as safe
+    from lastly._system import kill as safe
 
     if confirmed is not None and confirmed.get("pid") is not None:
         target = confirmed
@@ -107,7 +107,7 @@ def _kill(
 
 
 def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
-    from lastly import _kill as safe
+    from lastly._system import kill as safe
 
     target, rest = _only(_kill, "target", args, kwargs)
     if not isinstance(target, dict) and (target is not None or not rest.get("token")):
@@ -136,7 +136,7 @@ def _kill_token(token: str, *, grace: "float | timedelta" = GRACE) -> None:
 
     .. versionadded:: 0.1
     """
-    from lastly import _kill as safe
+    from lastly._system import kill as safe
 
     safe.kill_tree(None, token=token, grace=seconds(grace, "grace"))
 

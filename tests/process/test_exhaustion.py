@@ -18,9 +18,9 @@ import pytest
 from harness import SRC, Programs, gone, reaper_of, wait_until
 
 from lastly import actions
+from lastly._system.identity import Identity
 from lastly.journal import home as homes
 from lastly.journal.file import Journal
-from lastly.owner import Identity
 from lastly.reaper import api, client
 from lastly.reaper.sweep import sweep
 
@@ -127,8 +127,8 @@ def test_without_descriptors_nobody_is_taken_for_dead(programs: Programs) -> Non
     """I4: who cannot read the boot's id says so, and does not judge by an empty one."""
     code = """
     import os, resource
-    from lastly import owner
-    from lastly.owner import Identity
+    from lastly._system import identity as owner
+    from lastly._system.identity import Identity
     me = Identity.current()
     owner._constant.clear()
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -168,7 +168,7 @@ def test_no_more_processes(programs: Programs, tmp_path: Path) -> None:
     # The kernel does not count root's. Afterwards the standard library may be out of reach, too.
     other = (
         f"import encodings.ascii, lastly._durable, lastly.actions, lastly.reaper.client, lastly._popen, ctypes, json\n"
-        f"import lastly._remove; lastly._remove.identity('/')\n"
+        f"import lastly._system.remove; lastly._system.remove.identity('/')\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         if os.geteuid() == 0
         else ""

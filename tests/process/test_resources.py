@@ -19,7 +19,8 @@ import os, signal, sys
 sys.dont_write_bytecode = True
 import _posixsubprocess, subprocess, tempfile
 import lastly, lastly.resources
-from lastly import _durable, actions, _remove, _kill, _statx
+from lastly import _durable, actions
+from lastly._system import remove, kill, file
 _durable._ensure = lambda path: None
 from lastly._popen import Popen
 count = 0

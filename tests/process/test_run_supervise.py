@@ -25,7 +25,7 @@ from harness import (
     wait_until,
 )
 
-from lastly._run.cgroup import own_group
+from lastly._system.cgroup import own_group
 
 RUN = ["lastly", "run", "--supervise", "--grace", "2"]
 QUICK = ["lastly", "run", "--supervise", "--grace", "0.2"]

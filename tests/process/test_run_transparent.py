@@ -134,7 +134,7 @@ def test_broken_sitecustomize_is_reported_as_ever(programs: Programs, tmp_path: 
 
 def test_module_that_hides_ours(programs: Programs, tmp_path: Path, python: str) -> None:
     """A program with a json.py, a struct.py and a fcntl.py of its own imports those, and is guarded all the same."""
-    for name in ("json", "struct", "fcntl", "zlib", "subprocess", "_remove"):
+    for name in ("json", "struct", "fcntl", "zlib", "subprocess", "remove"):
         (tmp_path / f"{name}.py").write_text(f"print('the own {name}')")
     (tmp_path / "prog.py").write_text(
         "import os, time\nos.environ['X'] = 'y'\n"

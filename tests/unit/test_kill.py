@@ -10,8 +10,9 @@ import time
 import pytest
 from harness import SRC, process_gone, start_time, wait_process_gone, wait_until
 
-from lastly import _kill, actions
-from lastly._kill import identity, kill_tree
+from lastly import actions
+from lastly._system import kill
+from lastly._system.kill import identity, kill_tree
 from lastly.errors import NotOurs
 
 TREE = """
@@ -145,8 +146,8 @@ def test_a_process_of_another_pid_namespace_is_refused(plant):
 def test_the_pid_changes_hands_between_scan_and_signal(plant, monkeypatch):
     """The start time is read again with the pidfd in hand."""
     top, _ = plant(0)
-    monkeypatch.setattr(_kill, "start_time", lambda pid: 1)
-    hunt = _kill._Hunt(None, None, False)
+    monkeypatch.setattr(kill, "start_time", lambda pid: 1)
+    hunt = kill._Hunt(None, None, False)
     hunt.members = {top.pid: identity(top.pid)["start"]}
     hunt.signal(signal.SIGKILL)
     monkeypatch.undo()
@@ -187,7 +188,7 @@ while time.monotonic() < end:
     top.wait()
     top.stdout.close()
     left = [
-        pid for pid in _kill.processes() if _kill.has_token(pid, token.encode()) and not process_gone(pid)
+        pid for pid in kill.processes() if kill.has_token(pid, token.encode()) and not process_gone(pid)
     ]
     assert left == []
 
@@ -219,29 +220,29 @@ def test_a_tracker_in_the_middle_of_its_exec_is_waited_for(plant, monkeypatch):
     """It has no arguments for a moment; taken for a child, it would be stopped for ever."""
     top, _ = plant(0)
     said = []
-    monkeypatch.setattr(_kill, "_proc", lambda pid, name: said.pop(0))
+    monkeypatch.setattr(kill, "_proc", lambda pid, name: said.pop(0))
     said[:] = [b"", b"", b"", b"python -c from multiprocessing.resource_tracker import main;main(5)"]
-    assert _kill.is_tracker(top.pid)
+    assert kill.is_tracker(top.pid)
     said[:] = [b"", b"python\0", b"", b"", b"", b"python\0program.py\0", b"LASTLY_TOKEN=a:b\0"]
-    assert _kill.has_token(top.pid, b"a")
+    assert kill.has_token(top.pid, b"a")
     said[:] = [b"", b"env\0-i\0", b"", b"env\0-i\0"]
-    assert _kill.has_token(top.pid, b"a") is False
-    monkeypatch.setattr(_kill, "_proc", lambda pid, name: b"")
-    assert not _kill.is_tracker(top.pid)  # one that has cleared them
+    assert kill.has_token(top.pid, b"a") is False
+    monkeypatch.setattr(kill, "_proc", lambda pid, name: b"")
+    assert not kill.is_tracker(top.pid)  # one that has cleared them
 
 
 def test_who_was_stopped_before_it_was_known_as_a_tracker_goes_on(plant, monkeypatch):
     """Between fork and exec it looks like its parent: stopped there, it becomes a tracker and then stops."""
     top, pids = plant(1)
     trackers = []
-    monkeypatch.setattr(_kill, "is_tracker", lambda pid: pid in trackers)
-    signalled = _kill._send
+    monkeypatch.setattr(kill, "is_tracker", lambda pid: pid in trackers)
+    signalled = kill._send
 
     def becomes_a_tracker(pid, start, signum):
         trackers[:] = [pids[1]] if signum == signal.SIGSTOP else trackers
         return signalled(pid, start, signum)
 
-    monkeypatch.setattr(_kill, "_send", becomes_a_tracker)
+    monkeypatch.setattr(kill, "_send", becomes_a_tracker)
     assert kill_tree(identity(top.pid), grace=0) == 2
     assert top.wait() == -signal.SIGKILL
     wait_until(lambda: state(pids[1]) == "S")
@@ -256,10 +257,11 @@ def test_never_ourselves_nor_our_ancestors():
     program = f"""
 import os, sys
 sys.path.insert(0, {str(SRC)!r})
-from lastly import _kill, actions
-print(_kill.kill_tree(_kill.identity(os.getpid()), grace=0))
-print(_kill.kill_tree(_kill.identity(os.getppid()), grace=0))
-print(_kill.kill_tree(None, token="feedfeedfeed", grace=0))
+from lastly import actions
+from lastly._system import kill
+print(kill.kill_tree(kill.identity(os.getpid()), grace=0))
+print(kill.kill_tree(kill.identity(os.getppid()), grace=0))
+print(kill.kill_tree(None, token="feedfeedfeed", grace=0))
 for pid in (os.getpid(), os.getppid()):
     try:
         actions.kill.prepare((pid,), {{}})
@@ -277,9 +279,9 @@ def test_only_the_children(tmp_path):
     program = f"""
 import os, subprocess, sys
 sys.path.insert(0, {str(SRC)!r})
-from lastly import _kill
+from lastly._system import kill
 child = subprocess.Popen(["sleep", "1000"])
-print(_kill.kill_tree(_kill.identity(os.getpid()), grace=0, only_children=True), child.wait())
+print(kill.kill_tree(kill.identity(os.getpid()), grace=0, only_children=True), child.wait())
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
@@ -294,12 +296,12 @@ def test_another_user_s_processes_are_not_seen(plant):
     program = f"""
 import os, sys
 sys.path.insert(0, {str(SRC)!r})
-from lastly import _kill
+from lastly._system import kill
 import select, signal
-_kill.processes()
-root = _kill.identity({top.pid})
+kill.processes()
+root = kill.identity({top.pid})
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-print(_kill.kill_tree(root, grace=0))
+print(kill.kill_tree(root, grace=0))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60

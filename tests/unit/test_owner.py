@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from lastly import owner
-from lastly.owner import Identity, open_pidfd, start_time
+from lastly._system import identity as owner
+from lastly._system.identity import Identity, open_pidfd, start_time
 
 
 def changed(identity, **fields):

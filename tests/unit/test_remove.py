@@ -8,8 +8,9 @@ import sys
 import pytest
 from harness import SRC
 
-from lastly import _remove, actions
-from lastly._remove import canonical, identity, remove
+from lastly import actions
+from lastly._system import remove as _remove
+from lastly._system.remove import canonical, identity, remove
 from lastly.errors import NotOurs
 
 
@@ -94,7 +95,7 @@ for _ in range({depth}):
     os.close(here)
     here = below
 os.close(here)
-from lastly._remove import remove
+from lastly._system.remove import remove
 import ctypes, pwd
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 os.chdir("/")
@@ -137,7 +138,7 @@ def as_nobody(code):
 import os, sys
 sys.path.insert(0, {str(SRC)!r})
 import pwd
-from lastly._remove import remove, identity
+from lastly._system.remove import remove, identity
 identity("/tmp")
 os.environ["HOME"] = "/nonexistent"
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -365,7 +366,7 @@ def test_somebody_keeps_filling_it(tmp_path, monkeypatch):
 _MOUNTS = """
 import os, subprocess, sys
 sys.path.insert(0, {src!r})
-from lastly._remove import remove, identity
+from lastly._system.remove import remove, identity
 from lastly.errors import NotOurs
 base = {base!r}
 def mount(what, where): subprocess.run(["mount", "--bind", what, where], check=True)

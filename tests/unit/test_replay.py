@@ -161,7 +161,7 @@ def test_confirmed_while_running():
 
 def test_damaged_header_identity_from_the_name():
     """Who owned it is known all the same, but nobody is proven dead by a name alone."""
-    from lastly.owner import boot_id
+    from lastly._system.identity import boot_id
 
     found = replay(b"garbage\n", f"/x/owners/some-host-{boot_id()}/12.34.abcd.j")
     assert (found.identity.pid, found.identity.start, found.identity.host) == (12, 34, "some-host")

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from lastly import _remove
+from lastly._system import remove
+from lastly._system.identity import Identity
 from lastly.journal import home as homes
 from lastly.journal.record import VERSION, encode
 from lastly.journal.replay import read
-from lastly.owner import Identity
 from lastly.reaper import api, history, jobs
 from lastly.reaper.settle import Outcome, settle
 from lastly.reaper.sweep import reference, sweep
@@ -115,7 +115,7 @@ def test_another_machine_is_in_doubt(journal, folder):
 
 def test_an_earlier_boot_of_this_machine(journal, folder):
     """What is on the disk is removed; what was to be killed died with the boot; what was made since then is not ours."""
-    born = _remove.identity(folder)
+    born = remove.identity(folder)
     kill = {
         "kind": "plan",
         "id": 2,
@@ -137,7 +137,7 @@ def test_an_earlier_boot_of_this_machine(journal, folder):
 
 
 def test_something_else_is_there(journal, folder):
-    other = {**_remove.identity(folder), "btime": 1}
+    other = {**remove.identity(folder), "btime": 1}
     path = journal(removal(folder, known=other))
     assert settle(path).ran[0]["state"] == "abandoned"
     assert folder.exists()
@@ -148,7 +148,7 @@ def test_something_else_is_there(journal, folder):
 
 def test_failures_back_off_and_end(journal, folder, monkeypatch):
     monkeypatch.setattr(
-        _remove, "remove", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+        remove, "remove", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error"))
     )
     path = journal(removal(folder, retries=2, backoff=10.0))
     outcome = settle(path)
@@ -259,7 +259,7 @@ def test_a_journal_of_another_user(journal, folder):
 
 
 def test_retry_what_was_abandoned(journal, folder):
-    known = _remove.identity(folder)
+    known = remove.identity(folder)
     aside = folder.with_name("aside")
     folder.rename(aside)
     folder.mkdir()
@@ -280,7 +280,7 @@ def test_retry_what_was_abandoned(journal, folder):
 
 def test_retry_what_waits(journal, folder, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(_remove, "remove", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "x")))
+        patch.setattr(remove, "remove", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "x")))
         path = journal(removal(folder))
         settle(path)
     assert api.retry(f"{reference(path)}.1", by="me")["state"] == "done"
@@ -299,7 +299,7 @@ def test_forget(journal, folder):
 
 
 def test_forget_what_was_abandoned(journal, folder):
-    journal(removal(folder, known={**_remove.identity(folder), "btime": 1}))
+    journal(removal(folder, known={**remove.identity(folder), "btime": 1}))
     sweep()
     [row] = api.abandoned()
     api.forget(row["ref"], by="me")
@@ -310,15 +310,15 @@ def test_forget_what_was_abandoned(journal, folder):
 @pytest.fixture
 def waiting(journal, folder, monkeypatch):
     """A journal with one cleanup that was abandoned and one that waits for its next attempt."""
-    real = _remove.remove
+    real = remove.remove
 
-    def remove(path, **more):
+    def stubborn(path, **more):
         if path.endswith("busy"):
             raise OSError(16, "busy")
         return real(path, **more)
 
-    monkeypatch.setattr(_remove, "remove", remove)
-    other = removal(folder, known={**_remove.identity(folder), "btime": 1})  # than what is there
+    monkeypatch.setattr(remove, "remove", stubborn)
+    other = removal(folder, known={**remove.identity(folder), "btime": 1})  # than what is there
     path = journal(other, removal(folder.parent / "busy", 2))
     sweep()
     assert {item.state for item in read(path).items.values()} == {"abandoned", "failed"}
@@ -351,7 +351,7 @@ def test_abandoned_beside_what_waits_is_retried(waiting, folder, monkeypatch):
 
 def test_retried_once(journal, folder):
     """The copy goes on under a reference of its own; another one would run it twice."""
-    journal(removal(folder, known={**_remove.identity(folder), "btime": 1}))
+    journal(removal(folder, known={**remove.identity(folder), "btime": 1}))
     sweep()
     [row] = api.abandoned()
     api.retry(row["ref"], by="me")
@@ -363,7 +363,7 @@ def test_retried_once(journal, folder):
 
 def test_old_and_abandoned_is_not_lost(journal, folder, monkeypatch):
     """Neither behind thousands that were done since, nor when the history is trimmed."""
-    journal(removal(folder, known={**_remove.identity(folder), "btime": 1}))
+    journal(removal(folder, known={**remove.identity(folder), "btime": 1}))
     sweep()
     base = history.connect(write=True)
     base.execute("UPDATE cleanups SET changed = 1")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import signal as _signal
 
     from lastly._run.handover import Handover
-    from lastly.owner import Identity
+    from lastly._system.identity import Identity
 else:
     import _signal  # `signal` makes enums of all the numbers
 

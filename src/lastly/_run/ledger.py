@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lastly._run.inject import Program
+    from lastly._system.identity import Identity
     from lastly.journal.file import Journal
-    from lastly.owner import Identity
 
 REMOVE = "lastly.actions:remove"
 KILL = "lastly.actions:kill"
@@ -61,8 +61,8 @@ def _open() -> "Journal":
 
 
 def _load() -> "tuple[type[Journal], Identity, Callable[[str], None]]":
+    from lastly._system.identity import Identity
     from lastly.journal.file import Journal
-    from lastly.owner import Identity
     from lastly.reaper import client
 
     return Journal, program.owner_identity(Identity), client.ensure
@@ -72,9 +72,9 @@ def removal() -> "Callable[[str], object]":
     """What `actions.remove` does, for use in this process."""
 
     def load() -> "Callable[[str], object]":
-        from lastly import _remove
+        from lastly._system import remove
 
-        return lambda path: _remove.remove(_remove.canonical(path))
+        return lambda path: remove.remove(remove.canonical(path))
 
     made: Callable[[str], object] = _aside(load)
     return made
@@ -104,9 +104,9 @@ def left_behind(pid: int, start: int) -> "list[Left]":
     """Take the journals that this process or its workers have left under the name of this process."""
 
     def load() -> "Any":
+        from lastly._system.identity import Identity
         from lastly.journal import home, locks
         from lastly.journal.file import Journal
-        from lastly.owner import Identity
 
         return home, locks, Journal, Identity
 

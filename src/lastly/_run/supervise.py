@@ -17,7 +17,7 @@ import sys
 from time import monotonic
 
 from lastly._run import handover, launch
-from lastly._run.cgroup import Group
+from lastly._system.cgroup import Group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -248,9 +248,9 @@ class Supervisor:
 
 def below(root: int) -> list[tuple[int, int]]:
     """Return (pid, start time) of everything below a process that lives; not lastly's own reaper."""
-    from lastly import _kill
+    from lastly._system import kill
 
-    table = _kill.processes()
+    table = kill.processes()
     children: dict[int, list[int]] = {}
     for process in table.values():
         children.setdefault(process.ppid, []).append(process.pid)

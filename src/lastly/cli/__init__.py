@@ -221,7 +221,7 @@ def doctor(files: tuple[str, ...], grace: float | None, as_json: bool) -> None:
     FILE: look at units of systemd and manifests of Kubernetes instead; a unit that systemd knows by its name;
     "-" for a manifest on standard input.
     """
-    from lastly._run.cgroup import own_group
+    from lastly._system.cgroup import own_group
     from lastly.cli import budgets
     from lastly.cli.doctor import examine
 

@@ -19,11 +19,11 @@ from _thread import RLock
 from itertools import count
 from time import time
 
+from lastly._system.identity import Identity
 from lastly.errors import NotRecorded
 from lastly.journal import disk, home, locks
 from lastly.journal.record import LIMIT, VERSION, encode
 from lastly.journal.replay import Replay, contents, replay
-from lastly.owner import Identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

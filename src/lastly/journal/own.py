@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lastly.owner import Identity
+    from lastly._system.identity import Identity
 
 _journal: Journal | None = None
 _lock = RLock()

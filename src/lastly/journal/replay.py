@@ -14,9 +14,9 @@ alone and says so. A torn last line is no gap: its call never returned.
 import os
 
 from lastly._action import BACKOFF, RETRIES, TIMEOUT
+from lastly._system.identity import Identity
 from lastly.journal import locks
 from lastly.journal.record import VERSION, decode
-from lastly.owner import Identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 
-from lastly import _remove
+from lastly._system import remove
 from lastly.reaper import child, election, protocol
 from lastly.reaper.log import Log
 from lastly.reaper.loop import Reaper
@@ -57,14 +57,14 @@ def serve(
     lock = election.lock(runtime)
     if lock is None:
         return False
-    _remove.keep(state)
+    remove.keep(state)
     elected = election.elect(runtime)
     if elected is None:
         os.close(lock)
         return False
     _no_limits()
-    _remove.identity(state)  # what is looked up when first needed is looked up now: nobody waits yet
-    _remove.check_allowed(os.path.join(state, "x"))
+    remove.identity(state)  # what is looked up when first needed is looked up now: nobody waits yet
+    remove.check_allowed(os.path.join(state, "x"))
     for signum in () if foreground else (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_IGN)
     log = Log(state, echo=foreground)

@@ -13,7 +13,7 @@ import resource
 import select
 from time import monotonic
 
-from lastly import _kill
+from lastly._system import kill
 from lastly.errors import LastlyError, signal_name
 
 TYPE_CHECKING = False
@@ -147,7 +147,7 @@ class _Child:
         """Open what it is watched by; without that it must not run."""
         try:
             self.pidfd = os.pidfd_open(self.pid)
-            self.root = _kill.identity(self.pid)
+            self.root = kill.identity(self.pid)
         except BaseException:
             os.kill(self.pid, signal.SIGKILL)  # not waited for yet: the number is still its own
             os.waitpid(self.pid, 0)
@@ -167,7 +167,7 @@ class _Child:
             rest = until - monotonic()
             if rest <= 0:
                 return False
-            for fd, _ in poll.poll(min(rest * 1000 + 1, _kill.LONGEST_POLL)):
+            for fd, _ in poll.poll(min(rest * 1000 + 1, kill.LONGEST_POLL)):
                 if fd == self.pidfd:
                     for pipe in self.pipes:
                         self._drain(pipe)
@@ -203,9 +203,9 @@ class _Child:
         except (ProcessLookupError, PermissionError):
             pass
         try:
-            _kill.kill_tree(self.root, token=token, grace=0)
+            kill.kill_tree(self.root, token=token, grace=0)
             if _adopting:
-                _kill.kill_tree(_kill.identity(os.getpid()), grace=0, only_children=True)
+                kill.kill_tree(kill.identity(os.getpid()), grace=0, only_children=True)
         except OSError:
             pass  # stuck in the kernel, or no descriptor to look with; the next attempt meets it again
         _, status = os.waitpid(self.pid, 0)

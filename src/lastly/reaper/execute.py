@@ -9,7 +9,7 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` wraps ever
 import os
 import sys
 
-from lastly import _kill, _remove
+from lastly._system import kill, remove
 from lastly.journal.replay import Item, Replay
 from lastly.reaper import child
 from lastly.reaper.child import ActionFailed
@@ -72,7 +72,7 @@ def _do_remove(item: Item, _context: "dict[str, Any]", not_after: int | None, an
     expect = item.known if item.known.get("ino") is not None else item.kwargs.get("expect")
     path = _text(item)
     announce(item.timeout)
-    _within(item.timeout, lambda: _remove.remove(path, expect=expect or None, not_after=not_after))
+    _within(item.timeout, lambda: remove.remove(path, expect=expect or None, not_after=not_after))
 
 
 def _do_kill(item: Item, _context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:
@@ -81,15 +81,15 @@ def _do_kill(item: Item, _context: "dict[str, Any]", _not_after: int | None, ann
     announce(grace + 15.0)
     token = item.kwargs.get("token")
 
-    def kill() -> None:
-        _kill.kill_tree(
+    def end() -> None:
+        kill.kill_tree(
             target if isinstance(target, dict) else None,
             token=token if isinstance(token, str) and len(token) >= _SHORTEST else None,
             grace=grace,
             newborn=0.0 if isinstance(target, dict) else _NEWBORN,
         )
 
-    _within(grace + item.timeout, kill)
+    _within(grace + item.timeout, end)
 
 
 def _do_kill_token(item: Item, _context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:
@@ -98,7 +98,7 @@ def _do_kill_token(item: Item, _context: "dict[str, Any]", _not_after: int | Non
         raise ActionFailed(f"{token!r} is not a token")
     grace = _seconds(item.kwargs.get("grace"), 5.0)
     announce(grace + 15.0)
-    _within(grace + item.timeout, lambda: _kill.kill_tree(None, token=token, grace=grace))
+    _within(grace + item.timeout, lambda: kill.kill_tree(None, token=token, grace=grace))
 
 
 def _do_run(item: Item, context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:

@@ -10,10 +10,10 @@ import os
 import sqlite3
 import time
 
+from lastly._system.identity import boot_id
 from lastly.journal import home
 from lastly.journal.file import Journal
 from lastly.journal.replay import Item, Replay
-from lastly.owner import boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

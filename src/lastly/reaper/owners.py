@@ -2,8 +2,8 @@
 
 import os
 
+from lastly._system.identity import Identity, boot_id, open_pidfd, pid_namespace
 from lastly.journal.record import decode
-from lastly.owner import Identity, boot_id, open_pidfd, pid_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import warnings
 
 import pytest
 
-from lastly import _kill
-from lastly.owner import start_time
+from lastly._system import kill
+from lastly._system.identity import start_time
 from lastly.testing._made import CHILDREN, FILES, KINDS, SCOPES, THREADS, Made, Recorder
 
 TYPE_CHECKING = False
@@ -166,7 +166,7 @@ class Leaks:
         """Return who is ours, by birth or by our token, and new; of a family the eldest."""
         if not self.recorder.children and all(self.known.get(pid) == start_time(pid) for pid in _children()):
             return []
-        table, us, token = _kill.processes(), os.getpid(), self.token.encode()
+        table, us, token = kill.processes(), os.getpid(), self.token.encode()
         known = {pid for pid, start in self.known.items() if pid in table and table[pid].start == start}
         known |= {made.thing for made in self.recorder.made if made.kind == CHILDREN and _in_use(made)}
         new = {
@@ -175,8 +175,8 @@ class Leaks:
             if not process.dead
             and pid not in known
             and pid != us
-            and (not _forkserver(pid) if process.ppid == us else _kill.has_token(pid, token))
-            and not _kill.is_tracker(pid)
+            and (not _forkserver(pid) if process.ppid == us else kill.has_token(pid, token))
+            and not kill.is_tracker(pid)
         }
 
         def stands_alone(pid: int) -> bool:

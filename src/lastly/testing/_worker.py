@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, sys.argv[1])
 
-from lastly import _kill  # found by the line above
+from lastly._system import kill  # found by the line above
 from lastly.reaper import api
 from lastly.reaper.sweep import sweep
 
@@ -148,7 +148,7 @@ def swept(home: str, within: float) -> list[str]:
     os.close(write)
     in_time = ends(pid, within + 60.0)
     if not in_time:
-        _kill.kill_tree(_kill.identity(pid), grace=0)
+        kill.kill_tree(kill.identity(pid), grace=0)
     with open(read, "rb") as pipe:
         said = pipe.read()
     os.waitpid(pid, 0)
@@ -190,11 +190,11 @@ def paths(root: str, but: str) -> set[str]:
     return found
 
 
-def below() -> list[_kill.Process]:
+def below() -> list[kill.Process]:
     """Our living descendants, but for reapers: they serve the home, and end with it."""
     if not collect():
         return []  # the usual case: whoever lost a parent came to us, so without children nobody is below
-    table = _kill.processes()
+    table = kill.processes()
     children: dict[int, list[int]] = {}
     for process in table.values():
         children.setdefault(process.ppid, []).append(process.pid)
@@ -225,7 +225,7 @@ def command(pid: int) -> bytes:
         return b""
 
 
-def described(found: list[_kill.Process]) -> list[str]:
+def described(found: list[kill.Process]) -> list[str]:
     said = (
         command(process.pid).rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
         for process in found
@@ -236,7 +236,7 @@ def described(found: list[_kill.Process]) -> list[str]:
 def end_all() -> None:
     """Kill whatever is below us."""
     while collect():
-        _kill.kill_tree(_kill.identity(os.getpid()), only_children=True, grace=0)
+        kill.kill_tree(kill.identity(os.getpid()), only_children=True, grace=0)
         time.sleep(0.002)  # who ends by itself, as resource trackers do
 
 

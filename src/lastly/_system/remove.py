@@ -21,7 +21,7 @@ import os
 import pwd
 import stat
 
-from lastly._statx import Entry, entry
+from lastly._system.file import Entry, entry
 from lastly.errors import NotOurs
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

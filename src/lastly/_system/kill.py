@@ -22,8 +22,8 @@ import os
 import select
 import time
 
+from lastly._system.identity import Identity, boot_id, pid_namespace, start_time
 from lastly.errors import NotOurs
-from lastly.owner import Identity, boot_id, pid_namespace, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
