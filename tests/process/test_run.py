@@ -114,6 +114,28 @@ def test_signals_given_back_by_a_script(programs: Programs, tmp_path: Path, sign
     assert got.status == 256 - signum
 
 
+@pytest.mark.parametrize("options", [[], ["--supervise"]])
+@pytest.mark.parametrize(
+    ("ignored", "start"),
+    [
+        ([signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE, signal.SIGXFSZ], "trap '' HUP USR1 PIPE XFSZ; exec \"$@\""),
+        ([signal.SIGPIPE, signal.SIGXFSZ], "trap '' PIPE XFSZ; \"$@\"; exit $?"),
+        ([], "\"$@\"; exit $?"),
+        ([signal.SIGHUP], "exec nohup \"$@\""),
+    ],
+    ids=["a wrapper's trap", "the parent's", "nothing", "nohup"],
+)
+def test_what_was_ignored_on_purpose_stays_ignored(
+    programs: Programs, options: list[str], ignored: list[int], start: str
+) -> None:
+    """By a wrapper that becomes `lastly run`, or by its parent; nohup and a plain start ignore no SIGPIPE."""
+    run = [sys.executable, "-m", "lastly", "run", *options, "sh", "-c", "grep SigIgn /proc/self/status"]
+    got = programs.run_command(["sh", "-c", start, "sh", *run])
+    mask = int(got.out.partition("SigIgn:")[2].split()[0], 16)
+    ours = (signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE, signal.SIGXFSZ)
+    assert [signum for signum in ours if mask >> (signum - 1) & 1] == ignored
+
+
 def test_coerced_locale_is_taken_back(programs: Programs) -> None:
     """LC_CTYPE=C.UTF-8, which Python sets for itself under LANG=C, does not leak into the program."""
     env = {"LC_ALL": None, "LC_CTYPE": None, "LANG": "C"}

@@ -32,6 +32,27 @@ QUICK = ["lastly", "run", "--supervise", "--grace", "0.2"]
 LASTLY = [sys.executable, "-m", "lastly", "run", "--supervise"]
 
 
+@pytest.mark.parametrize("end", ["exit 0", "kill -9 $$"])
+def test_no_working_directory_is_kept(programs: Programs, tmp_path: Path, end: str) -> None:
+    """The program has the one it was started in; the supervisor stands elsewhere, so that it can be unmounted."""
+    program = programs.start_command([*RUN, "sh", "-c", f"pwd; read x; cd /; echo there; read x; {end}"], stdin=-1, cwd=tmp_path)
+    assert program.line() == str(tmp_path)
+    wait_until(lambda: os.readlink(f"/proc/{program.pid}/cwd") == "/", what="the supervisor is elsewhere")
+    program.write("\n")
+    program.line("there")
+    held = [pid for pid in os.listdir("/proc") if pid.isdecimal() and _cwd(pid) == str(tmp_path)]
+    assert held == []
+    program.write("\n")
+    assert program.wait().status == (0 if end == "exit 0" else -9)
+
+
+def _cwd(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
+
+
 @pytest.mark.parametrize("code", [0, 1, 42, 255])
 def test_status(programs: Programs, code: int) -> None:
     assert programs.run_command([*RUN, "sh", "-c", f"exit {code}"]).status == code
@@ -337,6 +358,44 @@ def test_from_the_background_to_the_foreground(terminal: Terminal, tmp_path: Pat
     terminal.until("$ ")
     terminal.say("echo it is $((40 + 2))")
     terminal.until("it is 42")
+
+
+RAW = "import os, tty; tty.setraw(0); print('raw'); input(); {end}"
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(3)", "1/0"])
+def test_the_terminal_is_given_back_after_a_crash(terminal: Terminal, end: str) -> None:
+    """A program has set it raw and has died: its modes are those of before. (The line is ended by hand: no \\r is \\n.)"""
+    before = termios.tcgetattr(terminal.fd)
+    # A shell of its own around it, without job control and so without any care for the terminal.
+    terminal.say("sh -c '" + command(RAW.format(end=end)).replace("'", "'\\''") + "; stty -a; echo so it is'")
+    terminal.until("raw")
+    assert not termios.tcgetattr(terminal.fd)[3] & termios.ECHO
+    os.write(terminal.fd, b"\n")
+    seen = terminal.until("so it is")
+    assert " echo " in seen
+    assert " icanon " in seen
+    terminal.until("$ ")
+    assert before[6] == termios.tcgetattr(terminal.fd)[6]
+
+
+def test_the_terminal_of_a_program_that_ends_well_is_as_it_wants(terminal: Terminal) -> None:
+    """`stty` changes it on purpose."""
+    terminal.say(" ".join(["sh -c '", *LASTLY, "-- stty -iexten; stty -a; echo so it is'"]))
+    assert " -iexten" in terminal.until("so it is")
+    terminal.until("$ ")
+
+
+def test_stopped_and_killed_in_the_background_it_leaves_the_terminal_alone(terminal: Terminal) -> None:
+    """The terminal is the shell's by then, with whatever modes that has set."""
+    terminal.say(command("import tty, signal; print('go'); signal.pause()"))
+    terminal.until("go")
+    os.write(terminal.fd, b"\x1a")
+    terminal.until("Stopped")
+    terminal.until("$ ")
+    terminal.say("stty -iexten; kill -9 %1; fg; wait; stty -a; echo so it is")
+    assert " -iexten" in terminal.until("so it is")
+    terminal.until("$ ")
 
 
 def test_resize(terminal: Terminal) -> None:

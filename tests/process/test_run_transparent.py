@@ -149,14 +149,45 @@ def test_module_that_hides_ours(programs: Programs, tmp_path: Path, python: str)
 
 
 def test_old_and_other_pythons(programs: Programs, tmp_path: Path) -> None:
-    """An interpreter that lastly does not serve runs as without it."""
+    """An interpreter that lastly does not serve runs as without it, and one line says so."""
     for name in ("python3.10", "python3.8", "python3.6", "python2.7"):
         path = shutil.which(name)
         if path is None or subprocess.run([path, "-c", ""], capture_output=True).returncode:
             continue
         code = "import sys, os; print(sys.path, os.environ.get('PYTHONPATH'), os.environ.get('LASTLY_RUN'))"
         bare, ours = both(programs, path, ["-c", code], env={"PYTHONPATH": "/x"})
-        assert (ours.out, ours.err) == (bare.out, bare.err)
+        assert ours.out == bare.out
+        assert len(ours.err.splitlines()) == len(bare.err.splitlines()) + 1
+        assert "too old to be guarded" in ours.err
+
+
+OLD = """
+import os, sys
+sys.version_info = {version}
+sys.modules["sitecustomize"] = sys
+try:
+    exec(compile(open({door!r}).read(), {door!r}, "exec"), {{"__file__": {door!r}}})
+except ImportError:  # what `site` swallows
+    pass
+print([name for name in os.environ if name.startswith(("LASTLY_RUN", "PYTHONPATH"))])
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "main", "said"),
+    [((3, 10, 1), None, "Python 3.10 is too old"), ((2, 7, 18), None, "Python 2.7"), ((3, 10, 1), "7.8.9", "")],
+)
+def test_a_python_that_is_too_old_says_so(
+    programs: Programs, version: tuple[int, ...], main: str | None, said: str
+) -> None:
+    """Once: neither below a Python that is guarded, nor for what it starts itself. (Here a new one plays an old one.)"""
+    from lastly._run.launch import SITE
+
+    env = {"LASTLY_RUN": "1 1 1 aa 10.0 auto 0", "PYTHONPATH": SITE, "LASTLY_RUN_MAIN": main}
+    got = programs.run(OLD.format(version=version, door=f"{SITE}/sitecustomize.py"), flags=["-S"], env=env)
+    assert got.out == "[]\n"
+    assert said in got.err
+    assert len(got.err.splitlines()) == bool(said)
 
 
 def test_children_are_injected(programs: Programs) -> None:

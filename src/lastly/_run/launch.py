@@ -12,7 +12,10 @@ from lastly._run import handover
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from typing import NoReturn
+else:
+    import _signal  # `signal` makes enums of all the numbers
 
 USAGE = """\
 usage: lastly run [--grace S] [--keep | --remove-always] [--supervise] [--] CMD [ARG...]
@@ -24,11 +27,14 @@ Run any program, unchanged; what it leaves behind is cleaned up, however it ends
   --grace S        seconds between TERM and KILL for children left by a crash (default 10)
   --keep           leave temp files and folders alone, also after a crash
   --remove-always  remove what tempfile made on a normal exit too, also delete=False and mkdtemp()
-  --supervise      stay as the parent: reap zombies, forward signals, end every child with the program
-                   (of itself when this is PID 1)
+  --supervise      stay as the parent: reap zombies, forward signals, end every child with the program,
+                   give the terminal back as it was after a crash (of itself when this is PID 1)
 """
 
 SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "site")
+# Ignored for reasons of their own: by nohup, a shell's `&`, whoever wants no zombies, job control, Python.
+_USUAL = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGCHLD, _signal.SIGTSTP, _signal.SIGTTIN,
+          _signal.SIGTTOU, _signal.SIGPIPE, _signal.SIGXFSZ)  # fmt: skip
 _COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")  # what PEP 538 sets LC_CTYPE to
 
 
@@ -147,25 +153,29 @@ def _uncoerce(env: dict[bytes, bytes]) -> None:
 def restore_signals(parent: int) -> None:
     """Give SIGPIPE and SIGXFSZ back, which every starting Python ignores.
 
-    What they were before cannot be asked: Python has overwritten it. Ignored on purpose they were if our
-    parent ignores them and is not itself a Python (systemd does so for services; subprocess restores them).
+    Python has overwritten what they were, and no kernel tells. They were ignored on purpose if our parent
+    ignores them and is not itself a Python (systemd does so for services; subprocess restores them), or if
+    a wrapper that has become this process ignored others: `trap "" USR1 PIPE; exec lastly run ...`.
     """
-    if TYPE_CHECKING:
-        import signal as _signal
-    else:
-        import _signal
-
-    ignored = 0
+    kept = 0
     try:
-        with open(f"/proc/{parent}/status", encoding="ascii", errors="replace") as file:
-            lines = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-        if not _program_of(parent, lines["Name"]).startswith("python"):
-            ignored = int(lines["SigIgn"], 16)
+        theirs, name = _ignored_by(parent)
+        if not _program_of(parent, name).startswith("python"):
+            kept = theirs
+        if _ignored_by(os.getpid())[0] & ~theirs & ~sum(1 << (signum - 1) for signum in _USUAL):
+            kept = -1
     except (OSError, KeyError, ValueError):
         pass
     for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):
-        if not ignored >> (signum - 1) & 1:
+        if not kept >> (signum - 1) & 1:
             _signal.signal(signum, _signal.SIG_DFL)
+
+
+def _ignored_by(pid: int) -> tuple[int, str]:
+    """Return the mask of the signals that a process ignores, and its name."""
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        lines = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+    return int(lines["SigIgn"], 16), lines["Name"]
 
 
 def _program_of(pid: int, name: str) -> str:

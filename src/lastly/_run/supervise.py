@@ -6,7 +6,8 @@ Python.
 
 The program gets a process group of its own and, where there is a terminal, its foreground: Ctrl-C, Ctrl-Z
 and a resize reach it from the terminal exactly once, and not us. What is sent to *us* is passed on. When
-it stops we stop, so the shell sees a stopped job; when the shell continues us, we continue it.
+it stops we stop, so the shell sees a stopped job; when the shell continues us, we continue it. When it has
+crashed, the terminal gets back the modes that it had before: who sets it raw and is killed cannot do that.
 
 All signals are blocked from the first line on and taken one by one with sigtimedwait: no handler, no race
 between the last look and the next wait.
@@ -22,7 +23,7 @@ from lastly._system.cgroup import Group
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from lastly.journal.file import Journal
 else:
@@ -64,6 +65,7 @@ class Supervisor:
         self.status: int | None = None
         self.waited = set(_signal.valid_signals()) - _NEVER
         self.terminal: int | None = None
+        self.modes: list[Any] | None = None  # of the terminal, before the program had it
         self.group = Group.make()
         self.journal: Journal | None = None
         self.impatient = False
@@ -75,13 +77,18 @@ class Supervisor:
         self.sigchld = _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         self._plan()
         self.terminal = controlling_terminal()
+        if self._foreground() == self.pgrp:
+            self._note_modes()
         self.child = self._start(path, command)
+        os.chdir("/")  # ours alone: a supervisor must not keep a file system busy that the program has left
         self._give_terminal(self.child)
         while self.status is None:
             self._answer(_signal.sigwaitinfo(self.waited))
         self._end_the_rest()
         if os.getpid() != 1:
             self._take_terminal()
+        if self.status:
+            self._restore_modes()
         self.group.remove()
         self._forget_plan()
         return self.status
@@ -146,6 +153,29 @@ class Supervisor:
             os.write(write, str(number).encode())
             os._exit(127)
 
+    def _note_modes(self) -> None:
+        import termios
+
+        if self.terminal is not None:
+            try:
+                self.modes = termios.tcgetattr(self.terminal)
+            except termios.error:
+                self.modes = None
+
+    def _restore_modes(self) -> None:
+        """Give the terminal the modes that it had, if it is ours: in the background it is a shell's.
+
+        Only after a crash: `stty` has changed it on purpose. What a program has *written* to the terminal
+        (another screen, a hidden cursor) nobody can ask for.
+        """
+        import termios
+
+        if self.terminal is not None and self.modes is not None and self._foreground() == self.pgrp:
+            try:
+                termios.tcsetattr(self.terminal, termios.TCSANOW, self.modes)
+            except termios.error:
+                pass
+
     def _give_terminal(self, group: int) -> bool:
         """Make it the terminal's foreground if that is ours; SIGTTOU is blocked, or this would stop us.
 
@@ -188,6 +218,8 @@ class Supervisor:
             self.impatient = self.impatient or signum in _IMPATIENT
         else:
             if signum == _signal.SIGCONT:
+                if self._foreground() == self.pgrp:
+                    self._note_modes()  # the shell's, again
                 self._give_terminal(self.child)
             self._pass_on(signum)
 

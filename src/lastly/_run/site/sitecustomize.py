@@ -14,7 +14,15 @@ import sys
 
 
 def _without(here):
-    """Take this folder out of an interpreter that lastly does not serve."""
+    """Take this folder out of an interpreter that lastly does not serve, and say that it does not.
+
+    Not below a Python that it serves (LASTLY_RUN_MAIN): that one's death ends this one, too.
+    """
+    if os.environ.get("LASTLY_RUN") and not os.environ.get("LASTLY_RUN_MAIN"):
+        _say(
+            "lastly run: Python %d.%d is too old to be guarded (3.11 is needed): temp files stay after a crash, "
+            "exit functions do not run on SIGTERM; --supervise ends its children\n" % sys.version_info[:2]
+        )
     rest = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry != here]
     if rest:
         os.environ["PYTHONPATH"] = os.pathsep.join(rest)
@@ -22,6 +30,13 @@ def _without(here):
         os.environ.pop("PYTHONPATH", None)
     os.environ.pop("LASTLY_RUN", None)
     os.environ.pop("LASTLY_RUN_MAIN", None)
+
+
+def _say(text):
+    try:
+        os.write(2, text.encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass
 
 
 def _load(package):
@@ -54,8 +69,7 @@ def _start():
     try:
         _load(os.path.dirname(os.path.dirname(here))).start(here)
     except Exception as error:  # the program runs on, whatever is wrong with us
-        message = "lastly run: this program is not guarded: %s: %s\n" % (type(error).__name__, error)
-        os.write(2, message.encode("utf-8", "backslashreplace"))
+        _say("lastly run: this program is not guarded: %s: %s\n" % (type(error).__name__, error))
 
 
 _start()
