@@ -120,8 +120,8 @@ def test_signals_given_back_by_a_script(programs: Programs, tmp_path: Path, sign
     [
         ([signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE, signal.SIGXFSZ], "trap '' HUP USR1 PIPE XFSZ; exec \"$@\""),
         ([signal.SIGPIPE, signal.SIGXFSZ], "trap '' PIPE XFSZ; \"$@\"; exit $?"),
-        ([], "\"$@\"; exit $?"),
-        ([signal.SIGHUP], "exec nohup \"$@\""),
+        ([], '"$@"; exit $?'),
+        ([signal.SIGHUP], 'exec nohup "$@"'),
     ],
     ids=["a wrapper's trap", "the parent's", "nothing", "nohup"],
 )

@@ -20,8 +20,9 @@ def _without(here):
     """
     if os.environ.get("LASTLY_RUN") and not os.environ.get("LASTLY_RUN_MAIN"):
         _say(
-            "lastly run: Python %d.%d is too old to be guarded (3.11 is needed): temp files stay after a crash, "
-            "exit functions do not run on SIGTERM; --supervise ends its children\n" % sys.version_info[:2]
+            "lastly run: Python %d.%d is too old to be guarded (3.11 is needed): temp files stay after a "
+            "crash, exit functions do not run on SIGTERM; --supervise ends its children\n"
+            % sys.version_info[:2]
         )
     rest = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry != here]
     if rest:
