@@ -1,6 +1,6 @@
 """Applications with a life: set up, run, closed; hooks, configuration, log, plugins.
 
-Written for Cement 3? Change ``from cement import …`` to ``from lastly.app import …``.
+A program that uses only the core of Cement 3 changes ``from cement import …`` to ``from lastly.app import …``.
 """
 
 from lastly.app.core import App
@@ -47,7 +47,10 @@ _LAZY = {
 def __getattr__(name: str) -> "Any":
     module = _LAZY.get(name)
     if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from lastly.app.cement_only import NAMES
+
+        hint = f": it is Cement's; {NAMES[name]}" if name in NAMES else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     from importlib import import_module
 
     value = getattr(import_module(f"lastly.app.{module}"), name)

@@ -17,6 +17,11 @@ class ArgumentParser(argparse.ArgumentParser):
     .. versionadded:: 0.1
     """
 
+    #: Whether arguments that it does not know are kept in `unknown_args` instead of being an error.
+    ignores_unknown = False
+    #: What the last `parse` did not know.
+    unknown_args: "list[str]"
+
     def parse(self, args: "Sequence[str]") -> argparse.Namespace:
         """Parse *args* and return them as attributes; a second call parses anew.
 
@@ -25,13 +30,19 @@ class ArgumentParser(argparse.ArgumentParser):
 
         .. versionadded:: 0.1
         """
-        return self.parse_args(args)
+        self.unknown_args = []
+        if not self.ignores_unknown:
+            return self.parse_args(args)
+        parsed, self.unknown_args = self.parse_known_args(args)
+        return parsed
 
 
 def parser_for(app: "App") -> ArgumentParser:
     """Return the parser of *app*: named by its label, with the options for debugging and for silence."""
     meta = app._meta
     parser = ArgumentParser(prog=meta.label, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cements = meta.meta_defaults.get("argument.argparse", {})  # where Cement's programs say it
+    parser.ignores_unknown = cements.get("ignore_unknown_arguments", meta.ignore_unknown_arguments)
     if meta.debug_argument_options is not None:
         parser.add_argument(
             *meta.debug_argument_options, dest="debug", action="store_true", help=meta.debug_argument_help

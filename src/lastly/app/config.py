@@ -4,10 +4,11 @@ import os
 from configparser import RawConfigParser
 
 from lastly.app.paths import absolute
+from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 
@@ -106,8 +107,13 @@ class Config(RawConfigParser):
             dict_obj: New sections are added. A value that is no mapping is passed over.
             override: False keeps what is set already, and only adds the rest.
 
+        Raises:
+            TypeError: *dict_obj* is no mapping; nothing changed.
+
         .. versionadded:: 0.1
         """
+        if not hasattr(dict_obj, "items"):
+            raise TypeError(f"config.merge() takes a mapping of sections, each a mapping, not {dict_obj!r}")
         for section, settings in dict_obj.items():
             if not hasattr(settings, "items"):
                 continue
@@ -120,19 +126,25 @@ class Config(RawConfigParser):
     def parse_file(self, file_path: str) -> bool:
         """Read the file *file_path* over the settings; what it does not name stays what it was.
 
-        Read again, it is merged again.
+        Read again, it is merged again. The end of its name tells the format: ``.json``, ``.toml``, ``.yaml``
+        or ``.yml`` (by PyYAML: ``lastly[yaml]``); any other is INI. In those formats values keep their types,
+        and what stands in no section belongs to the base section.
 
         Args:
-            file_path: An INI file in UTF-8; a leading ``~`` is the user's home.
+            file_path: A file in UTF-8; a leading ``~`` is the user's home.
 
         Returns:
             False when there is no such file, or it may not be read: nothing changed.
 
         Raises:
             configparser.Error: It is no INI file; nothing changed.
+            FrameworkError: It is not in the format that its name says, or PyYAML is not installed; nothing
+                changed.
 
         .. versionadded:: 0.1
         """
+        if (kind := os.path.splitext(file_path)[1].lower()) in TYPED:
+            return self._parse_typed(absolute(file_path), kind)
         # Read into a parser of its own: configparser joins the lines of *all* values after each file,
         # and so turns a default that is a list of words into text, and fails on a list of numbers.
         fresh = RawConfigParser()
@@ -144,3 +156,50 @@ class Config(RawConfigParser):
             return False
         self.merge({section: dict(fresh.items(section)) for section in fresh.sections()})
         return True
+
+    def _parse_typed(self, path: str, kind: str) -> bool:
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError:
+            return False
+        try:
+            found = TYPED[kind](data)
+        except ImportError as exc:
+            raise FrameworkError(f"configuration file {path}: {exc}; pip install 'lastly[yaml]'") from exc
+        except Exception as exc:  # each format has its own; YAML's alone are six
+            raise FrameworkError(f"configuration file {path} is no {kind[1:].upper()}: {exc}") from exc
+        if not isinstance(found or {}, dict):
+            raise FrameworkError(f"configuration file {path} holds no sections: {found!r}")
+        sections: dict[str, dict[str, Any]] = {}
+        for name, value in (found or {}).items():
+            if isinstance(value, dict):
+                sections.setdefault(str(name), {}).update((str(key), each) for key, each in value.items())
+            else:
+                sections.setdefault(self._base_section, {})[str(name)] = value
+        self.merge(sections)
+        return True
+
+
+def _json(data: bytes) -> "Any":
+    import json
+
+    return json.loads(data)
+
+
+def _toml(data: bytes) -> "Any":
+    import tomllib
+
+    return tomllib.loads(data.decode())
+
+
+def _yaml(data: bytes) -> "Any":
+    import yaml
+
+    return yaml.safe_load(data)
+
+
+# What reads a configuration file that is not INI, by the end of its name.
+TYPED: "dict[str, Callable[[bytes], Any]]" = {
+    ".json": _json, ".toml": _toml, ".yaml": _yaml, ".yml": _yaml
+}  # fmt: skip

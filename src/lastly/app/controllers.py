@@ -9,6 +9,7 @@ import argparse
 
 from lastly.app.commands import parse
 from lastly.app.handlers import Handler
+from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,10 +151,12 @@ class Tree:
         if self._built:
             return
         self._built = True
+        _check(self.base)
         for cls in self.app.handler.list("controller"):
             if cls is not type(self.base):
                 controller = self.app.handler.setup(cls)
                 controller._tree = self
+                _check(controller)
                 self.controllers.append(controller)
         base, parser = self.base, self.app.args
         parser.description, parser.epilog = base._meta.description, base._meta.epilog
@@ -214,6 +217,17 @@ class Tree:
             return None if name is None else getattr(chosen, name)()
         label, function = where.split(".")
         return getattr(by_label[label], function)()
+
+
+def _check(controller: Controller) -> None:
+    """Raise FrameworkError for settings by which its commands would silently not be there."""
+    meta, name = controller._meta, type(controller).__name__
+    if meta.stacked_type not in ("embedded", "nested"):
+        raise FrameworkError(
+            f"controller {name}: Meta.stacked_type is 'embedded' or 'nested', not {meta.stacked_type!r}"
+        )
+    if meta.default_func is not None and not callable(getattr(controller, meta.default_func, None)):
+        raise FrameworkError(f"controller {name}: Meta.default_func names no method: {meta.default_func!r}")
 
 
 def _child_options(child: Controller) -> "dict[str, Any]":

@@ -63,12 +63,19 @@ class App(MetaMixin):
         if self._meta.argv is None:
             self._meta.argv = sys.argv[1:]
         self._life = lifecycle.Life()
-        self._given = dict(self._meta.__dict__)  # what to start from when set up anew
+        self._life.ignored = {name: value for name, value in meta.items() if not hasattr(self._meta, name)}
         settings.glance(self._meta)
         lifecycle.lay(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._meta.label!r} {self._life.state}>"
+
+    if not TYPE_CHECKING:  # to a type checker a name that is not there is a mistake
+
+        def __getattr__(self, name: str) -> object:
+            from lastly.app.cement_only import member_error
+
+            raise member_error(self, name)
 
     @property
     def label(self) -> str:

@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 
+from lastly.app.cement_only import BUILT_IN, extension_error
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from lastly.app.core import App
 
     Names = list[str]  # ``list`` is a method of ExtensionManager
-
-# What Cement loads as extensions and lastly always has: naming them is no mistake.
-_BUILT_IN = frozenset({"argparse", "configparser", "dummy", "logging", "plugin"})
 
 
 def imported(name: str) -> "ModuleType":
@@ -60,13 +58,12 @@ class ExtensionManager:
 
         .. versionadded:: 0.1
         """
-        if ext_module in self._loaded or ext_module.removeprefix("cement.ext.ext_") in _BUILT_IN:
+        if ext_module in self._loaded or ext_module.removeprefix("cement.ext.ext_") in BUILT_IN:
             return
-        if ext_module.startswith("cement."):
-            raise FrameworkError(
-                f"extension '{ext_module}' of app '{self.app.label}' is written for Cement's own App: "
-                "take it out of the list of extensions"
-            )
+        if ext_module.removeprefix("cement.ext.ext_") == "colorlog":
+            ext_module = "lastly.app.colorlog"
+        elif (error := extension_error(ext_module, self.app.label)) is not None:
+            raise error
         try:
             module = imported(ext_module)
         except ImportError as exc:

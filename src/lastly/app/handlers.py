@@ -33,6 +33,11 @@ class Interface(ABC, MetaMixin):
 
         interface: "Any" = None
 
+    def __init__(self, **meta: "Any") -> None:
+        """Make it; `InterfaceError` when its ``Meta`` has no name."""
+        super().__init__(**meta)
+        _named(type(self), "interface")
+
 
 class Handler(ABC, MetaMixin):
     """The base of handlers: of one interface (``Meta.interface``), by one name (``Meta.label``).

@@ -23,6 +23,8 @@ CORE_HOOKS = (
     "post_argument_parsing",
     "pre_close",
     "post_close",
+    "pre_render",  # never run here: defined for the programs that register for Cement's output, too
+    "post_render",
     "signal",
 )
 
@@ -47,6 +49,7 @@ class HookManager:
     def __init__(self, app: "App") -> None:
         self.app = app
         self._hooks: dict[str, Functions] = {}
+        self._waiting: dict[str, list[tuple[Callable[..., Any], int]]] = {}
 
     def __repr__(self) -> str:
         return f"<HookManager {', '.join(f'{name}: {len(funcs)}' for name, funcs in self._hooks.items())}>"
@@ -66,6 +69,8 @@ class HookManager:
         if name in self._hooks:
             raise FrameworkError(f"Hook name '{name}' already defined!")
         self._hooks[name] = []
+        for func, weight in self._waiting.pop(name, ()):
+            self.register(name, func, weight)
 
     def defined(self, hook_name: str) -> bool:
         """Tell whether the hook *hook_name* exists."""
@@ -92,6 +97,16 @@ class HookManager:
         if len(funcs) > 1 and funcs[-2][0] > weight:
             funcs.sort(key=lambda entry: entry[0])
         return True
+
+    def register_when_defined(self, name: str, func: "Callable[..., Any]", weight: int = 0) -> None:
+        """Register *func* as `register` does; where there is no hook *name* yet, as soon as it is defined.
+
+        So that ``Meta.hooks`` can name a hook which an extension or a plugin defines later.
+
+        .. versionadded:: 0.1
+        """
+        if not self.register(name, func, weight):
+            self._waiting.setdefault(name, []).append((func, weight))
 
     def run(self, name: str, *args: "Any", **kwargs: "Any") -> "Generator[Any, None, None]":
         """Call the functions of the hook *name* with the given arguments, and yield their results.

@@ -17,6 +17,7 @@ from _functools import partial  # type: ignore[import-not-found]  # no stub; fun
 from lastly import _root, _sigset
 from lastly._reason import ExitReason
 from lastly.app import parts, quiet, signals
+from lastly.app.cement_only import check_settings
 from lastly.app.commands import dispatch
 from lastly.app.failures import attach, flattened, grouped, show
 from lastly.app.hooks import CORE_HOOKS, HookManager
@@ -64,6 +65,7 @@ class Life:
         self.registries: tuple[InterfaceManager, HandlerManager] | None = None
         self.watch: signals.Watch | None = None
         self.settings: dict[str, Any] = {}
+        self.ignored: dict[str, Any] = {}  # keywords that are no setting of the app
 
 
 def lay(app: "App") -> None:
@@ -82,11 +84,15 @@ def lay(app: "App") -> None:
     for name in (*CORE_HOOKS, *meta.define_hooks):
         app.hook.define(name)
     for entry in meta.hooks:
-        app.hook.register(*entry)
-    if meta.bootstrap is not None:
+        app.hook.register_when_defined(*entry)
+
+
+def _bootstrap(app: "App") -> None:
+    """Load the program's own module, which may define hooks, register handlers and change settings."""
+    if app._meta.bootstrap is not None:
         from lastly.app.extensions import call_load, imported
 
-        call_load(imported(meta.bootstrap), app)
+        call_load(imported(app._meta.bootstrap), app)
 
 
 def setup(app: "App") -> None:
@@ -102,6 +108,8 @@ def setup(app: "App") -> None:
     life.state = OPEN
     try:
         _keep_until_exit(app)
+        check_settings(app)
+        _bootstrap(app)
         signals.catch(app)
         if app.quiet and not app.debug:
             app._suppress_output()
@@ -114,7 +122,7 @@ def setup(app: "App") -> None:
 # A closed app, or one that a forked child has from its parent, starts anew.
 def _next_life(old: Life) -> Life:
     life = Life()
-    life.settings, life.members = old.settings, old.members
+    life.settings, life.members, life.ignored = old.settings, old.members, old.ignored
     return life
 
 
@@ -130,6 +138,7 @@ def reload(app: "App") -> None:
     lay(app)
     app.exit_code = exit_code
     try:
+        _bootstrap(app)
         signals.catch(app)
         parts.make(app)
     except BaseException as exc:

@@ -104,7 +104,7 @@ class LogHandler(MetaMixin):
         if is_true(self._setting("to_console")):
             self._add(_Console(app), self._meta.console_format)
         if self._setting("file"):
-            self._add(self._file(), self._meta.file_format)
+            self._add(self._file(), self._meta.file_format, to_file=True)
         self.set_level("DEBUG" if app.debug else self._setting("level"))
         self._offer_argument()
 
@@ -114,9 +114,14 @@ class LogHandler(MetaMixin):
     def _setting(self, key: str) -> "Any":
         return self.app.config.get(self._meta.config_section, key)
 
-    def _add(self, handler: logging.Handler, text: str) -> None:
-        handler.setFormatter(self._meta.formatter_class(self._meta.debug_format if self.app.debug else text))
+    def _add(self, handler: logging.Handler, text: str, *, to_file: bool = False) -> None:
+        handler.setFormatter(self._formatter(self._meta.debug_format if self.app.debug else text, to_file))
         self.backend.addHandler(handler)
+
+    # The second argument: for handlers that colour one and not the other.
+    def _formatter(self, text: str, to_file: bool) -> logging.Formatter:  # noqa: ARG002
+        formatter: logging.Formatter = self._meta.formatter_class(text)
+        return formatter
 
     def _file(self) -> logging.Handler:
         path = absolute(self._setting("file"))

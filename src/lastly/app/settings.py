@@ -41,6 +41,9 @@ class Settings:
     #: a Click command or a Typer app. What it returns is what run() returns.
     main: "ClassVar[Callable[..., Any] | None]" = None
 
+    #: Arguments that the command line does not know are no error: they are in app.args.unknown_args.
+    ignore_unknown_arguments = False
+
     # -- how much it says
     #: Log everything. Turned on by the options below.
     debug = False
@@ -81,11 +84,11 @@ class Settings:
     # -- what is added to it
     #: Names of hooks to define, besides the usual ones.
     define_hooks: "ClassVar[list[str]]" = []
-    #: (hook, function) or (hook, function, weight).
+    #: (hook, function) or (hook, function, weight); the hook may be one that a plugin defines later.
     hooks: "ClassVar[list[tuple[Any, ...]]]" = []
     #: Modules that are imported and whose load(app) is called.
     extensions: "ClassVar[list[str]]" = []
-    #: A module of the program's own, loaded likewise when the app is made, before everything else.
+    #: A module of the program's own, loaded likewise by setup(), before everything else.
     bootstrap: "ClassVar[str | None]" = None
     #: Plugins that are loaded whatever the configuration says.
     plugins: "ClassVar[list[str]]" = []
