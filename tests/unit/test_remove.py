@@ -283,10 +283,21 @@ def test_born_after_its_owner_s_death(tmp_path):
     born = identity(path)["btime"]
     if born is None:
         pytest.skip("this file system has no birth times")
+    born /= 1e9
     with pytest.raises(NotOurs, match="after its owner"):
-        remove(path, not_after=born - 2_000_000_000)
+        remove(path, not_born=(born - 2, born))
     assert exists(path)
-    remove(path, not_after=born)
+    remove(path, not_born=(born, born + 60))
+    assert not exists(path)
+
+
+def test_born_when_the_clock_was_ahead(tmp_path):
+    """Its time is still to come: it was made before the clock was set back, and so before the death."""
+    path = tree(tmp_path / "t")
+    born = identity(path)["btime"]
+    if born is None:
+        pytest.skip("this file system has no birth times")
+    remove(path, not_born=(born / 1e9 - 60, born / 1e9 - 59))
     assert not exists(path)
 
 

@@ -136,6 +136,51 @@ def test_an_earlier_boot_of_this_machine(journal, folder):
     assert not os.path.exists(os.path.dirname(path))  # that boot's folder is empty, and gone
 
 
+def uptime():
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def set_clock(monkeypatch, seconds):
+    """Set the clock that settling reads, which is the one that birth times come from."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + seconds)
+
+
+def test_the_clock_is_set_back_before_the_death(journal, folder, monkeypatch):
+    """What the owner made carries a time that is still to come."""
+    path = journal(removal(folder))
+    set_clock(monkeypatch, -60)
+    assert settle(path, died=(time.time(), uptime())).state == "final"
+    assert not folder.exists()
+
+
+def test_the_clock_is_set_forward_before_the_death(journal, folder, monkeypatch):
+    path = journal(removal(folder))
+    set_clock(monkeypatch, 3600)
+    settle(path, died=(time.time(), uptime()))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("seconds", [0, -60, 3600])
+def test_made_after_the_death_whatever_the_clock_does_then(journal, folder, monkeypatch, seconds):
+    """Somebody else's, at the path that the dead owner had planned: it stays."""
+    path = journal(removal(folder))
+    died = (time.time() - 10, uptime() - 10)
+    set_clock(monkeypatch, seconds)
+    if seconds < 0:  # it was made when the clock had been set back already
+        real = remove.entry
+
+        def entry(*args, **more):
+            found = real(*args, **more)
+            found.btime = found.btime and found.btime + seconds * 10**9
+            return found
+
+        monkeypatch.setattr(remove, "entry", entry)
+    [ran] = settle(path, died=died).ran
+    assert (ran["state"], "after its owner" in ran["error"]) == ("abandoned", True)
+    assert folder.exists()
+
+
 def test_something_else_is_there(journal, folder):
     other = {**remove.identity(folder), "btime": 1}
     path = journal(removal(folder, known=other))
@@ -551,7 +596,7 @@ def test_what_a_worker_answers_fits_into_one_message(monkeypatch):
     ]
     monkeypatch.setattr(jobs, "settle", lambda *_, **__: outcome)
     monkeypatch.setattr(jobs, "_ready", True)
-    said = jobs.work({"do": "settle", "path": "", "force": False, "died_at": None}, lambda _limit: None)
+    said = jobs.work({"do": "settle", "path": "", "force": False, "died": None}, lambda _limit: None)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.setblocking(False)

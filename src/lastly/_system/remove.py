@@ -28,7 +28,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_LEVELS = 40  # deeper trees close their upper folders and come back through "..", checked
 _ROUNDS = 4  # how often a folder that somebody keeps filling is emptied again
-_CLOCK_SLACK = 1_000_000_000
+_CLOCK_SLACK = 1.0  # seconds
 
 _allowed: tuple[object, frozenset[str]] = (None, frozenset())
 _homes: dict[int, str] = {}
@@ -87,14 +87,14 @@ def remove(
     path: str | bytes,
     *,
     expect: "dict[str, int | None] | None" = None,
-    not_after: int | None = None,
+    not_born: "tuple[float, float] | None" = None,
 ) -> None:
     """Remove what is at the canonical absolute ``path``; nothing there is success, and so is a second call.
 
     Args:
         path: as :func:`canonical` gives it. A parent that is a link by now is refused.
         expect: what :func:`identity` said when the thing was made. None: unknown.
-        not_after: nanoseconds since the epoch; something born later (by more than a second) is not ours.
+        not_born: unix times; something born between the two (by more than a second) is not ours.
 
     Raises:
         NotOurs: something else is there. It was not touched, and trying again will not help.
@@ -112,7 +112,7 @@ def remove(
             top = entry(name, dir_fd=parent)
         except (FileNotFoundError, NotADirectoryError):
             return
-        _check(top, entry(dir_fd=parent), os.fsdecode(raw), expect, not_after)
+        _check(top, entry(dir_fd=parent), os.fsdecode(raw), expect, not_born)
         if stat.S_ISDIR(top.mode):
             _Tree(parent, name, top, raw).remove()
         else:
@@ -160,7 +160,11 @@ def _walk(folder: bytes) -> int | None:
 
 
 def _check(
-    top: Entry, parent: Entry, shown: str, expect: "dict[str, int | None] | None", not_after: int | None
+    top: Entry,
+    parent: Entry,
+    shown: str,
+    expect: "dict[str, int | None] | None",
+    not_born: "tuple[float, float] | None",
 ) -> None:
     """Raise NotOurs unless ``top`` is what was planned."""
     if top.uid != os.geteuid():
@@ -169,7 +173,7 @@ def _check(
         raise NotOurs(f"{shown!r} is a mount point: unmount it, then retry")
     if expect and not _is(top, expect):
         raise NotOurs(f"{shown!r} is not the one that was planned: its inode or birth time differs")
-    if not expect and not_after and top.btime and top.btime > not_after + _CLOCK_SLACK:
+    if not expect and not_born and top.btime and _between(top.btime / 1e9, *not_born):
         raise NotOurs(f"{shown!r} was made after its owner had died")
     if stat.S_ISDIR(top.mode):
         for kept in _never(with_cwd=not expect):
@@ -179,6 +183,10 @@ def _check(
                 continue
             if (found.st_dev, found.st_ino) == (top.dev, top.ino):
                 raise NotOurs(f"{shown!r} is {kept!r}, which is never removed")
+
+
+def _between(born: float, start: float, end: float) -> bool:
+    return start + _CLOCK_SLACK < born <= end + _CLOCK_SLACK
 
 
 def _is(found: Entry, expect: "dict[str, int | None]") -> bool:

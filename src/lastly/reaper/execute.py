@@ -38,7 +38,7 @@ def run(
     attempt: int,
     seen: Replay,
     *,
-    not_after: int | None = None,
+    not_born: "tuple[float, float] | None" = None,
     announce: "Callable[[float], None]" = lambda _limit: None,
 ) -> None:
     """Run the cleanup once; returns when it is done.
@@ -51,7 +51,7 @@ def run(
     """
     context = item.context or seen.context or {}
     if item.action in _BUILT_IN:
-        _BUILT_IN[item.action](item, context, not_after, announce)
+        _BUILT_IN[item.action](item, context, not_born, announce)
         return
     limit = max(item.timeout, 0.1)
     announce(limit)
@@ -68,14 +68,14 @@ def run(
     child.run([exe, "-P", *runner], _env(context), _cwd(context), limit, request)
 
 
-def _do_remove(item: Item, _context: "dict[str, Any]", not_after: int | None, announce: "Any") -> None:
+def _do_remove(item: Item, _context: "dict[str, Any]", not_born: "Any", announce: "Any") -> None:
     expect = item.known if item.known.get("ino") is not None else item.kwargs.get("expect")
     path = _text(item)
     announce(item.timeout)
-    _within(item.timeout, lambda: remove.remove(path, expect=expect or None, not_after=not_after))
+    _within(item.timeout, lambda: remove.remove(path, expect=expect or None, not_born=not_born))
 
 
-def _do_kill(item: Item, _context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:
+def _do_kill(item: Item, _context: "dict[str, Any]", _not_born: "Any", announce: "Any") -> None:
     target = item.known if item.known.get("pid") is not None else (item.args[0] if item.args else None)
     grace = _seconds(item.kwargs.get("grace"), 5.0)
     announce(grace + 15.0)
@@ -92,7 +92,7 @@ def _do_kill(item: Item, _context: "dict[str, Any]", _not_after: int | None, ann
     _within(grace + item.timeout, end)
 
 
-def _do_kill_token(item: Item, _context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:
+def _do_kill_token(item: Item, _context: "dict[str, Any]", _not_born: "Any", announce: "Any") -> None:
     token = _text(item)
     if len(token) < _SHORTEST:
         raise ActionFailed(f"{token!r} is not a token")
@@ -101,7 +101,7 @@ def _do_kill_token(item: Item, _context: "dict[str, Any]", _not_after: int | Non
     _within(grace + item.timeout, lambda: kill.kill_tree(None, token=token, grace=grace))
 
 
-def _do_run(item: Item, context: "dict[str, Any]", _not_after: int | None, announce: "Any") -> None:
+def _do_run(item: Item, context: "dict[str, Any]", _not_born: "Any", announce: "Any") -> None:
     argv = item.args[0] if item.args else None
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
         raise ActionFailed(f"not a program with arguments: {argv!r}")
@@ -111,7 +111,7 @@ def _do_run(item: Item, context: "dict[str, Any]", _not_after: int | None, annou
     child.run(argv, _env(context), cwd if isinstance(cwd, str) else _cwd(context), limit, None)
 
 
-_BUILT_IN: "dict[str, Callable[[Item, dict[str, Any], int | None, Any], None]]" = {
+_BUILT_IN: "dict[str, Callable[[Item, dict[str, Any], Any, Any], None]]" = {
     "lastly.actions:remove": _do_remove,
     "lastly.actions:kill": _do_kill,
     "lastly.actions:kill_token": _do_kill_token,

@@ -21,7 +21,7 @@ def work(job: "dict[str, Any]", announce: "Callable[[float], None]") -> "dict[st
     try:
         if job["do"] == "archive":
             return history.archive(job["items"])
-        outcome = settle(job["path"], force=job["force"], died_at=job["died_at"], announce=announce)
+        outcome = settle(job["path"], force=job["force"], died=job["died"], announce=announce)
         answer = outcome.to_mapping()
         # For the log, in one message, whose size the kernel limits; the journal has them all.
         answer["ran"] = [{**ran, "error": ran["error"][:300]} for ran in answer["ran"][-_TOLD:]]

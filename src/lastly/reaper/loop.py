@@ -11,7 +11,7 @@ import os
 import select
 from collections import deque
 from itertools import count
-from time import monotonic, time
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic, time
 
 from lastly.journal import home
 from lastly.reaper import death, election, jobs, owners
@@ -249,7 +249,7 @@ class Reaper:
         if not os.path.lexists(owner.path):  # it ended well, and owed nothing
             self._forget(owner)
             return
-        owner.died_at = time()
+        owner.died = (time(), clock_gettime(CLOCK_BOOTTIME))
         self._settle(owner)
         self.log("dead", journal=owner.name)
 
@@ -260,7 +260,7 @@ class Reaper:
             "do": "settle",
             "path": owner.path,
             "name": owner.name,
-            "died_at": owner.died_at,
+            "died": owner.died,
             "force": force,
         }
         self.pool.submit(job)
@@ -302,7 +302,7 @@ class Reaper:
         elif state == "wait":
             owner.pause = owners.PAUSE
             self._later(owner, (said["next"] or 0.0) - time())
-        elif state == "kept" or (state == "alive" and owner.died_at is None):
+        elif state == "kept" or (state == "alive" and owner.died is None):
             owner.state = owners.KEPT
         else:  # busy; or a death that the kernel has announced and /proc does not show yet
             owner.pause = min(owner.pause * 2, 2.0)
@@ -322,7 +322,7 @@ class Reaper:
         for owner in batch:
             code = death.status(owner.pidfd) if owner.pidfd is not None else None
             items.append(
-                {"path": owner.path, "name": owner.name, "died": death.describe(code), "at": owner.died_at}
+                {"path": owner.path, "name": owner.name, "died": death.describe(code), "at": owner.died and owner.died[0]}
             )
         self.pool.submit({"do": "archive", "items": items})
 

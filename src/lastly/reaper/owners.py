@@ -24,7 +24,7 @@ class Owner:
     """One journal, and the process it belongs to as far as it can be watched."""
 
     __slots__ = (
-        "died_at", "due", "epoch", "grace", "name", "path", "pause", "pidfd", "signals", "state", "wakeup"
+        "died", "due", "epoch", "grace", "name", "path", "pause", "pidfd", "signals", "state", "wakeup"
     )  # fmt: skip
 
     def __init__(self, name: str, path: str) -> None:
@@ -32,7 +32,7 @@ class Owner:
         self.path = path
         self.state = WATCHED
         self.pidfd: int | None = None
-        self.died_at: float | None = None
+        self.died: tuple[float, float] | None = None  # unix time, and seconds since the boot
         self.pause = PAUSE
         self.epoch = 0  # tells a timer whether it is still meant
         self.wakeup: int | None = None

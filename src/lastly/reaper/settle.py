@@ -61,7 +61,7 @@ def settle(
     by: str = "reaper",
     force: bool = False,
     only: int | None = None,
-    died_at: float | None = None,
+    died: "tuple[float, float] | None" = None,
     elsewhere: bool = False,
     announce: "Callable[[float], None] | None" = None,
 ) -> Outcome:
@@ -72,7 +72,7 @@ def settle(
         by: who does this, for the history.
         force: also run what waits for its next attempt.
         only: just the cleanup with this number.
-        died_at: unix time at which the owner was seen to die, where that is known.
+        died: when the owner was seen to die, where that is known: unix time, and seconds since the boot.
         elsewhere: an owner of another machine or pid namespace is dead, too: the caller vouches for it.
         announce: called before something that may take long, with its limit in seconds.
     """
@@ -87,7 +87,7 @@ def settle(
         seen = journal.taken or journal.read()
         if (refusal := not_dead(seen, elsewhere=elsewhere)) is not None:
             return refusal
-        return _Settling(journal, seen, by, died_at, announce).run(force, only)
+        return _Settling(journal, seen, by, died, announce).run(force, only)
     finally:
         journal.close()
 
@@ -114,7 +114,7 @@ class _Settling:
         journal: Journal,
         seen: Replay,
         by: str,
-        died_at: float | None,
+        died: "tuple[float, float] | None",
         announce: "Callable[[float], None] | None",
     ) -> None:
         self.journal = journal
@@ -122,14 +122,12 @@ class _Settling:
         self.by = by
         self.announce = announce or (lambda _limit: None)
         same_boot = seen.identity is not None and seen.identity.same_boot()
-        if same_boot is False:
-            died_at = _booted_at()
         # Whether its processes are none of ours: of an earlier boot, or of a machine or namespace given up.
         self.world_over = not same_boot or seen.identity is None or seen.identity.alive() is None
         self.void = "the boot it belonged to is over"
         if same_boot is not False:
             self.void = "the machine or pid namespace it belonged to was given up"
-        self.not_after = int(died_at * 1e9) if died_at else None
+        self.not_born = _since_boot() if same_boot is False else _since(*died) if died else None
         self.outcome = Outcome(journal.path, "final")
 
     def run(self, force: bool, only: int | None) -> Outcome:
@@ -185,7 +183,7 @@ class _Settling:
         self._write(self.journal.run, item.id, attempt=number, by=self.by, pid=os.getpid())
         began = time.monotonic()
         try:
-            execute.run(item, number, self.seen, not_after=self.not_after, announce=self.announce)
+            execute.run(item, number, self.seen, not_born=self.not_born, announce=self.announce)
         except NotOurs as error:
             return self._abandon(item, str(error), attempt=number)
         except Exception as error:
@@ -253,6 +251,25 @@ def _jitter() -> float:
     return 0.75 + os.urandom(1)[0] / 510
 
 
-def _booted_at() -> float:
-    """Unix time at which this kernel was started, by today's clock."""
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+def _since(died_at: float, died_up: float) -> "tuple[float, float]":
+    """Between which unix times something was born that was made after a death on this boot.
+
+    The clock may be set at any time, and a birth time is what the clock said. So both ends are reckoned from
+    the seconds since boot, which nobody sets: if the clock was set back before the death, what the owner made
+    carries a time that is still to come, and nobody can have made that after the death.
+    """
+    up = _uptime()
+    before, now = died_at - died_up, time.time() - up
+    return died_up + min(before, now), up + max(before, now)
+
+
+def _since_boot() -> "tuple[float, float]":
+    """The same, for an owner of an earlier boot.
+
+    When its clock was is not known: a time that is still to come may be that of either boot.
+    """
+    return time.time() - _uptime(), float("inf")
+
+
+def _uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
