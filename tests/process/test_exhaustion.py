@@ -231,6 +231,80 @@ def test_the_disk_is_full_at_the_end(programs: Programs, tmp_path: Path) -> None
     assert os.listdir(tmp_path / "tmp") == []
 
 
+FULL_DISK = """
+import glob, os, subprocess, sys, time
+from lastly.reaper import api, client
+
+home, log = os.environ["LASTLY_HOME"], sys.argv[1]
+OWNER = """ + "'''" + r"""
+import glob, os, sys, time
+from lastly import actions, defer
+log = sys.argv[1]
+defer(actions.run, ["sh", "-c", 'echo x >> "$1"', "sh", log])
+defer(actions.run, ["sh", "-c", 'echo x >> "$1"; exit 1', "sh", log + ".fails"])
+size = lambda: os.path.getsize(glob.glob(f"{os.environ['LASTLY_HOME']}/owners/*/{os.getpid()}.*.j")[0])
+before = size(); defer(actions.remove, "/nonexistent/b"); one = size() - before
+# Not even a short record fits behind this one.
+defer(actions.remove, "/nonexistent/b" + "/".join(["x" * 100] * 40)[: 4096 - 20 - (size() + one) % 4096])
+print("ready", flush=True)
+time.sleep(1000)
+""" + "'''" + """
+
+def until(true):
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+def runs(path):
+    return len(open(path).readlines()) if os.path.exists(path) else 0
+
+def waits():
+    return (api.status() or {}).get("owners") == {"waiting": 1}
+
+reaper = subprocess.Popen([sys.executable, "-m", "lastly", "reaper", "--idle", "1"])
+until(api.status)
+owner = subprocess.Popen([sys.executable, "-c", OWNER, log], stdout=subprocess.PIPE)
+owner.stdout.readline()
+until(lambda: api.status()["owners"] == {"watched": 1})
+with open(home + "/fill", "wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+owner.kill()
+owner.wait()
+until(lambda: runs(log) and waits())
+for _ in range(3):
+    before = runs(log + ".fails")
+    client.ask("sweep", force=True)
+    until(lambda: runs(log + ".fails") > before and waits())
+print(runs(log))
+os.unlink(home + "/fill")
+client.ask("sweep", force=True)
+until(lambda: reaper.poll() is not None or not client.ask("sweep", force=True) or not glob.glob(home + "/owners/*/*.j"))
+print(runs(log), runs(log + ".fails"))
+for row in api.past():
+    print(row["state"], row["attempts"])
+"""
+
+
+@pytest.mark.root
+@as_root
+def test_the_disk_is_full_while_the_reaper_works(programs: Programs, tmp_path: Path) -> None:
+    """What was run is not run again; what fails is not tried for ever."""
+    script = tmp_path / "full.py"
+    script.write_text(FULL_DISK)
+    shell = 'mount -t tmpfs -o size=1m,mode=700 none "$LASTLY_HOME" && exec "$@"'
+    result = programs.run_command(
+        ["unshare", "--mount", "sh", "-c", shell, "sh", sys.executable, str(script), str(tmp_path / "log")],
+    )
+    assert result.status == 0, (result.out, result.err)
+    assert result.lines[:2] == ["1", "1 6"]
+    assert sorted(result.lines[2:]) == ["abandoned 6", "done 1", "done 1", "done 1"]
+
+
 # ---- the clock is set back: what was written bears times of the future
 
 

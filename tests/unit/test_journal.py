@@ -142,13 +142,32 @@ def test_taking_over(home, torn):
     """Numbers go on where they ended; a torn line is fenced off."""
     path = dead_journal(torn=torn)
     taken = Journal.take(path)
-    taken.adopt(by="test")
-    taken.run(1, attempt=1, by="test")
-    taken.done(1, by="test")
+    records = [{"kind": "run", "id": 1, "attempt": 1, "by": "test"}, {"kind": "done", "id": 1, "by": "test"}]
+    assert taken.note(records) is None
+    assert records == []
     taken.close()
     found = read(path)
     assert states(path) == {1: "done"}
     assert len(found.damage) == bool(torn)
+    assert not found.items[1].doubt
+    assert found.next_n == 4
+
+
+@pytest.mark.parametrize("torn", [b"", b'0badcafe {"kind":"plan","n":2,"id":2,"act'])
+def test_a_full_disk_takes_a_part_of_what_is_noted(home, monkeypatch, torn):
+    """What is whole in the file is taken out of the list; the rest is written when there is room, once."""
+    path = dead_journal(torn=torn)
+    taken = Journal.take(path)
+    records = [{"kind": "run", "id": 1, "attempt": 1}, {"kind": "fail", "id": 1, "error": "x" * 99}, {"kind": "done", "id": 1}]
+    plain = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda fd, data: plain(fd, data[:150]))
+        assert "free some space" in str(taken.note(records))
+    assert [record["kind"] for record in records] == ["fail", "done"]
+    assert taken.note(records) is None
+    taken.close()
+    found = read(path)
+    assert [event["kind"] for event in found.items[1].events] == ["plan", "run", "fail", "done"]
     assert not found.items[1].doubt
     assert found.next_n == 5
 

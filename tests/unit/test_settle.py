@@ -10,7 +10,10 @@ import pytest
 
 from lastly._system import remove
 from lastly._system.identity import Identity
+from lastly.errors import NotRecorded
+from lastly.journal import disk
 from lastly.journal import home as homes
+from lastly.journal.file import Journal
 from lastly.journal.record import VERSION, encode
 from lastly.journal.replay import read
 from lastly.reaper import api, history, jobs
@@ -497,6 +500,97 @@ def test_a_history_that_cannot_be_written_keeps_the_journal(journal, folder, mon
     assert len(api.past()) == 1
 
 
+@pytest.fixture
+def full():
+    """Call it: from then on no journal takes a record; call what it returns: there is room again."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fill():
+            def no_room(self, fd, line):
+                raise homes.unusable(self.path, disk.full())
+
+            patch.setattr(Journal, "_write", no_room)
+            return patch.undo
+
+        yield fill
+
+
+def shell(text, number=1, **more):
+    return {
+        "kind": "plan", "id": number, "action": "lastly.actions:run", "args": [["sh", "-c", text]],
+        "kwargs": {"cwd": "/"}, **more,
+    }  # fmt: skip
+
+
+def test_what_was_run_on_a_full_disk_is_not_run_again(journal, tmp_path, full):
+    """It is remembered by whoever had it run, and written down when there is room."""
+    path = journal(shell(f"echo x >> {tmp_path}/runs"))
+    room = full()
+    outcome = settle(path)
+    assert (outcome.state, [record["kind"] for record in outcome.unwritten]) == ("wait", ["run", "done"])
+    assert "free some space" in outcome.why
+    again = settle(path, unwritten=outcome.unwritten)
+    assert (again.state, again.ran, again.unwritten) == ("wait", [], outcome.unwritten)
+    room()
+    assert settle(path, unwritten=again.unwritten).state == "final"
+    assert (tmp_path / "runs").read_text() == "x\n"
+    assert [event["kind"] for event in read(path).items[1].events] == ["plan", "run", "done"]
+
+
+def test_failures_on_a_full_disk_count(journal, tmp_path, full):
+    """Else what fails would be tried for ever, each time as if it were the first."""
+    path = journal(shell("exit 3", retries=2))
+    room = full()
+    unwritten = []
+    for attempt in (1, 2, 3):
+        outcome = settle(path, force=True, unwritten=unwritten)
+        unwritten = outcome.unwritten
+        assert outcome.ran[-1]["state"] == ("abandoned" if attempt == 3 else "failed")
+    assert settle(path, force=True, unwritten=unwritten).ran == []
+    room()
+    settle(path, unwritten=unwritten)
+    assert (read(path).items[1].state, read(path).items[1].attempts) == ("abandoned", 3)
+
+
+def test_no_more_is_run_than_can_be_remembered(journal, tmp_path, full):
+    """But for what may be run any number of times."""
+    folders = [tmp_path / str(number) for number in range(300)]
+    for made in folders:
+        made.mkdir()
+    path = journal(
+        *[removal(made, number) for number, made in enumerate(folders, 1)],
+        *[shell(f"echo x >> {tmp_path}/runs", number) for number in range(301, 401)],
+    )
+    room = full()
+    outcome = settle(path)
+    ran = (tmp_path / "runs").read_text().count("x")
+    assert 20 <= ran < 100
+    assert not any(made.exists() for made in folders)
+    room()
+    assert settle(path, unwritten=outcome.unwritten).state == "final"
+    assert (tmp_path / "runs").read_text().count("x") == 100
+
+
+def test_what_the_disk_did_not_take_fits_into_one_message(journal, full, monkeypatch):
+    path = journal(*[shell(f"echo {chr(9731) * 900}; exit 1", number) for number in range(1, 99)])
+    full()
+    monkeypatch.setattr(jobs, "_ready", True)
+    job = {"do": "settle", "path": path, "force": False, "died": None, "unwritten": []}
+    said = jobs.work(job, lambda _limit: None)
+    assert len(said["unwritten"]) > 50
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setblocking(False)
+        ours.send(json.dumps(said).encode("ascii"))
+
+
+def test_a_retry_on_a_full_disk_says_that_it_was_run(journal, tmp_path, full):
+    path = journal(shell(f"echo x >> {tmp_path}/runs"))
+    full()
+    with pytest.raises(NotRecorded, match="was run, and is still owed.*free some space"):
+        api.retry(f"{reference(path)}.1", by="me")
+
+
 def test_the_same_journal_written_twice_is_one_entry(journal, folder):
     path = journal(removal(folder))
     settle(path)
@@ -596,7 +690,7 @@ def test_what_a_worker_answers_fits_into_one_message(monkeypatch):
     ]
     monkeypatch.setattr(jobs, "settle", lambda *_, **__: outcome)
     monkeypatch.setattr(jobs, "_ready", True)
-    said = jobs.work({"do": "settle", "path": "", "force": False, "died": None}, lambda _limit: None)
+    said = jobs.work({"do": "settle", "path": "", "force": False, "died": None, "unwritten": []}, lambda _limit: None)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.setblocking(False)

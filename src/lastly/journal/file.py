@@ -50,6 +50,7 @@ class Journal:
         self._ids = count(1)
         self._n = next_n
         self._torn = False
+        self._whole = 0  # records that the last write left whole in the file
         self._mirror = -1
         self._spoiled = False
         self._own = False
@@ -229,17 +230,32 @@ class Journal:
         """Write that nobody owes it any more, without running it (reason=)."""
         self._last("release", number, more)
 
-    def void(self, number: int, reason: str) -> None:
-        """Write that it means nothing any more: the boot is over, and the thing with it."""
-        self._last("void", number, {"reason": reason})
-
     def abandon(self, number: int, reason: str, **more: "Any") -> None:
         """Write that it is given up, and why."""
         self._last("abandon", number, {"reason": reason, **more})
 
-    def adopt(self, **by: "Any") -> None:
-        """Write who works on this dead owner's cleanups from here on."""
-        self._append("adopt", 0, by)
+    def note(self, records: "list[dict[str, Any]]") -> OSError | None:
+        """Write what became of a dead owner's cleanups, all with one write.
+
+        Args:
+            records: kind, id and fields of each. Those that stand in the file afterwards are taken out of
+                the list.
+
+        Returns:
+            why the others do not (a full disk, say), or None.
+        """
+        now = round(time(), 3)
+        numbered = [{"n": n, "t": now, **record} for n, record in enumerate(records, self._n)]
+        try:
+            self._write(self.fd, b"".join(map(encode, numbered)))
+        except NotRecorded as error:
+            whole = self._whole
+            self._n += whole
+            del records[:whole]
+            return error
+        self._n += len(records)
+        records.clear()
+        return None
 
     def _last(self, kind: str, number: int, more: "dict[str, Any]") -> None:
         with self._lock:
@@ -314,11 +330,14 @@ class Journal:
     def _write(self, fd: int, line: bytes) -> None:
         if self._torn:
             line = b"\n" + line
+        empty = int(self._torn)
+        self._whole = 0
         try:
             written = os.write(fd, line)
         except OSError as error:
             raise home.unusable(self.path, error) from error
         self._size += written
+        self._whole = max(line.count(b"\n", 0, written) - empty, 0)
         self._torn = written != len(line)
         if self._torn:
             # A part of it went out: the disk (or the allowed size of files) ended here.

@@ -8,7 +8,7 @@ import json
 import os
 import time
 
-from lastly.errors import LastlyError
+from lastly.errors import LastlyError, NotRecorded
 from lastly.journal import disk, home, locks, replay
 from lastly.journal.file import Journal
 from lastly.journal.record import VERSION, encode
@@ -160,6 +160,7 @@ def retry(ref: str, *, by: str) -> "dict[str, Any]":
     Raises:
         NotFound: there is none.
         NotNow: its owner lives, or somebody is working on it; or it is done, or goes on as another already.
+        NotRecorded: it was run, and that could not be written down (a full disk).
     """
     path, number = _find(ref)
     if path is None:
@@ -182,6 +183,8 @@ def retry(ref: str, *, by: str) -> "dict[str, Any]":
         raise NotNow(f"{ref}: somebody is working on it")
     if outcome.state == "alive":
         raise NotNow(f"{ref}: {outcome.why}")
+    if outcome.unwritten:
+        raise NotRecorded(f"{ref} was run, and is still owed: {outcome.why}")
     if outcome.state == "final":
         history.archive([{"path": path}])
     else:

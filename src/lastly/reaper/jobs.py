@@ -21,11 +21,24 @@ def work(job: "dict[str, Any]", announce: "Callable[[float], None]") -> "dict[st
     try:
         if job["do"] == "archive":
             return history.archive(job["items"])
-        outcome = settle(job["path"], force=job["force"], died=job["died"], announce=announce)
+        outcome = settle(
+            job["path"], force=job["force"], died=job["died"], unwritten=job["unwritten"], announce=announce
+        )
         answer = outcome.to_mapping()
-        # For the log, in one message, whose size the kernel limits; the journal has them all.
+        # In one message, whose size the kernel limits. For the log; the journal has them all.
         answer["ran"] = [{**ran, "error": ran["error"][:300]} for ran in answer["ran"][-_TOLD:]]
+        if answer["unwritten"]:
+            answer["ran"] = answer["ran"][-_TOLD // 4 :]
+            answer["unwritten"] = [_short(record) for record in answer["unwritten"]]
     except Exception as error:
-        return {"state": "busy", "why": f"{type(error).__name__}: {error}"}
+        return {"state": "lost", "why": f"{type(error).__name__}: {error}"}
     else:
         return answer
+
+
+def _short(record: "dict[str, Any]") -> "dict[str, Any]":
+    return {
+        key: value[:100] if isinstance(value, str) else value
+        for key, value in record.items()
+        if key != "output"
+    }

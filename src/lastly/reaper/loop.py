@@ -20,6 +20,7 @@ from lastly.reaper.log import Log
 from lastly.reaper.owners import Owner
 from lastly.reaper.peers import Peers
 from lastly.reaper.pool import Pool, Worker
+from lastly.reaper.settle import FULL, LONGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -262,6 +263,7 @@ class Reaper:
             "name": owner.name,
             "died": owner.died,
             "force": force,
+            "unwritten": owner.unwritten,
         }
         self.pool.submit(job)
 
@@ -300,12 +302,13 @@ class Reaper:
         elif state == "gone":
             self._forget(owner)
         elif state == "wait":
-            owner.pause = owners.PAUSE
-            self._later(owner, (said["next"] or 0.0) - time())
+            owner.unwritten = said["unwritten"]
+            owner.pause = min(max(owner.pause * 2, FULL), LONGEST) if owner.unwritten else owners.PAUSE
+            self._later(owner, max((said["next"] or 0.0) - time(), owner.pause))
         elif state == "kept" or (state == "alive" and owner.died is None):
             owner.state = owners.KEPT
-        else:  # busy; or a death that the kernel has announced and /proc does not show yet
-            owner.pause = min(owner.pause * 2, 2.0)
+        else:  # busy, or its worker died; or a death that the kernel has announced and /proc does not show yet
+            owner.pause = min(owner.pause * 2, 60.0 if state == "lost" else 2.0)
             self._later(owner, owner.pause)
 
     def _archive(self) -> None:
@@ -321,9 +324,8 @@ class Reaper:
         items = []
         for owner in batch:
             code = death.status(owner.pidfd) if owner.pidfd is not None else None
-            items.append(
-                {"path": owner.path, "name": owner.name, "died": death.describe(code), "at": owner.died and owner.died[0]}
-            )
+            at = owner.died[0] if owner.died is not None else None
+            items.append({"path": owner.path, "name": owner.name, "died": death.describe(code), "at": at})
         self.pool.submit({"do": "archive", "items": items})
 
     def _archived(self, job: "dict[str, Any]", said: "dict[str, Any]") -> None:

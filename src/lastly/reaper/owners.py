@@ -24,7 +24,8 @@ class Owner:
     """One journal, and the process it belongs to as far as it can be watched."""
 
     __slots__ = (
-        "died", "due", "epoch", "grace", "name", "path", "pause", "pidfd", "signals", "state", "wakeup"
+        "died", "due", "epoch", "grace", "name", "path", "pause", "pidfd", "signals", "state", "unwritten",
+        "wakeup",
     )  # fmt: skip
 
     def __init__(self, name: str, path: str) -> None:
@@ -34,6 +35,7 @@ class Owner:
         self.pidfd: int | None = None
         self.died: tuple[float, float] | None = None  # unix time, and seconds since the boot
         self.pause = PAUSE
+        self.unwritten: list[dict[str, object]] = []  # records that its journal did not take
         self.epoch = 0  # tells a timer whether it is still meant
         self.wakeup: int | None = None
         self.signals: frozenset[int] = frozenset()

@@ -165,7 +165,7 @@ class Pool:
             self.idle.remove(worker)
         self._dismiss(worker)
         if job is not None:
-            self.answer(job, {"state": "busy", "why": why})
+            self.answer(job, {"state": "lost", "why": why})
 
     def _dismiss(self, worker: Worker) -> None:
         self.workers.pop(worker.pid, None)

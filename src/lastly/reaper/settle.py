@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 LONGEST = 300.0  # seconds of backoff
+FULL = 5.0  # seconds after which a journal that could not be written is tried again
+MOST_UNWRITTEN = 100  # records that are kept in memory: in one message to the reaper
 _KILLS = frozenset({"lastly.actions:kill", "lastly.actions:kill_token"})
+_HARMLESS = _KILLS | {"lastly.actions:remove"}  # however often they are run
 
 
 class Outcome:
@@ -38,10 +41,12 @@ class Outcome:
             tell), ``kept`` (there is something this version must neither run nor drop).
         next: unix time of the next attempt, for ``wait``.
         ran: one dict per cleanup that was run or settled: id, action, state, error, seconds.
+        unwritten: records that the journal did not take (a full disk): whoever settles it again is to be
+            given them, or runs again what has been run.
         why: for people.
     """
 
-    __slots__ = ("next", "path", "ran", "state", "why")
+    __slots__ = ("next", "path", "ran", "state", "unwritten", "why")
 
     def __init__(self, path: str, state: str, why: str = "", next: float | None = None) -> None:  # noqa: A002 - the journal's word
         self.path = path
@@ -49,6 +54,7 @@ class Outcome:
         self.why = why
         self.next = next
         self.ran: list[dict[str, Any]] = []
+        self.unwritten: list[dict[str, Any]] = []
 
     def to_mapping(self) -> "dict[str, Any]":
         """The same as JSON."""
@@ -63,6 +69,7 @@ def settle(
     only: int | None = None,
     died: "tuple[float, float] | None" = None,
     elsewhere: bool = False,
+    unwritten: "list[dict[str, Any]] | None" = None,
     announce: "Callable[[float], None] | None" = None,
 ) -> Outcome:
     """Run what the dead owner of the journal at ``path`` owes; a second call runs what is still owed.
@@ -74,6 +81,7 @@ def settle(
         only: just the cleanup with this number.
         died: when the owner was seen to die, where that is known: unix time, and seconds since the boot.
         elsewhere: an owner of another machine or pid namespace is dead, too: the caller vouches for it.
+        unwritten: what an earlier outcome for this journal had in its attribute of that name.
         announce: called before something that may take long, with its limit in seconds.
     """
     try:
@@ -87,7 +95,7 @@ def settle(
         seen = journal.taken or journal.read()
         if (refusal := not_dead(seen, elsewhere=elsewhere)) is not None:
             return refusal
-        return _Settling(journal, seen, by, died, announce).run(force, only)
+        return _Settling(journal, seen, by, died, announce).run(force, only, unwritten or [])
     finally:
         journal.close()
 
@@ -130,7 +138,9 @@ class _Settling:
         self.not_born = _since_boot() if same_boot is False else _since(*died) if died else None
         self.outcome = Outcome(journal.path, "final")
 
-    def run(self, force: bool, only: int | None) -> Outcome:
+    def run(self, force: bool, only: int | None, unwritten: "list[dict[str, Any]]") -> Outcome:
+        for record in unwritten:
+            self._write(record)
         due: list[float] = []
         unknown: list[str] = []
         others: list[float] = []
@@ -147,6 +157,8 @@ class _Settling:
             again = self._one(item, force)
             if again is not None:
                 due.append(again)
+        if self.outcome.unwritten:
+            due.append(time.time() + FULL)
         if due:
             self.outcome.state, self.outcome.next = "wait", min(due)
         elif unknown or (self.seen.unknown and not others):
@@ -164,7 +176,9 @@ class _Settling:
                 "the journal is damaged where this may have been released: look, then retry or forget it",
             )
         if self.world_over and item.action in _KILLS:
-            return self._note(item, "void", self.journal.void, self.void)
+            self._note(item, "void", reason=self.void)
+            self._say(item, "void", self.void)
+            return None
         if item.state == "running" and item.events[-1].get("by") != "owner":
             # Whoever ran it died over it: that was an attempt, and it may be the cleanup that kills.
             again = self._failed(
@@ -179,8 +193,10 @@ class _Settling:
         return self._attempt(item)
 
     def _attempt(self, item: Item) -> float | None:
+        if len(self.outcome.unwritten) >= MOST_UNWRITTEN and item.action not in _HARMLESS:
+            return time.time() + FULL  # never run what could not be remembered
         number = item.attempts + 1
-        self._write(self.journal.run, item.id, attempt=number, by=self.by, pid=os.getpid())
+        self._note(item, "run", attempt=number, by=self.by, pid=os.getpid())
         began = time.monotonic()
         try:
             execute.run(item, number, self.seen, not_born=self.not_born, announce=self.announce)
@@ -191,13 +207,9 @@ class _Settling:
             if not isinstance(error, execute.ActionFailed):
                 text = f"{type(error).__name__}: {text}"
             return self._failed(item, text, number, output=getattr(error, "output", ""))
-        took = time.monotonic() - began
-        try:
-            self.journal.done(item.id, by=self.by, took=round(took, 4))
-        except OSError as error:  # it is done, and will be done again: it must accept that
-            self.outcome.why = f"cannot write to the journal: {error}"
-            return time.time() + 5.0
-        self._say(item, "done", seconds=round(took, 4))
+        took = round(time.monotonic() - began, 4)
+        self._note(item, "done", by=self.by, took=took)
+        self._say(item, "done", seconds=took)
         return None
 
     def _failed(self, item: Item, error: str, number: int, *, output: str = "") -> float | None:
@@ -209,31 +221,32 @@ class _Settling:
         delay = min(item.backoff * 2.0 ** min(failures - 1, 30), LONGEST) * _jitter()
         again = round(time.time() + delay, 3)
         more = {"output": output[-2000:]} if output else {}
-        self._write(self.journal.fail, item.id, error, attempt=number, next=again, by=self.by, **more)
+        self._note(item, "fail", error=error[:4000], attempt=number, next=again, by=self.by, **more)
         self._say(item, "failed", error)
         return again
 
-    def _abandon(self, item: Item, reason: str, *, output: str = "", **more: "Any") -> float | None:
+    def _abandon(self, item: Item, reason: str, *, output: str = "", **more: "Any") -> None:
         if output:
             more["output"] = output[-2000:]
-        return self._note(item, "abandoned", self.journal.abandon, reason[:4000], by=self.by, **more)
+        self._note(item, "abandon", reason=reason[:4000], by=self.by, **more)
+        self._say(item, "abandoned", reason)
 
-    def _note(
-        self, item: Item, state: str, write: "Callable[..., None]", reason: str, **more: "Any"
-    ) -> float | None:
-        if not self._write(write, item.id, reason, **more):
-            return time.time() + 5.0
-        self._say(item, state, reason)
-        return None
+    def _note(self, item: Item, kind: str, **fields: "Any") -> None:
+        self._write({"kind": kind, "id": item.id, **fields})
 
-    def _write(self, write: "Callable[..., None]", *args: "Any", **more: "Any") -> bool:
-        """Append a record; a full disk must not keep us from the cleanup that may free it."""
-        try:
-            write(*args, **more)
-        except OSError as error:
+    def _write(self, record: "dict[str, Any]") -> None:
+        """Append a record. A full disk must not keep us from the cleanup that may free it, nor make us run
+        again what has been run: what cannot be written is kept in memory, and holds as if it stood there.
+        """
+        item = self.seen.items.get(record["id"])
+        if item is None or (item.action in _HARMLESS and len(self.outcome.unwritten) >= MOST_UNWRITTEN):
+            return
+        item.apply(record)
+        waiting = [*self.outcome.unwritten, record]
+        error = self.journal.note(waiting)
+        self.outcome.unwritten = waiting
+        if error is not None:
             self.outcome.why = f"cannot write to the journal: {error}"
-            return False
-        return True
 
     def _say(self, item: Item, state: str, error: str = "", seconds: float | None = None) -> None:
         said = {
