@@ -307,7 +307,7 @@ class Reaper:
             self._later(owner, max((said["next"] or 0.0) - time(), owner.pause))
         elif state == "kept" or (state == "alive" and owner.died is None):
             owner.state = owners.KEPT
-        else:  # busy, or its worker died; or a death that the kernel has announced and /proc does not show yet
+        else:  # busy or lost; or a death that the kernel has announced and /proc does not show yet
             owner.pause = min(owner.pause * 2, 60.0 if state == "lost" else 2.0)
             self._later(owner, owner.pause)
 

@@ -95,7 +95,10 @@ def settle(
         seen = journal.taken or journal.read()
         if (refusal := not_dead(seen, elsewhere=elsewhere)) is not None:
             return refusal
-        return _Settling(journal, seen, by, died, announce).run(force, only, unwritten or [])
+        settling = _Settling(journal, seen, by, died, announce)
+        for record in unwritten or ():
+            settling.write(record)
+        return settling.run(force, only)
     finally:
         journal.close()
 
@@ -138,9 +141,7 @@ class _Settling:
         self.not_born = _since_boot() if same_boot is False else _since(*died) if died else None
         self.outcome = Outcome(journal.path, "final")
 
-    def run(self, force: bool, only: int | None, unwritten: "list[dict[str, Any]]") -> Outcome:
-        for record in unwritten:
-            self._write(record)
+    def run(self, force: bool, only: int | None) -> Outcome:
         due: list[float] = []
         unknown: list[str] = []
         others: list[float] = []
@@ -157,10 +158,8 @@ class _Settling:
             again = self._one(item, force)
             if again is not None:
                 due.append(again)
-        if self.outcome.unwritten:
-            due.append(time.time() + FULL)
-        if due:
-            self.outcome.state, self.outcome.next = "wait", min(due)
+        if due or self.outcome.unwritten:
+            self.outcome.state, self.outcome.next = "wait", min(due, default=time.time() + FULL)
         elif unknown or (self.seen.unknown and not others):
             self.outcome.state = "kept"
             self.outcome.why = f"this version does not know {', '.join(unknown) or 'some of its records'}"
@@ -225,16 +224,17 @@ class _Settling:
         self._say(item, "failed", error)
         return again
 
-    def _abandon(self, item: Item, reason: str, *, output: str = "", **more: "Any") -> None:
+    def _abandon(self, item: Item, reason: str, *, output: str = "", **more: "Any") -> float | None:
         if output:
             more["output"] = output[-2000:]
         self._note(item, "abandon", reason=reason[:4000], by=self.by, **more)
         self._say(item, "abandoned", reason)
+        return None
 
     def _note(self, item: Item, kind: str, **fields: "Any") -> None:
-        self._write({"kind": kind, "id": item.id, **fields})
+        self.write({"kind": kind, "id": item.id, **fields})
 
-    def _write(self, record: "dict[str, Any]") -> None:
+    def write(self, record: "dict[str, Any]") -> None:
         """Append a record. A full disk must not keep us from the cleanup that may free it, nor make us run
         again what has been run: what cannot be written is kept in memory, and holds as if it stood there.
         """

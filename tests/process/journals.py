@@ -1,0 +1,68 @@
+"""Journals written by hand, of owners that are dead, alive, of yesterday, of elsewhere."""
+
+import os
+import time
+
+import pytest
+
+from lastly._system.identity import Identity
+from lastly.journal import home as homes
+from lastly.journal.record import VERSION, encode
+
+
+def dead_identity(**changes):
+    """A process of this boot that nobody ever saw: our own pid, started before there was anything."""
+    return {**Identity.current().to_mapping(), "start": 1, **changes}
+
+
+@pytest.fixture(name="journal")
+def journal_by_hand(home):
+    """Write a journal by hand; returns its path."""
+
+    def write(*records, header=None, tail=b""):
+        who = header or dead_identity()
+        folder = homes.owners_dir(who["host"], who["boot"])
+        path = os.path.join(folder, f"{who['pid']}.{who['start']}.{os.urandom(8).hex()}.j")
+        top = {
+            "kind": "owner",
+            "v": VERSION,
+            "t": 1.0,
+            "next": 1,
+            "exe": "",
+            "argv0": "me",
+            "token": "feedbeef",
+            **who,
+        }
+        lines = [encode(top)]
+        lines += [encode({"n": n, "t": time.time(), **record}) for n, record in enumerate(records, 1)]
+        with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(b"".join(lines) + tail)
+        return path
+
+    return write
+
+
+def contents(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def removal(path, number=1, **more):
+    return {
+        "kind": "plan", "id": number, "action": "lastly.actions:remove", "args": [str(path)], "kwargs": {"expect": {}},
+        **more,
+    }  # fmt: skip
+
+
+@pytest.fixture(name="folder")
+def folder_made(tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    return made
+
+
+def shell(text, number=1, **more):
+    return {
+        "kind": "plan", "id": number, "action": "lastly.actions:run", "args": [["sh", "-c", text]],
+        "kwargs": {"cwd": "/"}, **more,
+    }  # fmt: skip
