@@ -1,10 +1,10 @@
 """Applications with a life: set up, run, closed; hooks, configuration, log, plugins.
 
-A program that uses only the core of Cement 3 changes ``from cement import …`` to ``from lastly.app import …``.
+A program that uses only Cement 3's core changes ``from cement import …`` to ``from lastly.app import …``.
 """
 
 from lastly.app.core import App
-from lastly.app.defaults import init_defaults, is_true
+from lastly.app.settings import init_defaults, is_true
 from lastly.errors import CaughtSignal, CleanupFailed, FrameworkError
 
 TYPE_CHECKING = False

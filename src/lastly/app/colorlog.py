@@ -7,8 +7,8 @@ a terminal only; the environment's NO_COLOR and FORCE_COLOR have the last word, 
 import logging
 import sys
 
-from lastly.app.defaults import is_true
 from lastly.app.log import LogHandler
+from lastly.app.settings import is_true
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False

@@ -7,7 +7,7 @@ embedded, then its options and commands are those of the one it is stacked on.
 
 import argparse
 
-from lastly.app.commands import parse
+from lastly.app.commandline import parse
 from lastly.app.handlers import Handler
 from lastly.errors import FrameworkError
 

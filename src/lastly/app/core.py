@@ -2,8 +2,7 @@
 
 import sys
 
-from lastly.app import lifecycle, paths, quiet, settings
-from lastly.app.meta import MetaMixin
+from lastly.app import lifecycle, settings
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
@@ -12,16 +11,15 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from lastly._scope import Scope
-    from lastly.app.args import ArgumentParser
+    from lastly.app.commandline import ArgumentParser
     from lastly.app.config import Config
-    from lastly.app.extensions import ExtensionManager
     from lastly.app.handlers import HandlerManager, InterfaceManager
     from lastly.app.hooks import HookManager
     from lastly.app.log import LogHandler
-    from lastly.app.plugins import PluginManager
+    from lastly.app.plugins import ExtensionManager, PluginManager
 
 
-class App(MetaMixin):
+class App(settings.MetaMixin):
     """An application: set up, run, closed, with its close hooks run whatever happened.
 
     Usually the context of a ``with`` statement, which sets it up and closes it. However the program ends, by
@@ -241,14 +239,18 @@ class App(MetaMixin):
         self._add_path("plugin_dirs", path)
 
     def _add_path(self, setting: str, path: str) -> None:
+        from lastly.app.config import absolute
+
         known = [*(getattr(self._meta, setting) or ())]
-        path = paths.absolute(path)
+        path = absolute(path)
         if path not in known:
             setattr(self._meta, setting, [*known, path])
 
     def _suppress_output(self) -> None:
         self._life.silent = True
-        quiet.suppress(self)
+        from lastly.app.log import suppress
+
+        suppress(self)
 
     def __enter__(self) -> "Self":
         self.setup()

@@ -5,7 +5,7 @@ Cement builds all of an app from these. Here they serve a program's own parts, i
 
 from abc import ABC
 
-from lastly.app.meta import MetaMixin
+from lastly.app.settings import MetaMixin
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
@@ -233,7 +233,7 @@ class HandlerManager:
 
 
 def _named(cls: type, what: str) -> str:
-    from lastly.app.meta import merged
+    from lastly.app.settings import merged
 
     name = merged(cls).get(what)
     if not name:

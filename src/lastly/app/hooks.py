@@ -179,3 +179,9 @@ class HookManager:
             yield from result
         else:
             yield result
+
+
+def run_hook(app: "App", name: str) -> None:
+    """Run the hook *name* with *app*; the first failure comes out."""
+    for _result in app.hook.run(name, app):
+        pass

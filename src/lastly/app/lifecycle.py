@@ -16,11 +16,11 @@ from _functools import partial  # type: ignore[import-not-found]  # no stub; fun
 
 from lastly import _root, _sigset
 from lastly._reason import ExitReason
-from lastly.app import parts, quiet, signals
+from lastly.app import parts, signals
 from lastly.app.cement_only import check_settings
-from lastly.app.commands import dispatch
+from lastly.app.dispatch import dispatch
 from lastly.app.failures import attach, flattened, grouped, show
-from lastly.app.hooks import CORE_HOOKS, HookManager
+from lastly.app.hooks import CORE_HOOKS, HookManager, run_hook
 from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
@@ -90,7 +90,7 @@ def lay(app: "App") -> None:
 def _bootstrap(app: "App") -> None:
     """Load the program's own module, which may define hooks, register handlers and change settings."""
     if app._meta.bootstrap is not None:
-        from lastly.app.extensions import call_load, imported
+        from lastly.app.plugins import call_load, imported
 
         call_load(imported(app._meta.bootstrap), app)
 
@@ -178,9 +178,9 @@ def run(app: "App") -> "Any":
     if app._life.state != OPEN:
         setup(app)
     try:
-        parts.run_hook(app, "pre_run")
+        run_hook(app, "pre_run")
         result = dispatch(app)
-        parts.run_hook(app, "post_run")
+        run_hook(app, "post_run")
     except BaseException as exc:
         passing(app, exc)
         raise
@@ -342,12 +342,14 @@ def _close_scope(life: Life) -> "list[BaseException]":
 
 # At exit the signals stay caught: one that comes now is noted, and the process ends by it when all is done.
 def _give_back(app: "App") -> "list[BaseException]":
+    from lastly.app.log import restore
+
     life = app._life
     failures: list[BaseException] = []
     for give_back in (
         getattr(app.log, "close", None),
         getattr(life.at_exit, "detach", None),
-        partial(quiet.restore, app),
+        partial(restore, app),
         None if life.exiting else partial(signals.release, app),
     ):
         try:

@@ -1,7 +1,8 @@
 """What an app is made of, made in the order in which hooks, extensions and plugins find it."""
 
-from lastly.app import paths, settings
-from lastly.app.commands import has_registry
+from lastly.app import settings
+from lastly.app.dispatch import has_registry
+from lastly.app.hooks import run_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ def make(app: "App") -> None:
     _make_config(app)
     _make_log(app)
     _make_plugins(app)
-    from lastly.app.args import parser_for
+    from lastly.app.commandline import parser_for
 
     app.args = parser_for(app)
     if has_registry(app):
@@ -25,34 +26,28 @@ def make(app: "App") -> None:
     run_hook(app, "post_setup")
 
 
-def run_hook(app: "App", name: str) -> None:
-    """Run the hook *name* with *app*; the first failure comes out."""
-    for _result in app.hook.run(name, app):
-        pass
-
-
 def _make_extensions(app: "App") -> None:
-    from lastly.app.extensions import ExtensionManager
+    from lastly.app.plugins import ExtensionManager
 
     app.ext = ExtensionManager(app)
     app.ext.load_extensions(app._meta.extensions)
 
 
 def _make_config(app: "App") -> None:
-    from lastly.app.config import Config
+    from lastly.app import config
 
     meta = app._meta
     if meta.config_section is None:
         meta.config_section = meta.label
-    app.config = Config(meta.config_section)
+    app.config = config.Config(meta.config_section)
     app.config.merge(meta.config_defaults or {})
     if not app.config.has_section(meta.config_section):
         app.config.add_section(meta.config_section)
-    meta.config_dirs, meta.config_files = paths.config_dirs(meta), paths.config_files(meta)
+    meta.config_dirs, meta.config_files = config.config_dirs(meta), config.config_files(meta)
     for path in meta.config_files:
         app.config.parse_file(path)
     for directory in meta.config_dirs:
-        for path in paths.files_of(directory, meta.config_file_suffix):
+        for path in config.files_of(directory, meta.config_file_suffix):
             app.config.parse_file(path)
     if meta.debug:  # by the program or its command line: over the files, and below the environment
         app.config.set(meta.config_section, "debug", True)
@@ -78,10 +73,11 @@ def _make_log(app: "App") -> None:
 
 
 def _make_plugins(app: "App") -> None:
+    from lastly.app.config import plugin_dirs
     from lastly.app.plugins import PluginManager
 
     meta = app._meta
-    meta.plugin_dirs = paths.plugin_dirs(meta)
+    meta.plugin_dirs = plugin_dirs(meta)
     if meta.plugin_module is None:
         meta.plugin_module = f"{meta.label}.plugins"
     app.plugin = PluginManager(app)

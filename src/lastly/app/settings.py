@@ -1,15 +1,82 @@
-"""What may be set on an app, and what holds when nothing is said: the ``Meta`` of ``App``."""
+"""Settings: nested ``Meta`` classes merged over a class hierarchy, and the ``Meta`` of ``App`` itself."""
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
     from typing import Any, ClassVar
 
     from lastly.app.core import App
-    from lastly.app.meta import Meta
+
+
+class Meta:
+    """The settings of one instance: plain attributes, free to change until they are read.
+
+    Two instances never share a list or a dict of settings: what one of them appends, an extension's
+    name for example, is not seen by the next (Cement appends to the list of the class).
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self, settings: "Mapping[str, Any]") -> None:
+        self.__dict__.update(settings)
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
+        return f"Meta({inner})"
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+
+# What one class's own Meta says, or None: ``vars(cls)`` sees no inherited Meta, which would count twice.
+def _own(cls: type) -> "dict[str, Any] | None":
+    nested = vars(cls).get("Meta")
+    if nested is None:
+        return None
+    settings: dict[str, Any] = {}
+    # A Meta that itself inherits, ``class Meta(Base.Meta)``, means its parents' settings too.
+    for part in reversed(nested.__mro__[:-1]):
+        settings.update((name, value) for name, value in vars(part).items() if not name.startswith("_"))
+    return settings
+
+
+def merged(cls: type) -> "dict[str, Any]":
+    """Return the settings of *cls*: each ``Meta`` of its hierarchy over those of its bases.
+
+    A second call gives an equal, independent dict. Names that begin with an underscore are nobody's
+    settings and are left out.
+
+    .. versionadded:: 0.1
+    """
+    settings: dict[str, Any] = {}
+    for part in reversed(cls.__mro__):
+        settings.update(_own(part) or {})
+    return settings
+
+
+class MetaMixin:
+    """Give the instances of a class ``self._meta``, from its ``Meta`` classes and keyword arguments.
+
+    Keywords win over classes. A keyword that no ``Meta`` of the hierarchy knows is ignored, as is one
+    that begins with an underscore: a program may pass all its options on.
+
+    .. versionadded:: 0.1
+    """
+
+    _meta: Meta
+
+    def __init__(self, **meta: "Any") -> None:
+        settings = merged(type(self))
+        settings.update((name, value) for name, value in meta.items() if name in settings)
+        for name, value in settings.items():
+            if type(value) is list:
+                settings[name] = value.copy()
+        self._meta = Meta(settings)
 
 
 class Settings:
@@ -125,8 +192,6 @@ def check_label(app: "App") -> None:
 
 def override_from_config(app: "App") -> None:
     """Take over into the app's settings what its base section says and may say."""
-    from lastly.app.defaults import is_true
-
     meta, config = app._meta, app.config
     for name in (*meta.core_meta_override, *meta.meta_override):
         if not config.has_option(meta.config_section, name):
@@ -150,3 +215,29 @@ def glance(meta: "Meta") -> None:
         meta.debug = True
     if any(option in words for option in meta.quiet_argument_options or ()):
         meta.quiet = True
+
+
+_TRUE = frozenset({"true", "yes", "y", "on", "1"})
+
+
+def init_defaults(*sections: str) -> "dict[str, dict[str, Any]]":
+    """Return an empty dict for each of *sections*, to be filled and given to ``config_defaults``.
+
+    Every call returns new dicts.
+
+    >>> defaults = init_defaults("backup", "target")
+    >>> defaults["target"]["path"] = "/srv/backup"
+    >>> defaults
+    {'backup': {}, 'target': {'path': '/srv/backup'}}
+
+    .. versionadded:: 0.1
+    """
+    return {section: {} for section in sections}
+
+
+def is_true(item: "Any") -> bool:
+    """Tell whether *item* is a way of saying yes: true, yes, y, on and 1, in any case, or True and 1.
+
+    .. versionadded:: 0.1
+    """
+    return str(item).lower() in _TRUE

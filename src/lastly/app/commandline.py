@@ -1,7 +1,9 @@
-"""The command line of an app."""
+"""The command line of an app: its parser, and the hooks around parsing."""
 
 import argparse
 import os
+
+from lastly.app.hooks import run_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,3 +71,12 @@ def take_switches(app: "App", parsed: "Any") -> None:
         meta.quiet = True
         if not app.debug:
             app._suppress_output()
+
+
+def parse(app: "App") -> "Any":
+    """Parse the arguments of *app*, with the hooks before and after that, and return them."""
+    run_hook(app, "pre_argument_parsing")
+    app._life.parsed = app.args.parse(app.argv)
+    take_switches(app, app.pargs)
+    run_hook(app, "post_argument_parsing")
+    return app.pargs

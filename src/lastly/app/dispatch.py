@@ -2,6 +2,8 @@
 
 import sys
 
+from lastly.app.hooks import run_hook
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -17,6 +19,8 @@ def dispatch(app: "App") -> "Any":
         app.controller = base_controller(app)
     if app.controller is not None:
         return app.controller._dispatch()
+    from lastly.app.commandline import parse
+
     main = app._meta.main
     if main is None:
         parse(app)
@@ -36,22 +40,6 @@ def dispatch(app: "App") -> "Any":
 def has_registry(app: "App") -> bool:
     """Tell whether any handler was registered, without loading what manages them when none was."""
     return app._life.registries is not None or bool(app._meta.handlers)
-
-
-def parse(app: "App") -> "Any":
-    """Parse the arguments of *app*, with the hooks before and after that, and return them."""
-    from lastly.app.args import take_switches
-
-    _run_hook(app, "pre_argument_parsing")
-    app._life.parsed = app.args.parse(app.argv)
-    take_switches(app, app.pargs)
-    _run_hook(app, "post_argument_parsing")
-    return app.pargs
-
-
-def _run_hook(app: "App", name: str) -> None:
-    for _result in app.hook.run(name, app):
-        pass
 
 
 def _takes_nothing(main: "Any") -> bool:
@@ -76,11 +64,11 @@ def _click_command(main: "Any") -> "Any":
 # command.main() would exit by itself and lose the result, or, told not to, return an exit code as if it were
 # one. So do what it does, and keep the two apart.
 def _run_command(app: "App", command: "Any") -> "Any":
-    _run_hook(app, "pre_argument_parsing")
+    run_hook(app, "pre_argument_parsing")
     try:
         with command.make_context(app.label, app.argv, obj=app) as context:
             app._life.parsed = context.params
-            _run_hook(app, "post_argument_parsing")
+            run_hook(app, "post_argument_parsing")
             return command.invoke(context)
     except Exception as exc:
         code = _exit_code(exc)
