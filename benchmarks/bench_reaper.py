@@ -154,11 +154,11 @@ def quit_reaper() -> None:
 
 def start_up() -> float:
     """Seconds from the start call until the reaper answers."""
-    from lastly.reaper import api, client
+    from lastly.reaper import api, spawn
 
     with private_home():
         start = time.perf_counter()
-        client.start()
+        spawn.start()
         while api.status() is None:
             time.sleep(0.0002)
         took = time.perf_counter() - start
@@ -168,10 +168,10 @@ def start_up() -> float:
 
 def under_fire(passes: int) -> float:
     """The median second from SIGKILL to clean, while 1,000 connections are open and garbage is sent without end."""
-    from lastly.reaper import api, client
+    from lastly.reaper import api, spawn
 
     with private_home() as home:
-        client.start()
+        spawn.start()
         while api.status() is None:
             time.sleep(0.001)
         address = os.path.join(home, "reaper.sock")

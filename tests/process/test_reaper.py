@@ -1,6 +1,7 @@
 """The reaper: whatever kills the program, or the reaper, or both, what is owed is done; once it is, nothing is left."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -309,6 +310,58 @@ def test_a_killed_worker_s_job_is_done_by_another(programs, home):
     wait_until(lambda: gone(made))
 
 
+# ---- started without a shell
+
+
+NO_SHELL = """
+import os, sys, lastly
+from lastly.reaper import spawn
+spawn.SHELL = sys.argv[1]
+print("made", lastly.temp_dir(), flush=True)
+{more}
+try: print("child", os.wait(), flush=True)
+except ChildProcessError: print("no child", flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("shell", ["/no/such/shell", "/dev/null", "/bin/false"])
+def test_no_shell(programs, home, python, shell):
+    """A container without one, or with something else in its place: the interpreter starts the reaper, no child is seen."""
+    program = programs.start(NO_SHELL.format(more=""), shell, python=python)
+    made = program.line("made").split()[1]
+    program.line("no child")
+    assert program.wait().status == -9
+    wait_until(lambda: not os.path.exists(made), what="removed by a reaper")
+    assert reapers(home)
+
+
+def test_a_shell_that_does_nothing(programs, home):
+    """It ends well, and there is no reaper: the next durable defer starts one without it."""
+    more = "import time; time.sleep(0.05); second = lastly.temp_dir()"
+    program = programs.start(NO_SHELL.format(more=more), "/bin/true")
+    made = program.line("made").split()[1]
+    program.line("no child")
+    wait_until(lambda: not os.path.exists(made), what="removed by a reaper")
+
+
+def test_no_shell_in_a_mount_namespace(programs, home):
+    """The real thing: something else is mounted over /bin/sh."""
+    unshare = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+    sh = os.path.realpath("/bin/sh")
+    mount = "['mount', '--bind', '/dev/null', sys.argv[1]]"
+    hide = f"import os, subprocess, sys; subprocess.run({mount}, check=True); os.execv(sys.argv[2], sys.argv[2:])"
+    if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("needs a mount namespace")
+    code = "import lastly, os; print('made', lastly.temp_dir(), flush=True); os.kill(os.getpid(), 9)"
+    program = programs.start_command(
+        [*unshare, sys.executable, "-c", hide, sh, sys.executable, "-W", "error", "-c", code]
+    )
+    made = program.line("made").split()[1]
+    assert program.wait().status == -9
+    wait_until(lambda: not os.path.exists(made), what="removed by a reaper")
+
+
 # ---- one reaper, and nobody falls between
 
 
@@ -316,7 +369,7 @@ def test_two_elected_at_once(programs, home):
     """I6: many started at the same moment, one stays."""
     homes.runtime_dir()
     env = {**os.environ, "LASTLY_REAPER_IDLE": "5"}
-    code = f"import sys; sys.path.insert(0, {str(SRC)!r}); from lastly.reaper import client; client.start()"
+    code = f"import sys; sys.path.insert(0, {str(SRC)!r}); from lastly.reaper import spawn; spawn.start()"
     starters = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(8)]
     assert [starter.wait() for starter in starters] == [0] * 8
     reaper = ready(home)

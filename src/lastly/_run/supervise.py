@@ -38,6 +38,7 @@ _STOPS = {_signal.SIGTSTP, _signal.SIGSTOP, *_WANTS_TERMINAL}
 _TO_GROUP = {_signal.SIGTSTP, _signal.SIGCONT, _signal.SIGWINCH}
 _IMPATIENT = {_signal.SIGTERM, _signal.SIGINT, _signal.SIGQUIT}
 _RESCAN = 0.05
+_RMDIR = "import os, sys; os.path.isdir(sys.argv[1]) and os.rmdir(sys.argv[1])"
 
 
 def run(path: str, command: list[str], options: launch.Options) -> int:
@@ -104,9 +105,8 @@ class Supervisor:
             self.journal = Journal.create()
             self.journal.plan("lastly.actions:kill", [None], {"token": self.token, "grace": self.grace})
             if self.group.path:
-                rmdir = ["rmdir", self.group.path]
                 # A group that has gone is what is wanted; `rmdir` alone would call it a failure.
-                argv = ["sh", "-c", '! [ -d "$2" ] || "$1" "$2"', "sh", *rmdir]
+                argv = [sys.executable, "-I", "-S", "-c", _RMDIR, self.group.path]
                 self.journal.plan("lastly.actions:run", [argv], {"cwd": "/"}, phase=1)
             client.ensure(self.journal.path)
         except Exception as error:

@@ -65,8 +65,8 @@ def look_at_doubts() -> None:
 
 def _child(_args: "tuple[Any, ...]") -> None:
     """A child is about to start: the plan to kill what a crash leaves is written once, before the first."""
-    client = sys.modules.get("lastly.reaper.client")
-    if client is not None and client.starting:
+    spawn = sys.modules.get("lastly.reaper.spawn")
+    if spawn is not None and spawn.starting:
         return  # the program's own use of lastly starts the reaper: no child of its
     for event in CHILD_EVENTS:
         TABLE.pop(event, None)

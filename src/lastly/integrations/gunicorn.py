@@ -195,12 +195,12 @@ def _buried(server: "Any", worker: "Any") -> None:
     if os.environ.get("LASTLY_REAPER") == "0":
         return
     from lastly.journal import home
-    from lastly.reaper import client
+    from lastly.reaper import spawn
 
     mark = f"{worker.pid}."
     try:
         if any(os.path.basename(path).startswith(mark) for path in home.journals()):
-            client.start()
+            spawn.start()
     except (OSError, RuntimeError) as error:  # what a hook raises ends the master, and the site with it
         server.log.warning("no reaper could be started for worker %s: %s", worker.pid, error)
 

@@ -6,12 +6,6 @@ waits.
 waited for: the journal is on file, and a reaper that is slow, stopped or hung must not slow down anybody
 (invariant I10).
 
-**Starting one.** The program must not see a new child: not in ``os.wait()``, not as a zombie, not in its
-process group, which somebody may kill as a whole. ``os.fork()`` twice would run the program's at-fork hooks,
-copy its page tables, and warn when it has threads. So a shell is spawned (no copy: vfork) in a new session;
-it starts the reaper in the background and ends after a millisecond, for which we wait. What is left of the
-trap: another thread that sits in ``os.wait()`` in just that millisecond may be told of the shell's end.
-
 The starter does not have to find its reaper later: it makes the connection itself, a pair of sockets, says
 what it has to say, and the reaper inherits the other end. A reaper that loses the election closes it, and
 that is noticed.
@@ -29,13 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-starting = False  # True while the shell is spawned: an audit hook may want to look away
 _ASK = 0.01  # seconds between two attempts to reach a reaper that is just starting
 _AGAIN = 1.0  # seconds until another reaper is started when the last one is out of reach; doubled each time
 _FREE = 5  # reapers that a process may start at once, in place of ones that it had reached and that died
-_BOOT = (
-    "import sys; sys.path.append(sys.argv[1]); from lastly.reaper.__main__ import main; main(sys.argv[2:])"
-)
 
 
 class _Socket(_socket.socket):
@@ -80,7 +70,6 @@ class _Line:
 
 
 _line: _Line | None = None
-_shells: list[int] = []  # spawned, and not yet waited for because an exception came in between
 
 
 def ensure(journal: str) -> None:
@@ -167,41 +156,6 @@ def ask(op: str, *, within: float = 5.0, **fields: "Any") -> "dict[str, Any] | N
         made.close()
 
 
-def start(line: int | None = None) -> None:
-    """Start a reaper; it exits at once when there is one.
-
-    Args:
-        line: the descriptor of a connected socket for it, as if somebody had come through its own.
-
-    Raises:
-        OSError: it could not be started.
-        RuntimeError: there is no Python interpreter to start it with.
-    """
-    global starting
-    state, runtime = home.state_dir(), home.runtime_dir()
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    argv = [_interpreter(), "-I", "-S", "-X", "utf8", "-c", _BOOT, root, state, runtime, str(_idle())]
-    if line is not None:
-        argv.append(str(protocol.LINE))
-    starting = True
-    try:
-        _spawn(["/bin/sh", "-c", 'cd /; exec "$@" &', "lastly", *argv], line)
-    finally:
-        starting = False
-
-
-def _idle() -> float:
-    given = os.environ.get("LASTLY_REAPER_IDLE") or protocol.IDLE
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if seconds >= 0:
-        return seconds
-    _warn(f"LASTLY_REAPER_IDLE={given!r} is no number of seconds: {protocol.IDLE:g} it is")
-    return protocol.IDLE
-
-
 def _reach(line: _Line, journal: str, now: float) -> None:
     made = _connect()
     if made is not None and not _introduced(made, journal):
@@ -219,6 +173,8 @@ def _reach(line: _Line, journal: str, now: float) -> None:
 
 def _start_for(line: _Line, journal: str) -> None:
     """Start a reaper and be its first peer."""
+    from lastly.reaper import spawn
+
     kept, its = _socket.socketpair(
         _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
     )
@@ -226,7 +182,8 @@ def _start_for(line: _Line, journal: str) -> None:
     ours.setblocking(False)  # it is; a default timeout of the program's would undo it
     try:
         _introduced(ours, journal)
-        start(its.fileno())
+        # A shell that ends well may have done nothing: what has not helped is not tried again.
+        spawn.start(its.fileno(), shell=line.patience <= 2 * _AGAIN)
     except BaseException:
         ours.close()
         raise
@@ -296,57 +253,6 @@ def _send_deadline(line: _Line) -> bool:
     except OSError:
         return False
     return True
-
-
-def _interpreter() -> str:
-    """Find the Python that runs the reaper: this one, without its virtual environment.
-
-    A frozen or embedding program is its own ``sys.executable``; starting *that* would start the program
-    again.
-    """
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    own = getattr(sys, "_base_executable", None) or sys.executable or ""
-    if getattr(sys, "frozen", False) or not os.path.basename(own).startswith("python"):
-        own = os.path.join(sys.base_prefix, "bin", version)
-    if not os.access(own, os.X_OK):
-        own = sys.executable or ""
-        if getattr(sys, "frozen", False) or not os.path.basename(own).startswith("python"):
-            raise RuntimeError(f"no Python interpreter found: {version} is not in {sys.base_prefix!r}")
-    return own
-
-
-def _spawn(argv: list[str], line: int | None) -> None:
-    """Run the shell in a session of its own, with no environment and nothing of ours; wait for its end."""
-    actions: list[Any] = []
-    if line is not None:  # first of all: it may be one of 0, 1 and 2 in a program that has closed these
-        actions.append((os.POSIX_SPAWN_DUP2, line, protocol.LINE))
-    actions += [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
-    first = 3 if line is None else protocol.LINE + 1
-    limit = os.sysconf("SC_OPEN_MAX")
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        try:
-            # One beyond the limit, which was lowered, would be refused here; the reaper closes it itself.
-            if first <= fd < limit and os.get_inheritable(fd):
-                actions.append((os.POSIX_SPAWN_CLOSE, fd))
-        except OSError:  # the folder's own descriptor
-            pass
-    # What a program may ignore, and exec would keep so: HUP INT QUIT USR1 USR2 PIPE ALRM TERM CHLD CONT …
-    usual = [1, 2, 3, 10, 12, 13, 14, 15, 17, 18, 20, 21, 22]
-    while _shells:
-        _wait(_shells.pop())
-    pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=usual)
-    _shells.append(pid)
-    _wait(pid)
-    if pid in _shells:
-        _shells.remove(pid)
-
-
-def _wait(pid: int) -> None:
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:  # SIGCHLD is ignored, or another thread's os.wait() was told
-        pass
 
 
 def _warn(text: str) -> None:
