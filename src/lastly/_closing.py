@@ -16,9 +16,9 @@ import _contextvars
 import _thread
 import os
 import sys
-import time
 
 from lastly._cleanup import FUNCTION, HERE, OWN, finish, name_of
+from lastly._clock import monotonic
 from lastly._reason import ExitReason
 from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Failure = tuple[Cleanup | None, BaseException]
 
-clock = time.monotonic
+clock = monotonic
 
 # Whether a person may be watching: stderr is a terminal. Found out at the first close.
 terminal: "bool | None" = None

@@ -9,9 +9,9 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself cos
 import atexit
 import sys
 from posix import getpid, write
-from time import monotonic
 
 from lastly import _finish
+from lastly._clock import monotonic
 from lastly.errors import signal_name
 
 TYPE_CHECKING = False

@@ -16,11 +16,11 @@ import json
 import os
 import socket
 import stat
-import time
 from contextlib import suppress
 
 from lastly import _durable, _holder, actions
 from lastly._action import seconds
+from lastly._clock import monotonic
 from lastly._root import root
 from lastly.resources import Temporary, confirm_file, planned_removal
 
@@ -98,7 +98,7 @@ def _hold(
     grace: "float | timedelta",
     scope: "Scope | None",
 ) -> Temporary:
-    until = time.monotonic() + seconds(wait, "wait")
+    until = monotonic() + seconds(wait, "wait")
     limit = seconds(grace, "grace")
     where = _resolved(path)
 
@@ -116,7 +116,7 @@ def _hold(
             holder = _holder_at(where)
             if holder is None:
                 return _place(where, create, scope)
-        left = until - time.monotonic()
+        left = until - monotonic()
         another = holder.pid != os.getpid() and holder.identity != ended
         if left > 0:
             holder.wait(min(left, _LOOK))

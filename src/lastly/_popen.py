@@ -10,7 +10,9 @@ import subprocess
 
 from lastly import _durable, actions
 from lastly._action import seconds
+from lastly._clock import monotonic
 from lastly._root import root
+from lastly._system.wait import ends
 from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
@@ -138,21 +140,15 @@ def server(
 
     .. versionadded:: 0.1
     """
-    import time
-
     probe = ready if callable(ready) else _at(ready)
-    until = time.monotonic() + seconds(within, "within")
+    until = monotonic() + seconds(within, "within")
     child = Popen(argv, scope=scope, grace=grace, **options)
     try:
         while not probe():
-            try:
-                # Waits for the child's end, which is also the pause between two looks.
-                status = child.wait(0.01)
-            except subprocess.TimeoutExpired:
-                status = None
-            if status is not None:
-                raise ChildProcessError(f"{argv!r} ended with status {status} before it was ready")  # noqa: TRY301  # closed below
-            if time.monotonic() > until:
+            # Waits for the child's end, which is also the pause between two looks.
+            if ends(child, 0.01):
+                raise ChildProcessError(f"{argv!r} ended with status {child.returncode} before it was ready")  # noqa: TRY301  # closed below
+            if monotonic() > until:
                 raise TimeoutError(f"{argv!r} was not ready within {seconds(within, 'within'):g} s")  # noqa: TRY301  # closed below
     except BaseException:
         child.close()

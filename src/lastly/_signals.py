@@ -28,10 +28,10 @@ import _thread
 import atexit
 import sys
 from posix import getpid, register_at_fork
-from time import monotonic
 
 from lastly import _ending, _finish, _held, _loops, _sigset, _swallowed, _wakeup
 from lastly._action import seconds as _seconds
+from lastly._clock import monotonic
 from lastly.errors import CaughtSignal, signal_name
 
 TYPE_CHECKING = False

@@ -1,14 +1,21 @@
-"""How an AsyncScope waits: for asyncio, and for trio in anyio's words. See _async for the reasons."""
+"""How an AsyncScope waits: for asyncio, and for trio in anyio's words. See _async for the reasons.
+
+An event loop has a clock of its own, and a tool that freezes time in tests may have stopped it: then nothing
+that the loop is asked to do later ever comes, and a thread wakes it instead (`_alarm`).
+"""
 
 import sys
+import time
 
 from lastly import _closing
 from lastly._cleanup import HERE, Cleanup
+from lastly._clock import untouched
 from lastly._closing import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
     from typing import Any
 
 # Tasks that were given up: kept until they end, or asyncio would lose them with a warning.
@@ -88,10 +95,25 @@ class Asyncio:
             if left is not None and left <= 0:
                 return False
             try:
-                await asyncio.wait([task], timeout=left)
+                await self.wait_once(task, left)
             except asyncio.CancelledError as error:
                 self.cancelled = self.cancelled or error
         return True
+
+    async def wait_once(self, task: "asyncio.Future[Any]", left: "float | None") -> None:
+        """Wait until the task has ended or the time is over, or a cancellation comes."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        if left is None or _keeps_time(loop):
+            await asyncio.wait([task], timeout=left)
+            return
+        over: asyncio.Future[None] = loop.create_future()
+        off = _alarm(left, lambda: loop.call_soon_threadsafe(over.cancel))
+        try:
+            await asyncio.wait([task, over], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            off()
 
     async def inline(self, cleanup: Cleanup, awaitable: "Any", limit: float) -> None:
         """Await in this task."""
@@ -100,9 +122,15 @@ class Asyncio:
         if limit == HERE:
             await awaitable
             return
+        loop = asyncio.get_running_loop()
+        live = _keeps_time(loop)
         try:
-            async with asyncio.timeout(limit) as bound:
-                await awaitable
+            async with asyncio.timeout(limit if live else None) as bound:
+                off = _nothing if live else _alarm(limit, lambda: _expire(loop, bound))
+                try:
+                    await awaitable
+                finally:
+                    off()
         except TimeoutError:
             if not bound.expired():
                 raise
@@ -150,8 +178,16 @@ class Trio(Asyncio):
         return isinstance(error, sys.modules["trio"].Cancelled)
 
     async def apart(self, cleanup: Cleanup, awaitable: "Any", limit: float) -> None:
+        frozen = not untouched(time.perf_counter)  # trio's clock reads it
+        token: Any = sys.modules["trio"].lowlevel.current_trio_token()
         with _anyio().CancelScope(shield=True, deadline=_anyio().current_time() + limit) as scope:
-            await awaitable
+            off = _nothing
+            if frozen and limit != HERE:
+                off = _alarm(limit, lambda: token.run_sync_soon(scope.cancel))
+            try:
+                await awaitable
+            finally:
+                off()
         if scope.cancelled_caught:
             raise _closing.too_late(cleanup, f"did not end within {limit:.3g} s and was cancelled", "timeout")
 
@@ -171,6 +207,43 @@ class Trio(Asyncio):
         async with _anyio().create_task_group() as group:
             for args in steps:
                 group.start_soon(step, *args)
+
+
+def _keeps_time(loop: "asyncio.AbstractEventLoop") -> bool:
+    """Whether the loop's clock is the system's, as asyncio's and uvloop's are."""
+    return abs(loop.time() - clock()) < 60
+
+
+def _expire(loop: "asyncio.AbstractEventLoop", bound: "asyncio.Timeout") -> None:
+    def now() -> None:
+        try:
+            bound.reschedule(loop.time())
+        except RuntimeError:  # it has been left in the meantime
+            pass
+
+    loop.call_soon_threadsafe(now)
+
+
+def _alarm(seconds: float, ring: "Callable[[], object]") -> "Callable[[], None]":
+    """Have a thread call `ring` after so many seconds; return what calls that off."""
+    import _thread
+
+    off = _thread.allocate_lock()
+    off.acquire()
+
+    def wait() -> None:
+        if not off.acquire(timeout=min(seconds, _thread.TIMEOUT_MAX)):
+            try:
+                ring()
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                pass
+
+    _thread.start_new_thread(wait, ())
+    return off.release
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Nothing:

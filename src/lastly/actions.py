@@ -160,19 +160,25 @@ def _run(argv: "list[str]", *, cwd: str | None = None, timeout: "float | timedel
     """
     import subprocess
 
+    from lastly._system.wait import ends
+
     _argv(argv)
+    limit = seconds(timeout, "timeout")
     try:
-        done = subprocess.run(
-            argv, cwd=cwd, timeout=seconds(timeout, "timeout"), stdin=subprocess.DEVNULL, check=False
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise ChildProcessError(
-            f"{argv[0]!r} did not end within {error.timeout:g} s and was killed"
-        ) from None
+        child = subprocess.Popen(argv, cwd=cwd, stdin=subprocess.DEVNULL)
     except OSError as error:
         raise ChildProcessError(f"{argv[0]!r} could not be started: {error}") from error
-    if done.returncode != 0:
-        raise ChildProcessError(f"{argv[0]!r} ended with status {done.returncode}")
+    with child:
+        try:
+            in_time = ends(child, limit)
+        except BaseException:
+            child.kill()
+            raise
+        if not in_time:
+            child.kill()
+            raise ChildProcessError(f"{argv[0]!r} did not end within {limit:g} s and was killed")
+    if child.returncode != 0:
+        raise ChildProcessError(f"{argv[0]!r} ended with status {child.returncode}")
 
 
 def _prepare_run(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":

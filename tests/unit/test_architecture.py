@@ -31,7 +31,7 @@ LAYERS = """
     actions    actions
     journal    journal
     system     _system
-    words      _action errors
+    words      _action errors _clock
 """
 LINES = re.sub(r"\n {9,}", " ", LAYERS).strip().splitlines()
 PLACE = {module: (rank, line.split()[0]) for rank, line in enumerate(LINES) for module in line.split()[1:]}
@@ -275,6 +275,20 @@ def test_no_function_is_longer_than_50_lines() -> None:
                 if (n := node.end_lineno - first.lineno + 1) > 50:
                     long[f"{module}:{node.name}"] = n
     assert long == {}
+
+
+def test_one_module_reads_the_clock() -> None:
+    """The others take it from there: a test tool replaces `time.monotonic` wherever a module has it."""
+    readers = []
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            taken = isinstance(node, ast.ImportFrom) and node.module == "time"
+            names = {alias.name for alias in node.names} if taken else set()
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "time":
+                names = {node.attr}
+            if names & {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"}:
+                readers.append(f"{module}:{node.lineno}")
+    assert {reader.split(":")[0] for reader in readers} == {"_clock", "_waiting"}, readers  # _waiting: asks whose it is
 
 
 def test_every_public_name_has_a_docstring() -> None:

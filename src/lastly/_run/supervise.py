@@ -15,8 +15,8 @@ between the last look and the next wait.
 
 import os
 import sys
-from time import monotonic
 
+from lastly._clock import monotonic
 from lastly._run import handover, launch
 from lastly._system.cgroup import Group
 

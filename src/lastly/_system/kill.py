@@ -22,6 +22,7 @@ import os
 import select
 import time
 
+from lastly._clock import monotonic
 from lastly._system.identity import Identity, boot_id, pid_namespace, start_time
 from lastly.errors import NotOurs
 
@@ -104,7 +105,7 @@ def kill_tree(
 
 def _finish(hunt: "_Hunt") -> None:
     """SIGKILL until two scans in a row find nothing."""
-    give_up = time.monotonic() + _GIVE_UP
+    give_up = monotonic() + _GIVE_UP
     empty = restless = 0
     while empty < 2:
         if not hunt.scan():
@@ -114,7 +115,7 @@ def _finish(hunt: "_Hunt") -> None:
             empty += not hunt.vanished or restless > _QUIET
             continue
         empty = 0
-        if time.monotonic() > give_up:
+        if monotonic() > give_up:
             raise TimeoutError(f"SIGKILL does not end {sorted(hunt.members)}: stuck in the kernel")
         known = -1
         while len(hunt.members) != known:  # who is stopped has no more children
@@ -188,8 +189,8 @@ class _Hunt:
 
     def appears(self, within: float) -> bool:
         """Whether a member is found in the next seconds."""
-        until = time.monotonic() + within
-        while time.monotonic() < until:
+        until = monotonic() + within
+        while monotonic() < until:
             time.sleep(within / 12)
             if self.scan():
                 return True
@@ -218,7 +219,7 @@ class _Hunt:
 
     def wait(self, seconds: float) -> None:
         """Wait until all members (also those that appear meanwhile) are dead, at most ``seconds``."""
-        until = time.monotonic() + seconds
+        until = monotonic() + seconds
         while self.members:
             fds = [fd for pid, start in self.members.items() if (fd := _pidfd(pid, start)) is not None]
             try:
@@ -228,7 +229,7 @@ class _Hunt:
                     os.close(fd)
             before = set(self.members)
             self.scan()
-            if time.monotonic() >= until:
+            if monotonic() >= until:
                 return
             if self.members and set(self.members) <= before:
                 time.sleep(_RESCAN)  # a zombie leader whose threads live on: its pidfd says nothing yet
@@ -240,7 +241,7 @@ def _all_dead(fds: list[int], until: float) -> None:
         poll.register(fd, select.POLLIN)
     left = len(fds)
     while left:
-        rest = until - time.monotonic()
+        rest = until - monotonic()
         if rest <= 0:
             return
         for fd, _ in poll.poll(min(rest * 1000, LONGEST_POLL)):
@@ -331,14 +332,14 @@ def has_token(pid: int, token: bytes) -> bool | None:
 
 def _told(pid: int, name: str) -> bytes:
     """Read what a process was started with; in the middle of exec it has nothing to tell: waited for."""
-    until = time.monotonic() + _EXEC
+    until = monotonic() + _EXEC
     while not (raw := _proc(pid, name)):
         try:
             os.readlink(f"/proc/{pid}/exe")
         except OSError:
             break  # it has just died, or is a thread of the kernel
         before = _proc(pid, "cmdline")
-        if (raw := _proc(pid, name)) or time.monotonic() > until:
+        if (raw := _proc(pid, name)) or monotonic() > until:
             break
         if before and before == _proc(pid, "cmdline"):
             break  # it has an empty environment

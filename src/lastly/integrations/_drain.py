@@ -12,9 +12,10 @@ answered. So the signal is held back (lastly._held) while the loop goes on:
 import _thread
 import gc
 import os
-from time import monotonic, sleep
+from time import sleep
 
 from lastly import _closing, _ending, _held, _root
+from lastly._clock import monotonic
 from lastly.integrations import _door
 
 TYPE_CHECKING = False

@@ -11,8 +11,9 @@ A worker that ends alone (a reload, one worker less) leaves the queue to the oth
 import _thread
 import signal
 import sys
-from time import monotonic, sleep
+from time import sleep
 
+from lastly._clock import monotonic
 from lastly.integrations import _door
 
 TYPE_CHECKING = False

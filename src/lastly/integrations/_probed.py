@@ -10,8 +10,9 @@ import selectors
 import socket
 import threading
 import weakref
-from time import monotonic, sleep
+from time import sleep
 
+from lastly._clock import monotonic
 from lastly.integrations import health
 
 TYPE_CHECKING = False

@@ -11,9 +11,10 @@ and the program that sent it died. So nothing found once is not yet nothing ther
 """
 
 import os
-from time import monotonic, sleep
+from time import sleep
 
 from lastly import _durable
+from lastly._clock import monotonic
 from lastly._root import root
 
 TYPE_CHECKING = False

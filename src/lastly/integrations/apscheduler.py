@@ -14,10 +14,11 @@ import os
 import signal
 import sys
 import weakref
-from time import monotonic, sleep
+from time import sleep
 
 from lastly import _root
 from lastly._action import seconds as _seconds
+from lastly._clock import monotonic
 from lastly.errors import CleanupTimeout, FrameworkError
 from lastly.integrations import _parent, _werkzeug
 

@@ -23,9 +23,9 @@ import functools
 import os
 import signal
 import sys
-import time
 
 from lastly import _root
+from lastly._clock import monotonic
 from lastly._reason import ExitReason
 from lastly.errors import FrameworkError
 from lastly.integrations import _gunicorn_door
@@ -139,7 +139,7 @@ def _aborted(_worker: "Any") -> None:
     It kills a second later, and unwinding may take longer than that: here we are heard of again.
     """
     _deafen()
-    _beat(time.monotonic())
+    _beat(monotonic())
     _root.reason = ExitReason(signal=signal.SIGABRT, code=1)
     _drain("the worker's time is over")
 
@@ -157,7 +157,7 @@ def _closed(_server: "Any", worker: "Any") -> None:
     _deafen()
     _drain("gunicorn ends this worker")
     limits = [float(limit) for limit in (worker.cfg.graceful_timeout, worker.cfg.timeout) if limit]
-    _beat(time.monotonic())
+    _beat(monotonic())
     _root.close_for_exit(min(limits) * _SHARE if limits else None)
     if _root.reason is not None and _root.reason.signal == signal.SIGABRT:
         _beat(0.0)  # should a thread that hangs keep it from ending now, the master need not wait

@@ -12,10 +12,10 @@ server of its own.
 """
 
 import os
-from time import monotonic
 
 from lastly import _root
 from lastly._action import seconds as _seconds
+from lastly._clock import monotonic
 from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False

@@ -12,10 +12,10 @@ import _thread
 import os
 import socket
 import threading
-from time import monotonic
 
 from lastly import _closing, _early, _root
 from lastly._action import seconds as _seconds
+from lastly._clock import monotonic
 from lastly.integrations import health
 
 TYPE_CHECKING = False

@@ -11,8 +11,8 @@ import json
 import os
 import resource
 import select
-from time import monotonic
 
+from lastly._clock import monotonic
 from lastly._system import kill
 from lastly.errors import LastlyError, signal_name
 

@@ -14,8 +14,8 @@ that is noticed.
 import _socket
 import os
 import sys
-from time import monotonic
 
+from lastly._clock import monotonic
 from lastly.journal import home
 from lastly.reaper import protocol
 

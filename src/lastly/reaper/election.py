@@ -20,6 +20,7 @@ import os
 import stat
 import time
 
+from lastly._clock import monotonic
 from lastly.reaper import protocol
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -46,7 +47,7 @@ def still(fd: int, folder: str) -> bool:
 
 
 def _take(path: str, wait: float) -> int | None:
-    until = time.monotonic() + wait
+    until = monotonic() + wait
     while True:
         fd = _open(path)
         while True:
@@ -54,7 +55,7 @@ def _take(path: str, wait: float) -> int | None:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() >= until:
+                if monotonic() >= until:
                     os.close(fd)
                     return None
                 time.sleep(0.002)

@@ -11,8 +11,9 @@ import os
 import select
 from collections import deque
 from itertools import count
-from time import CLOCK_BOOTTIME, clock_gettime, monotonic, time
+from time import CLOCK_BOOTTIME, clock_gettime, time
 
+from lastly._clock import monotonic
 from lastly.journal import home
 from lastly.reaper import death, election, jobs, owners
 from lastly.reaper.deadlines import Deadlines

@@ -11,8 +11,8 @@ import _socket  # `socket` adds enums and selectors: half a megabyte that nothin
 import os
 import struct
 from array import array
-from time import monotonic
 
+from lastly._clock import monotonic
 from lastly.reaper import protocol
 
 TYPE_CHECKING = False

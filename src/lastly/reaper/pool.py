@@ -11,7 +11,8 @@ import _socket  # `socket` adds enums and selectors: half a megabyte that nothin
 import json
 import os
 from collections import deque
-from time import monotonic
+
+from lastly._clock import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

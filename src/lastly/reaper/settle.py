@@ -15,6 +15,7 @@ What is owed runs by phase, then newest first, each whatever became of the ones 
 import os
 import time
 
+from lastly._clock import monotonic
 from lastly.errors import NotOurs
 from lastly.journal.file import Journal
 from lastly.journal.replay import Item, Replay
@@ -196,7 +197,7 @@ class _Settling:
             return time.time() + FULL  # never run what could not be remembered
         number = item.attempts + 1
         self._note(item, "run", attempt=number, by=self.by, pid=os.getpid())
-        began = time.monotonic()
+        began = monotonic()
         try:
             execute.run(item, number, self.seen, not_born=self.not_born, announce=self.announce)
         except NotOurs as error:
@@ -206,7 +207,7 @@ class _Settling:
             if not isinstance(error, execute.ActionFailed):
                 text = f"{type(error).__name__}: {text}"
             return self._failed(item, text, number, output=getattr(error, "output", ""))
-        took = round(time.monotonic() - began, 4)
+        took = round(monotonic() - began, 4)
         self._note(item, "done", by=self.by, took=took)
         self._say(item, "done", seconds=took)
         return None

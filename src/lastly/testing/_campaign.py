@@ -7,9 +7,9 @@ import random
 import select
 import subprocess
 import sys
-import time
 from array import array
 
+from lastly._clock import monotonic
 from lastly.errors import LastlyError
 from lastly.resources import Popen, temp_dir
 from lastly.testing._crash_report import COMPLETE, Run
@@ -56,7 +56,7 @@ class Campaign:
 
     def go(self, jobs: int, at_most: int, seconds: float, only: list[int]) -> "Report":
         """Count the points, then try them."""
-        began = time.monotonic()
+        began = monotonic()
         report = self.report
         workers = [Worker(self.scope)]
         sequence = self._record(workers[0])
@@ -70,7 +70,7 @@ class Campaign:
             report.untried = "the time was over"
         elif len(chosen) < report.found:
             report.untried = "only some were asked for" if only else f"chosen by seed {report.seed}"
-        report.seconds = round(time.monotonic() - began, 3)
+        report.seconds = round(monotonic() - began, 3)
         return report
 
     def _record(self, worker: "Worker") -> "array[int]":
@@ -98,7 +98,7 @@ class Campaign:
         busy: dict[int, Worker] = {}
         idle = list(workers)
         while True:
-            while idle and time.monotonic() < until and (number := next(numbers, None)) is not None:
+            while idle and monotonic() < until and (number := next(numbers, None)) is not None:
                 worker = idle.pop()
                 self._send(worker, number)
                 busy[worker.fd] = worker

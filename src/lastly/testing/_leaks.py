@@ -14,6 +14,7 @@ import warnings
 
 import pytest
 
+from lastly._clock import monotonic
 from lastly._system import kill
 from lastly._system.identity import start_time
 from lastly.testing._made import CHILDREN, FILES, KINDS, SCOPES, THREADS, Made, Recorder
@@ -122,9 +123,9 @@ class Leaks:
     def _judge(self, item: pytest.Item) -> str:
         """Return what the test has left, as a text; nothing when it has left nothing."""
         allowed = _allowed(item)
-        until = time.monotonic() + _PATIENCE
+        until = monotonic() + _PATIENCE
         while left := [made for made in self._left() if made.kind not in allowed]:
-            if time.monotonic() > until:
+            if monotonic() > until:
                 break
             time.sleep(0.01)
         self._know(made.thing for made in left if made.kind == CHILDREN)

@@ -17,6 +17,7 @@ import time
 
 sys.path.insert(0, sys.argv[1])
 
+from lastly._clock import monotonic
 from lastly._system import kill  # found by the line above
 from lastly.reaper import api
 from lastly.reaper.sweep import sweep
@@ -78,7 +79,7 @@ def obey(order: "Order") -> "dict[str, Any]":
 
 def run(order: "Order", work: str) -> "dict[str, Any]":
     """Start the program, and wait for its death, or cause it when its time is over."""
-    began = time.monotonic()
+    began = monotonic()
     output = os.path.join(order["folder"], "output")
     env = {**order["env"], "LASTLY_TOKEN": os.environ.get("LASTLY_TOKEN", "")}
     env["LASTLY_CRASH"] = f"{os.getpid()}\n{order['told']}"
@@ -101,7 +102,7 @@ def run(order: "Order", work: str) -> "dict[str, Any]":
     with open(output, "rb") as out:
         out.seek(max(0, os.path.getsize(output) - _TAIL))
         tail = out.read().decode("utf-8", "backslashreplace")
-    return {"status": status, "hung": hung, "output": tail, "seconds": round(time.monotonic() - began, 4)}
+    return {"status": status, "hung": hung, "output": tail, "seconds": round(monotonic() - began, 4)}
 
 
 def ends(pid: int, within: float) -> bool:
@@ -122,9 +123,9 @@ def ends(pid: int, within: float) -> bool:
 def settle(order: "Order", home: str) -> list[str]:
     """Run what is owed to its end, and wait for those that end by themselves. Returns what is still owed."""
     owed = swept(home, order["timeout"])
-    until = time.monotonic() + order["settle"]
+    until = monotonic() + order["settle"]
     pause, seen = 0.002, False
-    while below() and time.monotonic() < until:
+    while below() and monotonic() < until:
         seen = True
         time.sleep(pause)
         pause = min(pause * 1.5, 0.05)
