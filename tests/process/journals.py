@@ -19,11 +19,11 @@ def dead_identity(**changes):
 def journal_by_hand(home):
     """Write a journal by hand; returns its path."""
 
-    def write(*records, header=None, tail=b""):
+    def write(*records, header=None, top=None, tail=b""):
         who = header or dead_identity()
         folder = homes.owners_dir(who["host"], who["boot"])
         path = os.path.join(folder, f"{who['pid']}.{who['start']}.{os.urandom(8).hex()}.j")
-        top = {
+        first = {
             "kind": "owner",
             "v": VERSION,
             "t": 1.0,
@@ -32,8 +32,9 @@ def journal_by_hand(home):
             "argv0": "me",
             "token": "feedbeef",
             **who,
+            **(top or {}),
         }
-        lines = [encode(top)]
+        lines = [encode(first)]
         lines += [encode({"n": n, "t": time.time(), **record}) for n, record in enumerate(records, 1)]
         with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
             file.write(b"".join(lines) + tail)

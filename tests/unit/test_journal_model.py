@@ -34,7 +34,10 @@ def apply(journal, model, op, which, text):
         journal.confirm(number, {"fact": text})
         if model[number] != "planned":
             return
-    elif op in ("fail", "void", "abandon"):
+    elif op == "void":
+        journal.note([{"kind": "void", "id": number}])
+        journal.live.pop(number)
+    elif op in ("fail", "abandon"):
         getattr(journal, op)(number, text)
     else:
         getattr(journal, op)(number)

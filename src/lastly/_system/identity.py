@@ -71,13 +71,15 @@ class Identity:
     def from_mapping(cls, record: "Mapping[str, Any]") -> "Identity | None":
         """The identity in a journal's header; None when it does not hold one."""
         try:
-            return cls(
+            found = cls(
                 boot=_a(str, record["boot"]), pidns=_a(str, record["pidns"]), pid=_a(int, record["pid"]),
                 start=_a(int, record["start"]), host=_a(str, record["host"]), uid=_a(int, record.get("uid",
                 -1)), machine=_a(str, record.get("machine", "")),
             )  # fmt: skip
         except (KeyError, TypeError):
             return None
+        # Numbers that the kernel would refuse, or that mean "all processes" to it, name nobody.
+        return found if 0 < found.pid < 1 << 31 and found.start >= 0 else None
 
     def to_mapping(self) -> "dict[str, Any]":
         """The same as JSON."""

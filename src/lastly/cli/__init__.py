@@ -50,7 +50,21 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON inste
 
 def emit(**values: "Any") -> None:
     """Write one JSON object; bytes that are no text come as lone surrogates, as in the journal."""
-    sys.stdout.write(json.dumps({"version": 1, **values}, indent=2) + "\n")
+    made = {"version": 1, **values}
+    try:
+        text = json.dumps(made, indent=2, allow_nan=False)
+    except ValueError:  # 1e999 in a record
+        text = json.dumps(_finite(made), indent=2)
+    sys.stdout.write(text + "\n")
+
+
+def _finite(value: "Any") -> "Any":
+    """JSON has no infinity: as text."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def by(command: str) -> str:

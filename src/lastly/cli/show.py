@@ -97,13 +97,23 @@ def owners(found: "list[Row]", abandoned: "list[Row]") -> None:
         who = f"{plain(os.path.basename(owner['argv0'])) or '?'} (pid {owner['pid']}, {life})"
         if owner["alive"] is None and owner["host"]:
             who = f"{who} on {plain(owner['host'])}"
-        for note in (*owner["damage"], *(["written by a newer lastly"] if owner["newer"] else [])):
+        for note in _notes(owner):
             table.add_row(owner["owner"], "", _coloured(note, "wrong"), age(owner["since"]), Text(who))
         for item in owner["cleanups"]:
             _add(table, item, who)
     for item in abandoned:
         _add(table, item, "gone")
     _print(table, "Nothing is owed.")
+
+
+def _notes(owner: "Row") -> "list[str]":
+    """What is to be said of a journal as a whole: of all damage, one line."""
+    damage = owner["damage"]
+    more = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
+    return [
+        *(f"{one}{more}" for one in damage[:1]),
+        *(["written by a newer lastly"] if owner["newer"] else []),
+    ]
 
 
 def _add(table: Table, item: "Row", who: str) -> None:
@@ -192,8 +202,11 @@ def _blocked(about: "Row") -> str:
     return str(about["reason"] or about["error"] or "")
 
 
-def _stamp(moment: float | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if moment else ""
+def _stamp(moment: "Any") -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if moment else ""
+    except (TypeError, ValueError, OverflowError, OSError):  # as it stands in a record
+        return plain(moment)
 
 
 def findings(found: "list[Finding]") -> None:

@@ -16,6 +16,7 @@ import os
 from lastly._action import BACKOFF, RETRIES, TIMEOUT
 from lastly._system.identity import Identity
 from lastly.journal import locks
+from lastly.journal.fields import PLANNED, clean
 from lastly.journal.record import VERSION, decode
 
 TYPE_CHECKING = False
@@ -27,10 +28,7 @@ _STATE = {
     "confirm": "active", "run": "running", "done": "done", "fail": "failed", "release": "released", "void":
     "void", "abandon": "abandoned",
 }  # fmt: skip
-_PLAN_FIELDS = frozenset({
-    "action", "args", "backoff", "context", "id", "kind", "known", "kwargs", "n", "phase", "remote",
-    "retries", "scope", "t", "timeout",
-})  # fmt: skip
+_MOST_DAMAGE = 20  # lines that are kept of what is wrong with one journal
 
 
 class Item:
@@ -41,32 +39,34 @@ class Item:
             words.
         known: the confirmed facts. attempts: how often it was begun. error, next: of the last failure.
         doubt: a record is missing from the journal that may have been this item's release.
+        odd: the names of fields that say what is to be done, and hold what they cannot hold.
         extra: fields of the plan that this version does not know. events: all its records, as they stand.
     """
 
     __slots__ = (
         "action", "args", "attempts", "backoff", "changed", "context", "doubt", "error", "events", "extra",
-        "id", "known", "kwargs", "last_n", "next", "phase", "reason", "remote", "retries", "scope", "state",
-        "t", "timeout", "token",
+        "id", "known", "kwargs", "last_n", "next", "odd", "phase", "reason", "remote", "retries", "scope",
+        "state", "t", "timeout", "token",
     )  # fmt: skip
 
     def __init__(self, plan: "dict[str, Any]", token: str, contexts: "dict[int, dict[str, Any]]") -> None:
-        self.id: int = plan["id"]
-        self.action: str = _typed(plan, "action", str, "")
-        self.args: list[Any] = _typed(plan, "args", list, [])
-        self.kwargs: dict[str, Any] = _typed(plan, "kwargs", dict, {})
-        self.known: dict[str, Any] = dict(_typed(plan, "known", dict, {}))
-        self.remote: bool = _typed(plan, "remote", bool, False)
-        self.scope: str = _typed(plan, "scope", str, "")
-        self.phase: int = _typed(plan, "phase", int, 0)
-        self.retries: int = _typed(plan, "retries", int, RETRIES)
-        self.timeout: float = _number(plan, "timeout", TIMEOUT)
-        self.backoff: float = _number(plan, "backoff", BACKOFF)
-        self.context: dict[str, Any] | None = contexts.get(_typed(plan, "context", int, 0))
-        self.t: float = _number(plan, "t", 0.0)
+        given, self.odd = clean(plan)
+        self.id: int = given["id"]
+        self.action: str = given["action"]
+        self.args: list[Any] = given.get("args", [])
+        self.kwargs: dict[str, Any] = given.get("kwargs", {})
+        self.known: dict[str, Any] = dict(given.get("known", {}))
+        self.remote: bool = given.get("remote", False)
+        self.scope: str = given.get("scope", "")
+        self.phase: int = given.get("phase", 0)
+        self.retries: int = given.get("retries", RETRIES)
+        self.timeout = float(given.get("timeout", TIMEOUT))
+        self.backoff = float(given.get("backoff", BACKOFF))
+        self.context: dict[str, Any] | None = contexts.get(given.get("context", 0))
+        self.t = float(given.get("t", 0.0))
         self.changed = self.t
         self.token = f"{token}.{self.id}"
-        self.extra = {key: value for key, value in plan.items() if key not in _PLAN_FIELDS}
+        self.extra = {key: value for key, value in given.items() if key not in PLANNED}
         self.state = "active" if self.known else "planned"
         self.attempts = 0
         self.error = self.reason = ""
@@ -84,18 +84,20 @@ class Item:
         """Take in one more record of this item."""
         kind = record["kind"]
         self.events.append(record)
-        self.last_n = max(self.last_n, _typed(record, "n", int, 0))
+        given, odd = clean(record)
+        self.last_n = max(self.last_n, given.get("n", 0))
         if kind == "plan":
             return
-        self.changed = max(self.changed, _number(record, "t", 0.0))
+        self.changed = max(self.changed, float(given.get("t", 0.0)))
         if kind == "confirm":
-            self.known.update(_typed(record, "known", dict, {}))
+            self.known.update(given.get("known", {}))
+            self.odd += odd
         elif kind == "run":
-            self.attempts = max(self.attempts + 1, _typed(record, "attempt", int, 0))
+            self.attempts = max(self.attempts + 1, given.get("attempt", 0))
         elif kind == "fail":
-            self.error = _typed(record, "error", str, "")
-            self.next = _number(record, "next", 0.0) or None
-        self.reason = _typed(record, "reason", str, self.reason)
+            self.error = given.get("error", "")
+            self.next = given.get("next")
+        self.reason = given.get("reason", self.reason)
         # A last word stays the last word, but for what was given up, and a person retries or forgets; and a
         # resource confirmed while its cleanup runs is not "active" again.
         reopened = self.state == "abandoned" and kind in ("run", "release")
@@ -140,7 +142,7 @@ class Replay:
     @property
     def token(self) -> str:
         """The owner's token: the first part of every item's."""
-        return _typed(self.header or {}, "token", str, "")  # type: ignore[no-any-return]  # str by its arguments
+        return str((self.header or {}).get("token", ""))
 
     def pending(self) -> list[Item]:
         """What is still owed, in the order to run it: by phase, then newest first."""
@@ -148,18 +150,13 @@ class Replay:
         owed.sort(key=lambda item: (item.phase, -item.id))
         return owed
 
+    def complain(self, what: str) -> None:
+        """Note something that is wrong with the file."""
+        if len(self.damage) < _MOST_DAMAGE:
+            self.damage.append(what)
+
     def __repr__(self) -> str:
         return f"<journal {self.path}: {len(self.items)} items, {len(self.pending())} owed>"
-
-
-def _typed(record: "dict[str, Any]", name: str, kind: "type[Any]", default: "Any") -> "Any":
-    value = record.get(name, default)
-    return value if value.__class__ is kind else default
-
-
-def _number(record: "dict[str, Any]", name: str, default: float) -> float:
-    value = record.get(name)
-    return float(value) if value.__class__ in (int, float) and -1e18 < value < 1e18 else default
 
 
 def read(path: str) -> Replay:
@@ -202,7 +199,7 @@ def replay(data: bytes, path: str = "") -> Replay:
             records.append(decode(line))
         except ValueError as error:
             if number < len(lines):
-                found.damage.append(f"line {number}: {error}")
+                found.complain(f"line {number}: {error}")
             continue
         if number == len(lines):
             found.torn = True  # whole, but for its LF: the next writer has to start with one all the same
@@ -214,44 +211,54 @@ def replay(data: bytes, path: str = "") -> Replay:
 def _header(found: Replay, records: "list[dict[str, Any]]") -> None:
     for record in records:
         if record["kind"] == "owner":
-            found.header = record
-            found.identity = Identity.from_mapping(record)
+            found.header, odd = clean(record)
+            if odd:
+                found.complain(f"odd fields in the owner record: {', '.join(odd)}")
+            found.identity = Identity.from_mapping(found.header)
             version = record.get("v")
             found.newer = not (version.__class__ is int and version <= VERSION)
             break
     if found.identity is None:
         found.identity = identity_from_path(found.path)
     if found.header is None and records:
-        found.damage.append("no owner record")
+        found.complain("no owner record")
 
 
 def _apply(found: Replay, records: "list[dict[str, Any]]") -> None:
     numbers: set[int] = set()
-    later: list[dict[str, Any]] = []
+    later: list[tuple[int, dict[str, Any]]] = []
     for record in records:
         kind = record["kind"]
-        n = _typed(record, "n", int, 0)
-        numbers.add(n)
+        given, odd = clean(record)
         if kind == "context":
-            found.context = found.contexts[_typed(record, "id", int, 0)] = record
-        elif kind == "plan" and _typed(record, "id", int, 0) > 0 and _typed(record, "action", str, ""):
-            if record["id"] not in found.items:
-                found.items[record["id"]] = item = Item(record, found.token, found.contexts)
-                item.apply(record)
-        elif kind in _STATE:
-            later.append(record)
+            found.context = found.contexts[given.get("id", 0)] = record
+        elif kind == "plan" or kind in _STATE:
+            if odd:
+                found.complain(f"odd fields in a record ({kind}): {', '.join(odd)}")
+            if not given.get("id") or (kind == "plan" and not given.get("action")):
+                continue  # about nobody knows what: as if it were missing
+            if kind == "plan":
+                _plan(found, record)
+            else:
+                later.append((given["id"], record))
         elif kind not in ("owner", "adopt"):
             found.unknown.append(record)
+        numbers.add(given.get("n", 0))
     # In a second pass: after a compaction a word may stand before the plan that it is about.
-    for record in later:
-        about = found.items.get(_typed(record, "id", int, 0))
-        if about is not None:
-            about.apply(record)
+    for about, record in later:
+        if (known := found.items.get(about)) is not None:
+            known.apply(record)
     _doubt(found, numbers)
 
 
+def _plan(found: Replay, record: "dict[str, Any]") -> None:
+    if record["id"] not in found.items:
+        found.items[record["id"]] = item = Item(record, found.token, found.contexts)
+        item.apply(record)
+
+
 def _doubt(found: Replay, numbers: "set[int]") -> None:
-    first = _typed(found.header or {}, "next", int, 1)
+    first = (found.header or {}).get("next", 1)
     last = max(numbers, default=0)
     found.next_n = max(first, last + 1)
     if last - first > len(numbers) + 1_000_000:

@@ -10,6 +10,7 @@ import time
 
 from lastly.errors import LastlyError, NotRecorded
 from lastly.journal import disk, home, locks, replay
+from lastly.journal.fields import clean
 from lastly.journal.file import Journal
 from lastly.journal.record import VERSION, encode
 from lastly.journal.replay import Item, Replay
@@ -48,8 +49,11 @@ def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what
     for path in home.journals():
         try:
             seen = replay.read(path)
-        except OSError:
+        except FileNotFoundError:
             continue
+        except OSError as error:
+            seen = Replay(path)
+            seen.complain(str(error))
         items = [item for item in seen.items.values() if all or not item.final or item.state == "abandoned"]
         found.append({**_owner(seen), "cleanups": [_cleanup(seen.path, item) for item in items]})
     found.sort(key=lambda owner: owner["since"])
@@ -291,7 +295,7 @@ def _reopen(row: "dict[str, Any]") -> str:
     plan = dict(json.loads(row["events"])[0])
     known: dict[str, Any] = {}
     for event in json.loads(row["events"]):
-        known.update(event.get("known") or {})
+        known.update(clean(event)[0].get("known", {}))
     plan.update(n=1, known=known)
     lines = [header]
     context = json.loads(row["context"])
@@ -331,9 +335,9 @@ def _owner(seen: Replay) -> "dict[str, Any]":
         "boot": who.boot if who else "",
         "pid": who.pid if who else 0,
         "uid": who.uid if who else -1,
-        "argv0": str(header.get("argv0", "")),
-        "exe": str(header.get("exe", "")),
-        "since": float(header.get("t") or 0.0),
+        "argv0": header.get("argv0", ""),
+        "exe": header.get("exe", ""),
+        "since": float(header.get("t", 0.0)),
         "alive": alive,
         "leased": held and alive is False,
         "damage": seen.damage,

@@ -182,7 +182,7 @@ def _owner(seen: Replay, about: "dict[str, Any]", now: float) -> "dict[str, Any]
     return {
         "journal": _text(journal_name(seen.path)),
         "host": _text(who.host) if who else "",
-        "boot": who.boot if who else "",
+        "boot": _text(who.boot) if who else "",
         "pid": who.pid if who else 0,
         "start": who.start if who else 0,
         "uid": who.uid if who else -1,

@@ -175,6 +175,8 @@ class _Settling:
                 item,
                 "the journal is damaged where this may have been released: look, then retry or forget it",
             )
+        if item.odd:
+            return self._abandon(item, f"its record is odd ({', '.join(item.odd)}): look, then forget it")
         if self.world_over and item.action in _KILLS:
             self._note(item, "void", reason=self.void)
             self._say(item, "void", self.void)
