@@ -16,7 +16,7 @@ of what one calls there (``writer.close``, ``event.set``) belongs to that thread
 from lastly import _closing
 from lastly._cleanup import HERE, Cleanup
 from lastly._closing import clock, outcome_of, without_us
-from lastly._scope import CLOSED, CLOSING, Scope
+from lastly._scope import CLOSED, CLOSING, OPEN, Scope
 from lastly._waiting import backend, is_async
 from lastly.errors import ScopeClosed
 
@@ -78,7 +78,9 @@ class AsyncScope(Scope):
     ) -> "T":
         """Enter a context manager, asynchronous or plain; leave it when the scope closes, in its task.
 
-        An asynchronous one is left as ``async with`` leaves it: not shielded, for it may be a task group.
+        As `Scope.enter`: it is told of the exception that ends the body. An asynchronous one is not shielded,
+        for it may be a task group. Where it was itself what cancelled the body, as `asyncio.timeout` and task
+        groups do, the exception that it puts in the cancellation's place goes on.
         """
         kind: Any = type(manager)
         if not hasattr(kind, "__aenter__"):
@@ -88,15 +90,19 @@ class AsyncScope(Scope):
         if self._shut == CLOSED:
             raise ScopeClosed(f"{self._title} is closed: nothing was entered")
         value = await kind.__aenter__(manager)
-        try:
-            cleanup = self.defer(kind.__aexit__.__get__(manager), None, None, None)
-        except ScopeClosed:
-            await kind.__aexit__(manager, None, None, None)
-            raise
-        cleanup.named(f"{kind.__qualname__}.__aexit__")._here = True
         entered: object = manager
-        if isinstance(entered, AsyncScope):
-            cleanup.nested = entered
+        name = f"{kind.__qualname__}.__aexit__"
+        try:
+            if isinstance(entered, AsyncScope):
+                cleanup = self._nest(entered, name)
+            else:
+                from lastly._entered import LeaveAsync
+
+                cleanup = self.defer(LeaveAsync(self._ref, manager, kind.__aexit__)).named(name)
+        except ScopeClosed as error:
+            await kind.__aexit__(manager, type(error), error, error.__traceback__)
+            raise
+        cleanup._here = True
         return value
 
     def parallel(  # type: ignore[override]  # the sibling for coroutines
@@ -108,10 +114,13 @@ class AsyncScope(Scope):
         into this scope.
         """
         pool = AsyncParallel(name, grace=grace)
-        self.defer(pool.close).named(name or "parallel").nested = pool
+        self._nest(pool, name or "parallel")
         return pool
 
-    async def _aclose(self, body: "BaseException | None", limit: "float | None" = None) -> None:
+    async def _aclose(
+        self, body: "BaseException | None", limit: "float | None" = None, *, inside: bool = False
+    ) -> None:
+        """Close; `inside`: as a cleanup of another scope, whose body has ended by `body`."""
         if self._closer is not None or self._shut == CLOSED:
             return
         self._closer = -1  # no thread: a task
@@ -123,21 +132,38 @@ class AsyncScope(Scope):
             _closing.begin(self, 0)  # no thread: a signal does not wait for it, the loop does
             _closing.callers.set((*outside, self._ref))
             await self._drain_async(waiting, self._budget(limit), failures)
+        except GeneratorExit:  # nobody runs this coroutine any more
+            raise
+        except BaseException as error:  # none of a cleanup: no memory, say
+            failures.append((None, error))
         finally:
+            # First what needs no call: at the recursion limit every call fails.
+            self._closer = self._current = None
+            if self in _closing.closing:
+                del _closing.closing[self]
+            if self._shut != CLOSED:
+                self._shut = OPEN
             _closing.callers.set(outside)
             _closing.end(self)
-            self._closer = self._current = None
+        ending = None if inside else body
+        if (answer := self._body) is not body:  # what cancelled the body has put this in its place
+            ending = answer
         cancelled, waiting.cancelled = waiting.cancelled, None
         try:
-            if cancelled is not None and (body is None or isinstance(body, Exception)):
-                for cleanup, error in failures:
+            if cancelled is not None and (ending is None or isinstance(ending, Exception)):
+                for cleanup, failed in failures:
                     name = "a cleanup" if cleanup is None else f"cleanup {cleanup.name}"
-                    _closing.note(cancelled, f"{name} failed: {type(error).__name__}: {error}")
+                    _closing.note(cancelled, f"{name} failed: {type(failed).__name__}: {failed}")
                 raise cancelled
-            _closing.settle(self, failures, body)
+            _closing.settle(self, failures, ending)
+            if answer is not None and answer is not body:
+                raise answer
         finally:
             failures.clear()
-            self._body = body = cancelled = None
+            self._body = body = cancelled = ending = answer = None
+
+    def _close_inside(self, body: "BaseException | None", limit: "float | None" = None) -> "Any":
+        return self._aclose(body, limit, inside=True)
 
     async def _drain_async(
         self, waiting: "Asyncio", budget: "Budget | None", failures: "list[Failure]"
@@ -167,7 +193,10 @@ class AsyncScope(Scope):
             stack[cleanup] = None
             await waiting.apart(cleanup, self._drain_plain(failures), HERE)
             return
-        await self._astep(waiting, cleanup, _allowed(limit, budget, len(self._stack)), limit, failures)
+        try:
+            await self._astep(waiting, cleanup, _allowed(limit, budget, len(self._stack)), limit, failures)
+        except Exception as error:  # at the recursion limit not even the step can be made
+            failures.append((cleanup, without_us(error)))
 
     def _next_is_here(self) -> bool:
         """Whether the next one must be left in the task, and the cancel scopes, that it was entered in."""
@@ -207,12 +236,16 @@ class AsyncScope(Scope):
         self._current = cleanup
         outcome, text = "done", None
         start = clock()
+        told = self._body
+        requests = waiting.requests()
         try:
-            await waiting.run(cleanup, allowed, threaded=limit is not None and limit != HERE)
+            await waiting.run(self, cleanup, allowed, threaded=limit is not None and limit != HERE)
         except BaseException as error:
             outcome, text = outcome_of(error), repr(error)
             if cleanup._here and waiting.is_cancellation(error):
                 waiting.cancelled = waiting.cancelled or error
+            elif told is not None and waiting.is_cancellation(told) and waiting.requests() < requests:
+                self._body = error  # it had cancelled the body, and has taken that back
             else:
                 failures.append((cleanup, without_us(error)))
         self._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))

@@ -48,6 +48,8 @@ released: "Callable[[], None] | None" = None
 # When the process is to be gone, on `clock`; None: no limit. Set at the first signal after install(grace=…).
 deadline: "float | None" = None
 
+# Instead of a limit: the cleanup is called by the loop itself, and by nothing that notes its beginning.
+PLAIN = -1.0
 # Up to so many cleanups are timed one by one; looking at the clock costs as much as running an empty cleanup.
 TIMED = 256
 
@@ -114,7 +116,10 @@ class Budget:
 
 
 def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
-    """Run until the stack is empty, or a cleanup fails: then call again."""
+    """Run until the stack is empty, or a cleanup fails: then call again.
+
+    Raises what came while no cleanup was in hand: an interrupt, or that not even `step` could be called.
+    """
     if budget is None and len(scope._stack) > TIMED:
         drain_many(scope, failures)
         return
@@ -145,15 +150,9 @@ def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") ->
                 before = after
             cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
-        if (
-            cleanup is not None
-            and (limit is not None or budget is not None)
-            and put_back(scope, cleanup, limit)
-        ):
-            cleanup = None
-        failed(cleanup, error, failures)
-        if cleanup is not None:
-            ran((cleanup.name, before, clock(), outcome_of(error), repr(error), cleanup.nested))
+        by_step = cleanup is not None and (limit is not None or budget is not None)
+        if bad := ended_by(scope, cleanup, error, failures, limit if by_step else PLAIN):
+            ran((bad.name, before, clock(), outcome_of(error), repr(error), bad.nested))
 
 
 def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
@@ -179,23 +178,52 @@ def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
             cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
         scope._untimed += max(count - len(scope._stack), 0)
-        if cleanup is not None and limit is not None and put_back(scope, cleanup, limit):
-            cleanup = None
-        failed(cleanup, error, failures)
+        ended_by(scope, cleanup, error, failures, PLAIN if cleanup is None or limit is None else limit)
+
+
+def drain_early(scope: "Scope", failures: "list[Failure]") -> None:
+    """The same for the requests to stop."""
+    early = scope._early
+    if not early:
+        return
+    cleanup: Cleanup | None = None
+    try:
+        for cleanup, limit in iter(early.popitem, ()):
+            scope._begun = None
+            step(scope, cleanup, limit, None, failures)
+            cleanup = None  # noqa: PLW2901  # nothing in hand
+    except BaseException as error:
+        ended_by(scope, cleanup, error, failures, None if cleanup is None else limit)
+
+
+def ended_by(
+    scope: "Scope",
+    cleanup: "Cleanup | None",
+    error: BaseException,
+    failures: "list[Failure]",
+    limit: "float | None",
+) -> "Cleanup | None":
+    """Note what ended a loop, and return the cleanup that failed; raise what was none's.
+
+    `limit` is that of a cleanup which is run by `step`, or PLAIN.
+    """
+    if cleanup is None:
+        if error.__class__ is KeyError:  # popitem found no more
+            return None
+        raise error
+    if limit != PLAIN and put_back(scope, cleanup, limit):
+        raise error
+    failures.append((cleanup, without_us(error)))
+    return cleanup
 
 
 def put_back(scope: "Scope", cleanup: "Cleanup", limit: "float | None") -> bool:
-    """Put a cleanup back that an interrupt met on the way to its beginning; False: it had begun."""
+    """Put a cleanup back that was not begun: an interrupt came, or it could not be called; False: it was."""
     if scope._begun is cleanup:
         return False
-    scope._stack[cleanup] = limit
+    cleanup._stack[cleanup] = limit
+    scope._current = None
     return True
-
-
-def failed(cleanup: "Cleanup | None", error: BaseException, failures: "list[Failure]") -> None:
-    """Note what ended a loop: a cleanup, an interrupt between two, or popitem, which found no more."""
-    if cleanup is not None or error.__class__ is not KeyError:
-        failures.append((cleanup, without_us(error)))
 
 
 def step(
@@ -213,8 +241,7 @@ def step(
         run(scope, cleanup, bound(cleanup, limit, budget, len(scope._stack)))
     except BaseException as error:
         if not isinstance(error, Exception) and put_back(scope, cleanup, limit):
-            failures.append((None, error))
-            return
+            raise
         outcome, text = outcome_of(error), repr(error)
         failures.append((cleanup, without_us(error)))
     scope._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))
@@ -264,7 +291,7 @@ def run(scope: "Scope", cleanup: "Cleanup", limit: float) -> None:
         raise too_late(cleanup, "was not begun: no time was left", "skipped")
     if cleanup.nested is not None:
         scope._begun = cleanup
-        cleanup.nested._close(None, None if limit == HERE else limit)
+        cleanup.nested._close_inside(scope._body, None if limit == HERE else limit)
         return
     job = None
     if limit != HERE:

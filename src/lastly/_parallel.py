@@ -28,10 +28,16 @@ class Parallel(Scope):
         """Start as many as may run at a time, newest first; wait for the oldest of them, and so on."""
         started: list[tuple[_workers.Job, float, float]] = []
         while self._stack or started:
-            if self._stack and len(started) < _workers.MANY:
-                self._start(budget, started, failures)
-            else:
-                self._wait(started, failures)
+            before = len(self._stack), len(started)
+            try:
+                if self._stack and len(started) < _workers.MANY:
+                    self._start(budget, started, failures)
+                else:
+                    self._wait(started, failures)
+            except BaseException as error:
+                if isinstance(error, Exception) and before == (len(self._stack), len(started)):
+                    raise
+                failures.append((None, error))  # an interrupt: those that were started are still waited for
 
     def _start(
         self,
@@ -44,15 +50,23 @@ class Parallel(Scope):
         except KeyError:
             return
         self._current = cleanup
-        # All run at once: each may use all the time that is left.
-        allowed = _closing.bound(cleanup, limit, budget, 0)
-        job = None
-        if allowed > 0 and limit != HERE and cleanup.nested is None:
-            job = _workers.start(cleanup)
-        if job is None:
+        self._begun = None
+        try:
+            # All run at once: each may use all the time that is left.
+            allowed = _closing.bound(cleanup, limit, budget, 0)
+            job = None
+            if allowed > 0 and limit != HERE and cleanup.nested is None:
+                self._begun = cleanup
+                job = _workers.start(cleanup)
+                if job is not None:
+                    started.append((job, clock(), allowed))
+                    return
+                self._begun = None
             _closing.step(self, cleanup, limit, budget, failures)
-        else:
-            started.append((job, clock(), allowed))
+        except BaseException as error:
+            if _closing.put_back(self, cleanup, limit):
+                raise
+            failures.append((cleanup, _closing.without_us(error)))
 
     def _wait(self, started: "list[tuple[_workers.Job, float, float]]", failures: "list[Failure]") -> None:
         job, start, allowed = started.pop(0)

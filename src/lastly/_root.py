@@ -124,7 +124,14 @@ def before_join() -> None:
     tell_ending(now=True)
     _closing.closing[root] = 0
     try:
-        root._drain_early(root._before)
+        while root._early:
+            try:
+                _closing.drain_early(root, root._before)
+            except Exception as error:
+                root._before.append((None, error))
+                break  # what is left runs with the rest
+            except BaseException as error:  # an interrupt between two
+                root._before.append((None, error))
     finally:
         _closing.closing.pop(root, None)
     if _early.NO_LATE_THREADS and len(root) and os.isatty(2):

@@ -38,6 +38,9 @@ else:
 # _shut: what a thread that has just deferred must know.
 OPEN, UNOPENED, CLOSING, CLOSED = 0, 1, 2, 3
 GUESTS = 1000  # so many does a closing scope take from outside while it runs what came from there: _takes
+# So many rounds in a row may raise an ordinary exception and take nothing off the stack. One may be a signal
+# handler's (a TimeoutError of an alarm, say), and the next round goes on. At the recursion limit none can.
+BARREN = 3
 
 # All scopes, so that a forked child can empty them: see _root.
 _scopes: "set[ref[Scope]]" = set()
@@ -151,9 +154,12 @@ class Scope:
     def enter(self, manager: "AbstractContextManager[T]") -> "T":
         """Enter a context manager and leave it when the scope closes; return what entering gives.
 
-        It is left as after a body without an error: an exception cannot be swallowed by it. Entering a
-        `Scope` nests it: it closes as one cleanup of this one, within the time that this one has. What
-        entering raises comes out, and nothing is deferred.
+        It is left with the exception that ends the scope's body, as by ``with``, so that it rolls back, say,
+        or throws away what is half written. That exception goes on: a manager cannot swallow it here, and
+        what it raises is a failed cleanup. Other failed cleanups are not the body's, and it is not told of
+        them. Entering a `Scope` nests it: it closes as one cleanup of this one, within the time that this one
+        has, and what is entered on it is told of the same exception. What entering raises comes out, and
+        nothing is deferred.
 
         Raises:
             ScopeClosed: as `defer`; what was entered already is left again.
@@ -167,16 +173,27 @@ class Scope:
         if self._shut == CLOSED:
             raise ScopeClosed(f"{self._title} is closed: nothing was entered")
         value = enter(manager)
-        try:
-            cleanup = self.defer(leave.__get__(manager), None, None, None)
-        except ScopeClosed:
-            leave(manager, None, None, None)
-            raise
-        cleanup.named(f"{kind.__qualname__}.__exit__")
         entered: object = manager
-        if isinstance(entered, Scope):
-            cleanup.nested = entered
+        try:
+            if isinstance(entered, Scope):
+                self._nest(entered, f"{kind.__qualname__}.__exit__")
+            else:
+                from lastly._entered import Leave
+
+                cleanup = self.defer(Leave(self._ref, manager, leave)).named(f"{kind.__qualname__}.__exit__")
+                cleanup._here = True
+        except ScopeClosed as error:
+            leave(manager, type(error), error, error.__traceback__)
+            raise
         return value
+
+    def _nest(self, inner: "Scope", name: str) -> Cleanup:
+        """Have another scope close as one cleanup of this one."""
+        from lastly._entered import Close
+
+        cleanup = self.defer(Close(self._ref, inner)).named(name)
+        cleanup.nested = inner
+        return cleanup
 
     def parallel(self, name: "str | None" = None, *, grace: "float | timedelta | None" = None) -> "Parallel":
         """Return a scope whose cleanups run at the same time, each in a thread.
@@ -192,7 +209,7 @@ class Scope:
         from lastly._parallel import Parallel
 
         pool = Parallel(name, grace=grace)
-        self.defer(pool.close).named(name or "parallel").nested = pool
+        self._nest(pool, name or "parallel")
         return pool
 
     def planned(self, action: Action, /, *args: "Any", **kwargs: "Any") -> "Plan":
@@ -222,7 +239,9 @@ class Scope:
     def close(self) -> None:
         """Run all cleanups, newest first; a second call, or one by a cleanup, does nothing.
 
-        A call in another thread while it closes does nothing either, and does not wait.
+        A call in another thread while it closes does nothing either, and does not wait. Where no function can
+        be called at all, at the recursion limit or without memory, it raises that error; the scope stays
+        open, and can be closed again.
 
         Raises:
             CleanupFailed: cleanups failed, after all of them were tried.
@@ -242,12 +261,21 @@ class Scope:
     ) -> None:
         self._close(error)
 
-    def _close(self, body: "BaseException | None", limit: "float | None" = None) -> None:
-        failures = self._run_all(body, limit)
+    def _close(self, body: "BaseException | None") -> None:
+        failures = self._run_all(body)
         try:
             _closing.settle(self, failures, body)
         finally:
             failures.clear()  # they hold tracebacks, which hold this frame
+            self._body = body = None
+
+    def _close_inside(self, body: "BaseException | None", limit: "float | None" = None) -> None:
+        """Close as a cleanup of another scope, whose body ended by `body`: what fails here fails there."""
+        failures = self._run_all(body, limit)
+        try:
+            _closing.settle(self, failures, None)
+        finally:
+            failures.clear()
             self._body = body = None
 
     def _run_all(self, body: "BaseException | None" = None, limit: "float | None" = None) -> "list[Failure]":
@@ -261,9 +289,13 @@ class Scope:
             self._body = body
             self._drain_all(failures, limit)
         finally:
-            _closing.end(self)
+            # First what needs no call: at the recursion limit every call fails.
             self._closer = self._current = self._begun = None
-            _scopes.discard(self._ref)
+            if self in _closing.closing:
+                del _closing.closing[self]
+            _closing.end(self)
+            if self._shut == CLOSED:
+                _scopes.discard(self._ref)
         if _closing.released is not None and me not in _closing.closing.values():
             try:
                 _closing.released()
@@ -283,32 +315,47 @@ class Scope:
         return _closing.Budget(min(times), len(self._stack), beyond) if times else None
 
     def _drain_all(self, failures: "list[Failure]", limit: "float | None") -> None:
+        """Run what there is, round by round; a round ends when something fails.
+
+        The scope stays open when nothing can be run at all: at the recursion limit, or without memory.
+        """
         budget = None
         begun = False
+        barren = 0
         while True:
+            self._current = None
             try:
                 self._shut = CLOSING
                 if not begun:
                     begun = True
                     budget = self._budget(limit)
                     _closing.begin(self, _thread.get_ident())
-                if self._early:
-                    self._drain_early(failures)
-                while self._stack:
-                    self._drain(budget, failures)
-                self._shut = CLOSED
-                if not self._stack and not self._early:
-                    return  # else deferred between the last look and the flag
-            except BaseException as error:  # a second interrupt, in the handling of the first
-                failures.append((None, error))
+                if self._round(budget, failures):
+                    self._shut = CLOSED
+                    if not self._stack and not self._early:
+                        return  # else deferred between the last look and the flag
+                barren = 0
+            # In these handlers nothing is called: an interrupt could come after a call, and end the loop.
+            except Exception as error:
+                barren = barren + 1 if self._current is None else 0  # type: ignore[redundant-expr]  # _round sets it
+                if barren < 2 or failures[-1][1].__class__ is not error.__class__:  # one of a kind is enough
+                    failures += [(None, error)]
+                if barren == BARREN:
+                    self._shut = OPEN
+                    return
+            except BaseException as error:  # an interrupt, maybe in the handling of another one
+                failures += [(None, error)]
+
+    def _round(self, budget: "_closing.Budget | None", failures: "list[Failure]") -> bool:
+        """Run until something fails; return whether nothing is left."""
+        if self._early:
+            _closing.drain_early(self, failures)
+        if self._stack:
+            self._drain(budget, failures)
+        return not self._stack and not self._early
 
     def _drain(self, budget: "_closing.Budget | None", failures: "list[Failure]") -> None:
         _closing.drain(self, budget, failures)
-
-    def _drain_early(self, failures: "list[Failure]") -> None:
-        while self._early:
-            cleanup, limit = self._early.popitem()
-            _closing.step(self, cleanup, limit, None, failures)
 
     def _late(self, cleanup: Cleanup) -> None:
         """Deal with a cleanup that was deferred to a scope which is not open."""

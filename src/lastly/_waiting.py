@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from lastly._async import AsyncScope
+
 # Tasks that were given up: kept until they end, or asyncio would lose them with a warning.
 _left: "set[asyncio.Task[Any]]" = set()
 
@@ -52,19 +54,25 @@ class Asyncio:
 
         return isinstance(error, asyncio.CancelledError)
 
-    async def run(self, cleanup: Cleanup, limit: float, *, threaded: bool) -> None:
+    def requests(self) -> int:
+        """Return how many have asked for this task's cancellation, and have not taken that back."""
+        import asyncio
+
+        task = asyncio.current_task()
+        return 0 if task is None else task.cancelling()
+
+    async def run(self, scope: "AsyncScope", cleanup: Cleanup, limit: float, *, threaded: bool) -> None:
         """Run one cleanup; raise what it raises."""
         if limit <= 0:
             raise _closing.too_late(cleanup, "was not begun: no time was left", "skipped")
         nested: Any = cleanup.nested
         if hasattr(nested, "_aclose"):
-            result: Any = nested._aclose(None, None if limit == HERE else limit)
-            await result
+            await nested._close_inside(scope._body, None if limit == HERE else limit)
             return
         if nested is not None or (threaded and not is_async(cleanup)):
             await self.in_thread(cleanup, limit)
             return
-        result = cleanup()
+        result: Any = cleanup()
         if hasattr(result, "__await__"):
             wait = self.inline if cleanup._here or (self.inside and limit == HERE) else self.apart
             await wait(cleanup, result, limit)
@@ -176,6 +184,9 @@ class Trio(Asyncio):
 
     def is_cancellation(self, error: BaseException) -> bool:
         return isinstance(error, sys.modules["trio"].Cancelled)
+
+    def requests(self) -> int:
+        return 0  # trio keeps them in its cancel scopes
 
     async def apart(self, cleanup: Cleanup, awaitable: "Any", limit: float) -> None:
         frozen = not untouched(time.perf_counter)  # trio's clock reads it

@@ -111,6 +111,167 @@ def test_enter_both_kinds_of_context_manager(run, ran):
     assert ran == ["enter a", "inner", "exit plain", "exit a"]
 
 
+class Failed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("grace", [None, 60])
+@pytest.mark.parametrize("kind", ["plain", "async", "generator", "nested", "sync nested", "pool"])
+def test_managers_are_told_what_ends_the_body_and_cannot_swallow_it(run, ran, kind, grace):
+    class Plain:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *told):
+            ran.append(told[:2])
+            return True
+
+    class Async:
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *told):
+            ran.append(told[:2])
+            return True
+
+    @contextlib.asynccontextmanager
+    async def generator():
+        try:
+            yield
+        except Failed as error:
+            ran.append((type(error), error))
+
+    error = Failed()
+
+    async def later():  # has the others run in a task of its own
+        await anyio.lowlevel.checkpoint()
+
+    async def main():
+        async with AsyncScope(grace=grace) as scope:
+            scope.defer(later)
+            if kind == "nested":
+                await (await scope.enter(AsyncScope("inner"))).enter(Async())
+            elif kind == "sync nested":
+                (await scope.enter(Scope("inner"))).enter(Plain())
+            elif kind == "pool":
+                await scope.parallel().enter(Async())
+            else:
+                await scope.enter({"plain": Plain, "async": Async, "generator": generator}[kind]())
+            scope.defer(later)
+            raise error
+
+    with pytest.raises(Failed) as caught:
+        run(main)
+    assert caught.value is error
+    assert not hasattr(error, "__notes__")
+    assert ran == [(Failed, error)]
+
+
+def test_a_plain_manager_is_left_in_its_own_task(run, ran):
+    """As a context variable, or a cancel scope of anyio, demands it."""
+    var = contextvars.ContextVar("var", default=0)
+
+    @contextlib.contextmanager
+    def setting():
+        token = var.set(5)
+        yield
+        var.reset(token)
+
+    async def later():
+        ran.append(var.get())
+
+    async def main():
+        async with AsyncScope() as scope:
+            await scope.enter(setting())
+            await scope.enter(anyio.CancelScope())
+            scope.defer(later)
+        ran.append(var.get())
+
+    run(main)
+    assert ran == [5, 0]
+
+
+def test_what_takes_its_cancellation_back_decides_what_goes_on(ran):
+    """A cancelled task would be reported otherwise, and the reason lost."""
+
+    async def fail():
+        raise Failed
+
+    async def by_timeout():
+        async with AsyncScope() as scope:
+            await scope.enter(asyncio.timeout(0.01))
+            scope.defer(ran.append, "closed")
+            await asyncio.sleep(60)
+
+    async def by_child():
+        async with AsyncScope() as scope:
+            (await scope.enter(asyncio.TaskGroup())).create_task(fail())
+            scope.defer(ran.append, "closed")
+            await asyncio.sleep(60)
+
+    async def nested():
+        async with AsyncScope() as scope:
+            await (await scope.enter(AsyncScope("inner"))).enter(asyncio.timeout(0.01))
+            scope.defer(ran.append, "closed")
+            await asyncio.sleep(60)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(by_timeout())
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(by_child())
+    assert [type(error) for error in caught.value.exceptions] == [Failed]
+    with pytest.raises(TimeoutError):
+        asyncio.run(nested())
+    assert ran == ["closed"] * 3
+
+
+def test_a_cancellation_from_outside_goes_on_whatever_a_manager_raises(ran):
+    @contextlib.asynccontextmanager
+    async def translating():
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise Failed from None
+
+    async def body(ready):
+        async with AsyncScope() as scope:
+            await scope.enter(translating())
+            ready.set()
+            await asyncio.sleep(60)
+
+    async def main():
+        ready = asyncio.Event()
+        task = asyncio.create_task(body(ready))
+        await ready.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        ran.append(caught.value.__notes__)
+
+    asyncio.run(main())
+    assert len(ran[0]) == 1
+    assert "Failed" in ran[0][0]
+
+
+def test_a_task_group_that_is_told_of_the_failure_stops_its_tasks(ran):
+    async def endless():
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ran.append("stopped")
+
+    async def main():
+        async with AsyncScope() as scope:
+            (await scope.enter(asyncio.TaskGroup())).create_task(endless())
+            await asyncio.sleep(0)
+            raise Failed
+
+    with pytest.raises(Failed) as caught:
+        asyncio.run(main())
+    assert ran == ["stopped"]
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_parallel_as_tasks(run, ran):
     async def main():
         together = anyio.Event()

@@ -60,8 +60,7 @@ class AppCleanups:
         """The scope of this process; a new one after a fork, and after `close`."""
         if self._scope is None or self._scope.closed or self._pid != os.getpid():
             scope = Scope(f"flask {self.name}")
-            close = _root.defer(scope.close).named(f"flask {self.name}")
-            close.nested = scope
+            close = _root.root._nest(scope, f"flask {self.name}")
             look = _root.defer_early(_forget_if_not_served, weakref.ref(scope))
             self._scope, self._handles, self._pid = scope, (close, look), os.getpid()
         return self._scope
