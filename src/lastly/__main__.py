@@ -1,4 +1,4 @@
-"""`python -m lastly …` and the `lastly` command. `run` goes straight to `_run`: it needs no extra."""
+"""`python -m lastly …` and the `lastly` command. `run` goes straight to `_run`: it is sooner there."""
 
 import os
 import sys
@@ -11,18 +11,9 @@ def main() -> int:
         from lastly._run.launch import main as run
 
         return run(sys.argv[2:])
-    try:
-        import click  # noqa: F401  # is it there?
-        import rich  # noqa: F401  # and this?
-    except ImportError:
-        sys.stderr.write(
-            "lastly: only `lastly run` works without the command line's packages; "
-            "install them with: pip install 'lastly[cli]'\n"
-        )
-        return 2
     from lastly.cli import main as cli
 
-    return cli()
+    return cli(sys.argv[1:])
 
 
 def _open_streams() -> None:

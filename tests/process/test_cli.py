@@ -6,6 +6,8 @@ import json
 import os
 import pty
 import select
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,17 +194,25 @@ def test_forget_asks(programs: Programs, answer: str, status: int, left: int) ->
         (["forget", "--yes", "abcdef12.3"], 1, "lastly: no cleanup"),
         (["reap", "abcdef12.3"], 1, "no dead owner owes 'abcdef12.3'"),
         (["forget", "--yes", "abcdef12." + 5000 * "1"], 1, "is not a reference"),
-        (["history", "--since", "soon"], 2, "is not a time like 2h"),
-        (["doctor", "--grace", "nan"], 2, "nan is no number of seconds"),
-        (["nonsense"], 2, "No such command"),
-        (["ls", "--nonsense"], 2, "No such option"),
+        (["history", "--since", "soon"], 2, "--since: must be like 90m, 2h, 3d"),
+        (["doctor", "--grace", "nan"], 2, "--grace: must be a number of seconds, not 'nan'"),
+        (["crash", "--how", "BOGUS", "x.py"], 2, "--how: must be the name of a signal, exit or raise, not 'BOGUS'"),
+        (["crash", "--points", "line", "x.py"], 2, "'lines'"),
+        (["crash", "--at-most", "0", "x.py"], 2, "--at-most: must be a whole number of at least 1"),
+        (["crash", "nowhere.py"], 1, "nowhere.py"),
+        (["nonsense"], 2, "lastly: no such command: 'nonsense'; see `lastly --help`"),
+        (["lss"], 2, "no such command: 'lss'; did you mean 'ls'?"),
+        (["--verison"], 2, "no such option: '--verison'"),
+        (["ls", "--jsno"], 2, "no such option: --jsno; did you mean '--json'?"),
+        (["ls", "more"], 2, "one argument too many: 'more'"),
+        (["why"], 2, "required: ID; see `lastly why --help`"),
     ],
 )
 def test_bad_input(programs: Programs, words: list[str], status: int, text: str) -> None:
     got = lastly(programs, *words)
-    assert got.status == status
+    assert (got.status, got.out, got.err.count("\n")) == (status, "", 1)
     assert text in got.err
-    assert "Traceback" not in got.err
+    assert got.err.startswith("lastly: ")
 
 
 def test_owner_lives(programs: Programs) -> None:
@@ -280,13 +290,6 @@ def test_reaper_in_the_foreground(programs: Programs) -> None:
     wait_until(lambda: reaper_of(programs.home) is None)
 
 
-def test_completes_files(programs: Programs) -> None:
-    """Where the shell alone would have done so: a program, a unit."""
-    for words in ("lastly run -- python scr", "lastly doctor scr"):
-        env = {"_LASTLY_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-        assert lastly(programs, env=env).lines == ["file,scr"]
-
-
 def test_reaper_whose_log_nobody_reads(programs: Programs) -> None:
     """It goes on, and writes to its file alone."""
     reader, writer = os.pipe()
@@ -314,17 +317,124 @@ def test_doctor_and_a_home_with_a_long_name(programs: Programs, tmp_path: Path) 
     assert (found["level"], found["what"]) == ("ok", f"{home}/reaper.sock")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion(programs: Programs, shell: str) -> None:
-    got = lastly(programs, "completion", shell)
-    assert got.status == 0
-    assert "_LASTLY_COMPLETE" in got.out
+# -- completion, by the shells themselves
+
+BASH = """
+eval "$(lastly completion bash)"
+COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()
+compopt() {{ echo ":$2"; }}
+_lastly; printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+ZSH = """
+eval "$(lastly completion zsh | sed 's/compdef _lastly lastly/true/')"
+_describe() {{ print -rl -- "${{found[@]%%:*}}"; }}
+_files() {{ print :default; }}
+words=({words}); CURRENT=${{#words}}
+_lastly
+"""
+FISH = "lastly completion fish | source; complete -C '{line}' | string replace -r '\\t.*' ''"
 
 
-def test_completes(programs: Programs) -> None:
-    env = {"_LASTLY_COMPLETE": "bash_complete", "COMP_WORDS": "lastly re", "COMP_CWORD": "1"}
-    words = [line.partition(",")[2] for line in lastly(programs, env=env).lines]
-    assert words == ["reap", "reaper", "retry"]
+def complete(programs: Programs, shell: str, *words: str, **options: Any) -> list[str]:
+    """What the shell offers for the last of the words."""
+    found = shutil.which(shell)
+    if found is None:
+        pytest.skip(f"no {shell} here")
+    quoted = " ".join(shlex.quote(word) for word in words)
+    code = {"bash": BASH, "zsh": ZSH, "fish": FISH}[shell].format(words=f"lastly {quoted}", line=" ".join(["lastly", *words]))
+    env = {**OFF, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(programs.home)}
+    got = programs.run_command([found, *(["-f"] if shell == "zsh" else []), "-c", code], env=env, **options)
+    assert got.err == ""
+    return sorted(filter(None, got.lines))
+
+
+SHELLS = pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+
+
+@SHELLS
+def test_completes_commands_and_options(programs: Programs, shell: str) -> None:
+    assert complete(programs, shell, "re") == ["reap", "reaper", "retry"]
+    assert complete(programs, shell, "reap", "--d") == ["--dry-run"]
+    assert complete(programs, shell, "crash", "--points", "e") == ["events"]
+    assert complete(programs, shell, "completion", "") == ["bash", "fish", "zsh"]
+
+
+@SHELLS
+def test_completes_ids(programs: Programs, shell: str) -> None:
+    """Of what is owed, with what it is."""
+    ref, folder = orphan(programs)
+    for command in ("why", "retry", "forget", "reap"):
+        assert complete(programs, shell, command, ref[:3]) == [ref]
+    [line] = lastly(programs, "_complete", "why", "").lines
+    assert line.partition("\t")[0] == ref
+    assert folder in line
+
+
+@SHELLS
+def test_completes_files(programs: Programs, shell: str, tmp_path: Path) -> None:
+    """Where the shell alone would have done so: a program, a unit."""
+    (tmp_path / "script.py").touch()
+    offered = ["script.py"] if shell == "fish" else [":default"]
+    for words in (["run", "--", "python", "scr"], ["doctor", "scr"], ["crash", "scr"], ["crash", "--inputs", "scr"]):
+        assert complete(programs, shell, *words, cwd=tmp_path) == offered
+
+
+# -- the base install
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> dict[str, str]:
+    """The environment of a base install: neither rich nor click nor yaml can be imported."""
+    folder = tmp_path / "without"
+    folder.mkdir()
+    for name in ("click", "rich", "yaml"):
+        (folder / f"{name}.py").write_text("raise ImportError('not installed')")
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_every_command_works_in_the_base_install(programs: Programs, base: dict[str, str]) -> None:
+    ref, folder = orphan(programs)
+    for words, status, text in (
+        (["ls"], 0, ref),
+        (["ls", "--json"], 0, ref),
+        (["why", ref], 0, folder),
+        (["reap", "--dry-run"], 0, "would be run"),
+        (["retry", ref], 0, f"{ref}: done"),
+        (["history"], 0, ref),
+        (["doctor"], 0, "the home is on"),
+        (["completion", "bash"], 0, "complete -F"),
+        (["--version"], 0, "lastly, version"),
+        (["-V"], 0, "lastly, version"),
+        (["-v"], 0, "lastly, version"),
+        (["run", "-c", "print('ran')"], 0, "ran"),
+    ):
+        got = lastly(programs, *words, env=base)
+        assert (words, got.status, got.err) == (words, status, "")
+        assert text in got.out
+    assert gone(folder)
+
+
+def test_the_help_names_everything(programs: Programs, base: dict[str, str]) -> None:
+    """In 80 columns: sections, whole summaries, an example of each command, and the home."""
+    long, short = (lastly(programs, word, env=base) for word in ("--help", "-h"))
+    assert (long.status, long.out) == (0, short.out)
+    from lastly.cli import COMMANDS
+
+    for command in COMMANDS:
+        assert f"  {command.name} " in long.out
+        assert command.summary in long.out
+        assert command.example in long.out
+        if command.name != "run":
+            told = lastly(programs, command.name, "--help", env=base)
+            assert told.status == 0
+            assert f"example:\n  {command.example}" in told.out
+    for text in ("What is owed:", "LASTLY_HOME", "--version"):
+        assert text in long.out
+
+
+def test_without_a_command_the_help_is_shown(programs: Programs) -> None:
+    got = lastly(programs)
+    assert (got.status, got.out.partition(" ")[0]) == (2, "usage:")
 
 
 def test_broken_pipe(programs: Programs) -> None:

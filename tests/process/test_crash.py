@@ -397,6 +397,8 @@ def test_json_says_it_all(write: Any) -> None:
 def test_the_command_line(programs: Programs, write: Any) -> None:
     path = str(write(TEMPORARY))
     told = programs.run_command(["lastly", "crash", path])
+    assert "(again: --only " in told.out
+    assert "only=[" not in told.out
     assert told.status == 1
     assert f"{path}: ended by KILL at 7 of 7 lines: 4 runs left something" in told.out
     assert f'before {path}:6    open(path, "w").close()' in told.lines

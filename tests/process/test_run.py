@@ -210,14 +210,3 @@ def test_help(programs: Programs) -> None:
     got = programs.run_command([*RUN, "--help"])
     assert got.status == 0
     assert got.out.startswith("usage: lastly run")
-
-
-def test_base_install(programs: Programs, tmp_path: Path) -> None:
-    """Without click and rich `run` works; the others say what to install."""
-    for name in ("click", "rich"):
-        script(tmp_path, f"{name}.py", "raise ImportError('not installed')")
-    env = {"PYTHONPATH": str(tmp_path)}
-    assert programs.run_command([*RUN, "-c", "print(1)"], env=env).out == "1\n"
-    got = programs.run_command(["lastly", "ls"], env=env)
-    assert (got.status, got.err.count("\n")) == (2, 1)
-    assert "pip install 'lastly[cli]'" in got.err

@@ -43,9 +43,8 @@ LAZY_UP = {("_scope", "_durable"), ("_root", "_durable"), ("_signals", "_durable
 
 # Beside the standard library, by module. Whatever is in integrations/ and testing/ is there for its framework.
 THIRD_PARTY = {
-    "__main__": {"click", "rich"},
     "app": {"colorlog", "yaml"},  # in the functions that need them
-    "cli": {"click", "rich", "yaml"},
+    "cli": {"rich", "yaml"},
     "_run": {"sitecustomize"},  # the one that the injected sitecustomize stands in front of
     "_loops": {"trio"},
     "_waiting": {"anyio"},

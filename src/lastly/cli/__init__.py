@@ -1,6 +1,6 @@
-"""The command line: what is owed, why, and how to settle it. Needs the extra `cli` (click and rich).
+"""The command line: what is owed, why, and how to settle it. It needs no extra; `rich` makes tables nicer.
 
-`lastly run` is not here: `lastly.__main__` takes it before any of this is imported.
+`lastly run` is not parsed here: `lastly.__main__` hands it to `_run` before any of this is imported.
 
 Exit status of every command: 0 done; 1 not done, or something is wrong (said on standard error); 2 the
 command line was not understood. `--json` writes one object with ``"version": 1``; keys are only ever added.
@@ -10,42 +10,37 @@ import io
 import json
 import math
 import os
-import re
 import signal
 import sys
-import time
-from datetime import datetime
-
-import click
 
 from lastly import __version__
-from lastly.cli import show
+from lastly.cli import complete, show
+from lastly.cli.options import (
+    FILE,
+    ID,
+    Argument,
+    Command,
+    UsageError,
+    ending,
+    moment,
+    nearest,
+    number,
+    overview,
+    positive,
+    seconds,
+)
 from lastly.errors import LastlyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from argparse import Namespace
     from typing import Any
 
     from lastly.reaper.settle import Outcome
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
-PATH = click.Path(readable=False)  # any text; completed as the name of a file
-
-
-class _Seconds(click.FloatRange):
-    """A number of seconds; "nan", which is in every range, is none."""
-
-    def convert(self, value: "Any", param: "click.Parameter | None", ctx: "click.Context | None") -> "Any":
-        seconds = super().convert(value, param, ctx)
-        if not seconds >= 0:
-            self.fail("nan is no number of seconds.", param, ctx)
-        return seconds
-
-
-SECONDS = _Seconds(0)
-as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON instead of a table.")
+class Failed(Exception):  # noqa: N818  # the message is for a person, who reads "lastly: …"
+    """A command could not do what it was asked for; the message is one line."""
 
 
 def emit(**values: "Any") -> None:
@@ -72,70 +67,39 @@ def by(command: str) -> str:
     return f"lastly {command}, pid {os.getpid()}"
 
 
-def _moment(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
-    """Return 90m, 2h, 3d before now, or an ISO date, as unix time."""
-    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", value)
-    if ago:
-        return time.time() - float(ago[1]) * _UNITS[ago[2]]
-    try:
-        return datetime.fromisoformat(value).timestamp()
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a time like 2h, 3d or 2026-05-01T12:00") from None
+def run(_given: "Namespace") -> int:
+    """Not called: see `lastly.__main__`."""
+    raise AssertionError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="lastly")
-def cli() -> None:
-    """Cleanup that runs, however your Python program ends."""
-
-
-@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("words", nargs=-1, type=PATH)
-def run(words: tuple[str, ...]) -> None:
-    """Run any program, unchanged; see `lastly run --help`."""
-    from lastly._run.launch import main as launch
-
-    sys.exit(launch(list(words)))
-
-
-@cli.command()
-@as_json
-@click.option("--all", "everything", is_flag=True, help="Also what is done or released and not yet filed.")
-def ls(as_json: bool, everything: bool) -> None:
-    """Show what is owed, by whom, since when; and what was abandoned."""
+def ls(given: "Namespace") -> int:
+    """Show what is owed."""
     from lastly.reaper import api
 
-    owners, abandoned = api.owners(all=everything), api.abandoned()
-    if as_json:
+    owners, abandoned = api.owners(all=given.all), api.abandoned()
+    if given.json:
         emit(owners=owners, abandoned=abandoned)
     else:
         show.owners(owners, abandoned)
+    return 0
 
 
-@cli.command()
-@click.argument("ref", metavar="[ID]", required=False)
-@click.option("--dry-run", is_flag=True, help="Run nothing; show what would be run.")
-@click.option(
-    "--elsewhere", is_flag=True, help="Also for other machines and containers. You know that they are gone."
-)
-@as_json
-def reap(ref: str | None, dry_run: bool, elsewhere: bool, as_json: bool) -> None:
-    """Run what dead owners owe, now. ID: one cleanup (3f2a9c1b.2) or one owner (3f2a9c1b).
-
-    Exit status 1: something failed, or is still owed.
-    """
+def reap(given: "Namespace") -> int:
+    """Run what dead owners owe."""
     from lastly.reaper.sweep import sweep
 
-    with show.progress("reaping", quiet=as_json or dry_run) as tick:
-        outcomes = sweep(dry_run=dry_run, only=ref, by=by("reap"), elsewhere=elsewhere, progress=tick)
-    if ref is not None and not outcomes:
-        raise click.ClickException(f"no dead owner owes {ref!r}: see `lastly ls`")
-    if as_json:
-        emit(dry_run=dry_run, outcomes=[outcome.to_mapping() for outcome in outcomes])
+    with show.progress("reaping", quiet=given.json or given.dry_run) as tick:
+        outcomes = sweep(
+            dry_run=given.dry_run, only=given.id, by=by("reap"), elsewhere=given.elsewhere, progress=tick
+        )
+    if given.id is not None and not outcomes:
+        raise Failed(f"no dead owner owes {given.id!r}: see `lastly ls`")
+    if given.json:
+        emit(dry_run=given.dry_run, outcomes=[outcome.to_mapping() for outcome in outcomes])
     else:
-        show.outcomes(outcomes, dry_run=dry_run)
-    if not dry_run and not all(_settled(outcome, one="." in (ref or "")) for outcome in outcomes):
-        sys.exit(1)
+        show.outcomes(outcomes, dry_run=given.dry_run)
+    one = "." in (given.id or "")
+    return int(not given.dry_run and not all(_settled(outcome, one=one) for outcome in outcomes))
 
 
 def _settled(outcome: "Outcome", *, one: bool) -> bool:
@@ -146,171 +110,303 @@ def _settled(outcome: "Outcome", *, one: bool) -> bool:
     return outcome.state in ("final", "gone") or (one and outcome.state == "wait")
 
 
-@cli.command()
-@click.argument("ref", metavar="ID")
-@as_json
-def why(ref: str, as_json: bool) -> None:
-    """Tell everything about one cleanup: owner, how it died, each attempt, what blocks it."""
+def why(given: "Namespace") -> int:
+    """Tell everything about one cleanup."""
     from lastly.reaper import api
 
-    about = api.why(ref)
-    if as_json:
+    about = api.why(given.id)
+    if given.json:
         emit(cleanup=about)
     else:
         show.cleanup(about)
+    return 0
 
 
-@cli.command()
-@click.argument("ref", metavar="ID")
-@as_json
-def retry(ref: str, as_json: bool) -> None:
-    """Run one cleanup of a dead owner again, abandoned or waiting. Exit status 1: it failed again."""
+def retry(given: "Namespace") -> int:
+    """Run one cleanup again."""
     from lastly.reaper import api
 
-    about = api.retry(ref, by=by("retry"))
-    if as_json:
+    about = api.retry(given.id, by=by("retry"))
+    if given.json:
         emit(cleanup=about)
     else:
         show.line(f"{about['ref']}: {show.state(about)}")
-    if about["state"] != "done":
-        sys.exit(1)
+    return int(about["state"] != "done")
 
 
-@cli.command()
-@click.argument("ref", metavar="ID")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@as_json
-def forget(ref: str, yes: bool, as_json: bool) -> None:
-    """Owe one cleanup no more, without running it. What it would have removed stays."""
+def forget(given: "Namespace") -> int:
+    """Owe one cleanup no more."""
     from lastly.reaper import api
 
-    if not yes:
-        about = api.why(ref)
-        click.confirm(f"{show.call(about)} is then never run. Forget {about['ref']}?", abort=True, err=True)
-    api.forget(ref, by=by("forget"))
-    if as_json:
-        emit(forgotten=ref)
+    if not given.yes:
+        about = api.why(given.id)
+        _confirm(f"{show.call(about)} is then never run. Forget {about['ref']}?")
+    api.forget(given.id, by=by("forget"))
+    if given.json:
+        emit(forgotten=given.id)
     else:
-        show.line(f"{ref}: forgotten")
+        show.line(f"{given.id}: forgotten")
+    return 0
 
 
-@cli.command()
-@click.option("--since", callback=_moment, default="1d", show_default=True, help="90m, 2h, 3d, or a date.")
-@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True)
-@as_json
-def history(since: float, limit: int, as_json: bool) -> None:
-    """Show what became of the cleanups of dead owners, newest first."""
+def _confirm(question: str) -> None:
+    while True:
+        sys.stderr.write(f"{question} [y/N]: ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+        if not answer.endswith("\n"):
+            sys.stderr.write("\n")
+        if answer.strip().lower() in ("y", "yes"):
+            return
+        if answer.strip().lower() in ("", "n", "no"):
+            raise Failed("nothing was changed")
+
+
+def history(given: "Namespace") -> int:
+    """Show what became of the cleanups of dead owners."""
     from lastly.reaper import api
 
-    found = api.past(since=since, limit=limit)
-    if as_json:
-        emit(since=since, cleanups=found)
+    found = api.past(since=given.since, limit=given.limit)
+    if given.json:
+        emit(since=given.since, cleanups=found)
     else:
         show.history(found)
+    return 0
 
 
-@cli.command()
-@click.option("--idle", type=SECONDS, help="Exit after this many seconds without an owner.")
-def reaper(idle: float | None) -> None:
-    """Be the reaper, in the foreground, until Ctrl-C; its log goes to standard error as well."""
+def reaper(given: "Namespace") -> int:
+    """Be the reaper."""
     from lastly.journal import home
     from lastly.reaper import api
     from lastly.reaper.__main__ import serve
 
     state, runtime = home.state_dir(), home.runtime_dir()
-    if serve(state, runtime, math.inf if idle is None else idle, foreground=True):
-        return
+    if serve(state, runtime, math.inf if given.idle is None else given.idle, foreground=True):
+        return 0
     running = api.status()
     pid = f" (pid {running['pid']})" if running else ""
-    raise click.ClickException(f"a reaper runs already{pid}")
+    raise Failed(f"a reaper runs already{pid}")
 
 
-@cli.command()
-@click.argument("files", metavar="[FILE]...", nargs=-1, type=PATH)
-@click.option("--grace", type=SECONDS, metavar="SECONDS", help="How long all cleanups may take.")
-@as_json
-def doctor(files: tuple[str, ...], grace: float | None, as_json: bool) -> None:
-    """Say what is protected here, what is not, and how to change that. Exit status 1: something is wrong.
-
-    FILE: look at units of systemd and manifests of Kubernetes instead; a unit that systemd knows by its name;
-    "-" for a manifest on standard input.
-    """
+def doctor(given: "Namespace") -> int:
+    """Say what is protected here."""
     from lastly._system.cgroup import own_group
     from lastly.cli import budgets
     from lastly.cli.doctor import examine
 
-    findings = budgets.examine(list(files), grace) if files else examine(own_group(), grace)
-    if as_json:
+    grace = given.grace
+    findings = budgets.examine(given.file, grace) if given.file else examine(own_group(), grace)
+    if given.json:
         emit(findings=[finding.to_mapping() for finding in findings])
     else:
         show.findings(findings)
-    if any(finding.level == "wrong" for finding in findings):
-        sys.exit(1)
+    return int(any(finding.level == "wrong" for finding in findings))
 
 
-@cli.command(context_settings={"allow_interspersed_args": False})
-@click.argument("program", metavar="PROGRAM", type=PATH)
-@click.argument("args", metavar="[ARGS]...", nargs=-1, type=PATH)
-@click.option("-m", "module", is_flag=True, help="PROGRAM is a module.")
-@click.option("--run", is_flag=True, help="Start it by `lastly run`.")
-@click.option(
-    "--points", type=click.Choice(["lines", "events", "cleanups"]), default="lines", show_default=True
-)
-@click.option("--how", default="KILL", show_default=True, help="The name of a signal, exit, or raise.")
-@click.option("--at-most", type=click.IntRange(1), default=200, show_default=True, help="How many points.")
-@click.option("--seconds", type=float, default=120.0, show_default=True, help="For everything.")
-@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for one run.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Chooses points when there are more.")
-@click.option("--jobs", type=click.IntRange(1), help="Runs at once.  [default: the processors]")
-@click.option("--only", type=int, multiple=True, help="Just this point; may be repeated.")
-@click.option(
-    "--include", type=PATH, multiple=True, help="Folder or file whose lines count; may be repeated."
-)
-@click.option("--inputs", type=PATH, help="A folder that is copied to be the working directory.")
-@click.option("--watch", type=PATH, multiple=True, help="A further path to look at; may be repeated.")
-@click.option("--allow", multiple=True, help="A pattern of file names that may be left; may be repeated.")
-@as_json
-def crash(program: str, args: tuple[str, ...], module: bool, as_json: bool, **options: "Any") -> None:
-    """End PROGRAM at each of its points, and show what each death leaves behind.
-
-    Exit status 1: something was left, or no point was tried.
-    """
+def crash(given: "Namespace") -> int:
+    """End a program at each of its points."""
     from lastly.testing import crash_everywhere
 
+    options = dict(vars(given))
+    program, args, module, as_json = (options.pop(name) for name in ("program", "args", "module", "json"))
     report = crash_everywhere(["-m", program] if module else program, *args, **options)
-    if as_json:
-        sys.stdout.write(report.to_json() + "\n")
-    else:
-        sys.stdout.write(f"{report}\n")
-    if not report:
-        sys.exit(1)
+    sys.stdout.write(f"{report.to_json() if as_json else report.text(command=True)}\n")
+    return int(not report)
 
 
-@cli.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print completion code for a shell: eval "$(lastly completion bash)"."""
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(cli, {}, "lastly", "_LASTLY_COMPLETE").source())
+def completion(given: "Namespace") -> int:
+    """Print completion code."""
+    sys.stdout.write(complete.CODE[given.shell])
+    return 0
 
 
-def main(call: "Callable[..., Any]" = cli) -> int:
+_JSON = Argument("--json", action="store_true", help="write JSON instead of a table")
+_ID = Argument("id", kind=ID, metavar="ID", help="a cleanup, as `lastly ls` shows it: 3f2a9c1b.2")
+
+COMMANDS = (
+    Command(
+        "run",
+        run,
+        "run any program, unchanged, with its cleanup guarded",
+        section="Programs",
+        example="lastly run -- python deploy.py",
+    ),
+    Command(
+        "crash",
+        crash,
+        "end a program at each of its lines, and show what each death leaves behind\n"
+        "\nExit status 1: something was left, or no point was tried.",
+        Argument("-m", dest="module", action="store_true", help="PROGRAM is a module"),
+        Argument("--run", action="store_true", help="start it by `lastly run`"),
+        Argument(
+            "--points", choices=["lines", "events", "cleanups"], default="lines", help="default: lines"
+        ),
+        Argument(
+            "--how", type=ending, default="KILL", help="a signal, exit or raise (default: KILL)"
+        ),
+        Argument("--at-most", type=positive, metavar="N", default=200, help="points (default: 200)"),
+        Argument("--seconds", type=seconds, metavar="S", default=120.0, help="for all (default: 120)"),
+        Argument("--timeout", type=seconds, metavar="S", default=30.0, help="for one run (default: 30)"),
+        Argument("--seed", type=number, metavar="N", default=0, help="chooses points when there are more"),
+        Argument("--jobs", type=positive, metavar="N", help="runs at once (default: the processors)"),
+        Argument(
+            "--only", type=number, metavar="N", action="append", default=[], help="this point; repeatable"
+        ),
+        Argument(
+            "--include", kind=FILE, metavar="PATH", action="append", default=[],
+            help="folder or file whose lines count; repeatable",
+        ),
+        Argument("--inputs", kind=FILE, metavar="PATH", help="folder to copy as the working directory"),
+        Argument(
+            "--watch", kind=FILE, metavar="PATH", action="append", default=[],
+            help="a further path to look at; repeatable",
+        ),
+        Argument(
+            "--allow", metavar="PATTERN", action="append", default=[],
+            help="file names that may be left; repeatable",
+        ),
+        _JSON,
+        Argument("program", kind=FILE, metavar="PROGRAM", help="a script, or a module after -m"),
+        Argument("args", nargs="...", metavar="ARG", help="given to the program"),
+        section="Programs",
+        example="lastly crash --at-most 50 build.py",
+    ),
+    Command(
+        "ls",
+        ls,
+        "show what is owed, by whom and since when, and what was abandoned",
+        Argument("--all", action="store_true", help="also what is done or released and not yet filed"),
+        _JSON,
+        section="What is owed",
+        example="lastly ls",
+    ),
+    Command(
+        "why",
+        why,
+        "tell everything about one cleanup: owner, how it died, each attempt, what blocks it",
+        _ID,
+        _JSON,
+        section="What is owed",
+        example="lastly why 3f2a9c1b.2",
+    ),
+    Command(
+        "history",
+        history,
+        "show what became of the cleanups of dead owners, newest first",
+        Argument("--since", type=moment, metavar="T", default="1d", help="90m, 2h, 3d, a date (default: 1d)"),
+        Argument("--limit", type=positive, metavar="N", default=1000, help="rows (default: %(default)s)"),
+        _JSON,
+        section="What is owed",
+        example="lastly history --since 3d",
+    ),
+    Command(
+        "reap",
+        reap,
+        "run what dead owners owe, now\n\nExit status 1: something failed, or is still owed.",
+        Argument(
+            "id", kind=ID, metavar="ID", nargs="?", help="one cleanup (3f2a9c1b.2) or one owner (3f2a9c1b)"
+        ),
+        Argument("--dry-run", action="store_true", help="run nothing; show what would be run"),
+        Argument(
+            "--elsewhere",
+            action="store_true",
+            help="also for other machines and containers: you know that they are gone",
+        ),
+        _JSON,
+        section="Settling",
+        example="lastly reap --dry-run",
+    ),
+    Command(
+        "retry",
+        retry,
+        "run one cleanup of a dead owner again, abandoned or waiting\n\nExit status 1: it failed again.",
+        _ID,
+        _JSON,
+        section="Settling",
+        example="lastly retry 3f2a9c1b.2",
+    ),
+    Command(
+        "forget",
+        forget,
+        "owe one cleanup no more, without running it: what it would have removed stays",
+        _ID,
+        Argument("--yes", action="store_true", help="do not ask"),
+        _JSON,
+        section="Settling",
+        example="lastly forget 3f2a9c1b.2",
+    ),
+    Command(
+        "doctor",
+        doctor,
+        "say what is protected here, what is not, and how to change that\n"
+        "\nExit status 1: something is wrong.",
+        Argument(
+            "file", kind=FILE, metavar="FILE", nargs="*",
+            help="units of systemd and manifests of Kubernetes to look at instead; a unit may be a name that "
+            'systemd knows, "-" is a manifest on standard input',
+        ),
+        Argument("--grace", type=seconds, metavar="SECONDS", help="how long all cleanups may take"),
+        _JSON,
+        section="This machine",
+        example="lastly doctor",
+    ),
+    Command(
+        "reaper",
+        reaper,
+        "be the reaper, in the foreground, until Ctrl-C; its log goes to standard error as well",
+        Argument("--idle", type=seconds, metavar="SECONDS", help="exit after this long without an owner"),
+        section="This machine",
+        example="lastly reaper",
+    ),
+    Command(
+        "completion",
+        completion,
+        "print completion code for bash, zsh or fish",
+        Argument("shell", choices=list(complete.CODE)),
+        section="This machine",
+        example='eval "$(lastly completion bash)"',
+    ),
+)  # fmt: skip
+
+
+def main(words: "list[str]") -> int:
     """Run the command line; return its exit status. An error of ours is one line, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name need not be of the locale's alphabet
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the status of each action away
     try:
-        call(prog_name="lastly")
+        status = _dispatch(words)
+        sys.stdout.flush()
     except BrokenPipeError:  # `lastly ls | head`: what is left in the buffer would fail again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+    except UsageError as error:
+        sys.stderr.write(f"lastly: {show.plain(error)}\n")
+        return 2
     except Exception as error:
-        if not isinstance(error, (LastlyError, OSError)) and type(error).__module__ != "sqlite3":
+        if not isinstance(error, (LastlyError, OSError, Failed)) and type(error).__module__ != "sqlite3":
             raise
-        click.echo(f"lastly: {show.plain(error)}", err=True)
+        sys.stderr.write(f"lastly: {show.plain(error)}\n")
         return 1
-    return 0
+    return status
+
+
+def _dispatch(words: "list[str]") -> int:
+    name, *rest = words or ["--help"]
+    if name in ("-h", "--help", "help"):
+        sys.stdout.write(overview(COMMANDS))
+        return 0 if words else 2
+    if name in ("-V", "-v", "--version"):
+        sys.stdout.write(f"lastly, version {__version__}\n")
+        return 0
+    if name == complete.ASK:
+        for answer in complete.answers(rest, COMMANDS):
+            sys.stdout.write(f"{answer}\n")
+        return 0
+    command = next((command for command in COMMANDS if command.name == name), None)
+    if command is None:
+        what = "option" if name.startswith("-") else "command"
+        known = (each.name for each in COMMANDS)
+        raise UsageError(f"no such {what}: {name!r}{nearest(name, known)}; see `lastly --help`")
+    return command.run(command.parser().parse_args(rest))

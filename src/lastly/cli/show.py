@@ -1,16 +1,15 @@
 """Tables for people.
 
 Names come from the journal and may hold anything: nothing of them reaches the terminal raw.
+
+`rich`, where it is installed, draws on terminals: colours, and columns that fold. Anywhere else, in a pipe or
+a file, and without rich, columns are padded with spaces and each row is one line.
 """
 
 import contextlib
 import os
 import sys
 import time
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,17 +27,6 @@ _COLOURS = {
 }  # fmt: skip
 _WIDE = {"cleanup", "state", "owner", "what", "how to change that"}
 _NARROWEST = 60  # columns
-_ENDLESS = 1_000_000
-
-
-def console(*, err: bool = False) -> Console:
-    """A console that folds nothing when nobody looks: a pipe or a file gets whole lines.
-
-    On a terminal too narrow for a table the terminal folds: rich would leave out whole columns.
-    """
-    made = Console(stderr=err, highlight=False)
-    made.width = max(made.width, _NARROWEST) if made.file.isatty() else _ENDLESS
-    return made
 
 
 def plain(value: object) -> str:
@@ -48,7 +36,7 @@ def plain(value: object) -> str:
 
 def line(text: str) -> None:
     """Print one line."""
-    console().print(Text(plain(text)))
+    sys.stdout.write(f"{plain(text)}\n")
 
 
 def age(moment: float | None) -> str:
@@ -78,32 +66,79 @@ def state(item: "Row") -> str:
     return f"{item['state']}{f': {why}' if why else ''}{settled}"
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column not in _WIDE)
-    return table
+class Cell(str):
+    """A text without control characters, and the word that its colour stands for."""
+
+    __slots__ = ("word",)
+    word: str
+
+    @classmethod
+    def of(cls, text: object, word: str = "") -> "Cell":
+        """Return *text*, made harmless."""
+        cell = cls(plain(text))
+        cell.word = word
+        return cell
 
 
-def _coloured(text: str, word: str) -> Text:
-    return Text(plain(text), style=_COLOURS.get(word, ""))
+class Table:
+    """Rows of cells below their columns' names."""
+
+    def __init__(self, *columns: str) -> None:
+        self.columns = columns
+        self.rows: list[list[Cell]] = []
+
+    def add(self, *cells: object) -> None:
+        """Add a row."""
+        self.rows.append([cell if isinstance(cell, Cell) else Cell.of(cell) for cell in cells])
+
+    def print(self, empty: str = "") -> None:
+        """Print it; without rows, the text *empty*."""
+        if not self.rows:
+            line(empty)
+        elif not (sys.stdout.isatty() and self._by_rich()):
+            for text in self.lines():
+                sys.stdout.write(f"{text}\n")
+
+    def lines(self) -> "Iterator[str]":
+        """Return it as lines of padded columns."""
+        rows = [[Cell.of(name) for name in self.columns], *self.rows] if any(self.columns) else self.rows
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    def _by_rich(self) -> bool:
+        try:
+            from rich.console import Console
+            from rich.table import Table as RichTable
+            from rich.text import Text
+        except ImportError:
+            return False
+        console = Console(highlight=False)
+        console.width = max(console.width, _NARROWEST)  # narrower, rich would leave out whole columns
+        table = RichTable(box=None, pad_edge=False, header_style="bold", show_header=any(self.columns))
+        for column in self.columns:
+            table.add_column(column, overflow="fold", no_wrap=bool(column) and column not in _WIDE)
+        for row in self.rows:
+            table.add_row(*(Text(cell, style=_COLOURS.get(cell.word, "")) for cell in row))
+        console.print(table)
+        return True
 
 
 def owners(found: "list[Row]", abandoned: "list[Row]") -> None:
     """Show who owes what."""
-    table = _table("id", "cleanup", "state", "since", "owner")
+    table = Table("id", "cleanup", "state", "since", "owner")
     for owner in found:
         life = {True: "alive", False: "dead", None: "not to be told from here"}[owner["alive"]]
         who = f"{plain(os.path.basename(owner['argv0'])) or '?'} (pid {owner['pid']}, {life})"
         if owner["alive"] is None and owner["host"]:
             who = f"{who} on {plain(owner['host'])}"
         for note in _notes(owner):
-            table.add_row(owner["owner"], "", _coloured(note, "wrong"), age(owner["since"]), Text(who))
+            table.add(owner["owner"], "", Cell.of(note, "wrong"), age(owner["since"]), who)
         for item in owner["cleanups"]:
             _add(table, item, who)
     for item in abandoned:
         _add(table, item, "gone")
-    _print(table, "Nothing is owed.")
+    table.print("Nothing is owed.")
 
 
 def _notes(owner: "Row") -> "list[str]":
@@ -117,41 +152,30 @@ def _notes(owner: "Row") -> "list[str]":
 
 
 def _add(table: Table, item: "Row", who: str) -> None:
-    text = _coloured(state(item), item["state"])
-    table.add_row(item["ref"], Text(call(item)), text, age(item["planned"]), Text(who))
-
-
-def _print(table: Table, empty: str) -> None:
-    if table.row_count:
-        console().print(table)
-    else:
-        line(empty)
+    text = Cell.of(state(item), item["state"])
+    table.add(item["ref"], call(item), text, age(item["planned"]), who)
 
 
 def history(found: "list[Row]") -> None:
     """Show what became of cleanups."""
-    table = _table("when", "id", "cleanup", "state", "attempts")
+    table = Table("when", "id", "cleanup", "state", "attempts")
     for item in found:
         when = time.strftime("%m-%d %H:%M:%S", time.localtime(item["changed"] or item["planned"]))
-        table.add_row(
-            when, item["ref"], Text(call(item)), _coloured(state(item), item["state"]), str(item["attempts"])
-        )
-    _print(table, "Nothing in this time.")
+        table.add(when, item["ref"], call(item), Cell.of(state(item), item["state"]), str(item["attempts"]))
+    table.print("Nothing in this time.")
 
 
 def outcomes(found: "list[Outcome]", *, dry_run: bool) -> None:
     """Show what a sweep has done, or would do."""
-    table = _table("id", "action", "state")
+    table = Table("id", "action", "state")
     for outcome in found:
         owner = os.path.basename(outcome.path).split(".")[-2][:8]
         for item in outcome.ran:
             what = "would be run" if dry_run else state(item)
-            table.add_row(
-                f"{owner}.{item['id']}", Text(plain(item["action"])), _coloured(what, item["state"])
-            )
+            table.add(f"{owner}.{item['id']}", item["action"], Cell.of(what, item["state"]))
         if not outcome.ran and (outcome.why or outcome.state not in ("final", "due")):
-            table.add_row(owner, "", Text(plain(outcome.why or outcome.state)))
-    _print(table, "Nothing to reap.")
+            table.add(owner, "", outcome.why or outcome.state)
+    table.print("Nothing to reap.")
 
 
 def cleanup(about: "Row") -> None:
@@ -171,12 +195,10 @@ def cleanup(about: "Row") -> None:
         ("blocked by", _blocked(about)),
         ("journal", owner["journal"] or "filed in the history"),
     ]
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
+    table = Table("", "")
     for name, value in rows:
         if value:
-            table.add_row(name, Text(plain(value)))
+            table.add(name, value)
     for event in about["events"]:
         more = {
             k: v
@@ -184,8 +206,8 @@ def cleanup(about: "Row") -> None:
             if k in ("attempt", "by", "error", "reason", "seconds", "pid") and v
         }
         told = " ".join(f"{k}={v}" for k, v in more.items())
-        table.add_row(_stamp(event.get("t")), Text(plain(f"{event['kind']} {told}")))
-    console().print(table)
+        table.add(_stamp(event.get("t")), f"{event['kind']} {told}")
+    table.print()
 
 
 def _blocked(about: "Row") -> str:
@@ -211,26 +233,28 @@ def _stamp(moment: "Any") -> str:
 
 def findings(found: "list[Finding]") -> None:
     """Show what the doctor says."""
-    table = _table("", "what", "how to change that")
+    table = Table("", "what", "how to change that")
     for finding in found:
-        table.add_row(
-            _coloured(finding.level, finding.level), Text(plain(finding.what)), Text(plain(finding.fix))
-        )
-    console().print(table)
+        table.add(Cell.of(finding.level, finding.level), finding.what, finding.fix)
+    table.print()
 
 
 @contextlib.contextmanager
 def progress(what: str, *, quiet: bool) -> "Iterator[Callable[[Outcome], None] | None]":
-    """Show on a terminal how far a long reap is, on standard error."""
+    """Show on a terminal how far a long reap is: one line on standard error, rewritten."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
     count = 0
-    with console(err=True).status(f"{what} …") as status:
 
-        def tick(_outcome: "Outcome") -> None:
-            nonlocal count
-            count += 1
-            status.update(f"{what} … {count} owners")
+    def tick(_outcome: "Outcome") -> None:
+        nonlocal count
+        count += 1
+        sys.stderr.write(f"\r{what} … {count} owners")
+        sys.stderr.flush()
 
+    try:
         yield tick
+    finally:
+        if count:
+            sys.stderr.write(f"\r{' ' * (len(what) + 20)}\r")

@@ -143,9 +143,17 @@ class Report:
         return sum(1 for run in self.runs if run.point and run.place)
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        return self.text()
 
-    def _lines(self) -> "Iterator[str]":
+    def text(self, *, command: bool = False) -> str:
+        """Return the report for people; ``str(report)`` is the same.
+
+        Args:
+            command: name the points to try again as options of ``lastly crash``, not as an argument.
+        """
+        return "\n".join(self._lines(command))
+
+    def _lines(self, command: bool) -> "Iterator[str]":
         leaks = self.leaks
         result = "nothing is left" if self.tried else "nothing was found out"
         if leaks:
@@ -165,7 +173,7 @@ class Report:
         for run in leaks:
             groups.setdefault(run.place or "a run that ended before its point", []).append(run)
         for place, runs in groups.items():
-            yield from _told(place, runs)
+            yield from _told(place, runs, command)
 
     def __repr__(self) -> str:
         return (
@@ -173,7 +181,7 @@ class Report:
         )
 
 
-def _told(place: str, runs: "Sequence[Run]") -> "Iterator[str]":
+def _told(place: str, runs: "Sequence[Run]", command: bool) -> "Iterator[str]":
     yield f"{shown(place)}"
     leaks = runs[0].leaks
     for leak in leaks[:_SHOWN]:
@@ -182,7 +190,9 @@ def _told(place: str, runs: "Sequence[Run]") -> "Iterator[str]":
         yield f"    and {len(leaks) - _SHOWN} more"
     numbers = [run.point for run in runs]
     if numbers != [0]:
-        yield f"    (again: only={numbers[:_SHOWN]}{' and more' if len(numbers) > _SHOWN else ''})"
+        some = numbers[:_SHOWN]
+        again = " ".join(f"--only {number}" for number in some) if command else f"only={some}"
+        yield f"    (again: {again}{' and more' if len(numbers) > _SHOWN else ''})"
 
 
 def shown(place: str) -> str:
