@@ -7,7 +7,8 @@ file's own (device, inode, birth time). A pid file that no journal knows is beli
 
 import os
 
-from lastly._system.identity import Identity, open_pidfd
+from lastly._system import wait
+from lastly._system.identity import Identity
 from lastly.journal import home
 from lastly.journal.replay import read
 
@@ -39,19 +40,12 @@ class Holder:
 
     def wait(self, seconds: float) -> None:
         """Wait until it has ended, or for so long."""
-        import select
         import time
 
-        fd = open_pidfd(self.identity) if self.known() and self.identity is not None else None
-        if fd is None:
+        if self.identity is None or not self.known():
             time.sleep(min(seconds, 0.05))  # nothing that the kernel could tell us of
             return
-        try:
-            poll = select.poll()
-            poll.register(fd, select.POLLIN)
-            poll.poll(max(1, int(seconds * 1000)))
-        finally:
-            os.close(fd)
+        wait.ends(self.identity.pid, self.identity.start, seconds)
 
 
 def me() -> "dict[str, Any]":

@@ -22,6 +22,7 @@ from lastly import _durable, _holder, actions
 from lastly._action import seconds
 from lastly._clock import monotonic
 from lastly._root import root
+from lastly._system.sockets import Address
 from lastly.resources import Temporary, confirm_file, planned_removal
 
 TYPE_CHECKING = False
@@ -293,21 +294,6 @@ def _free_socket(path: str) -> None:
         except OSError:
             pass  # a full queue, another type: somebody is there
     raise FileExistsError(errno.EEXIST, "somebody listens there", path)
-
-
-class Address:
-    """A short name for a path: an address has 107 bytes, a path 4,095."""
-
-    def __init__(self, path: str) -> None:
-        self.folder, self.name = os.path.split(path)
-        self.fd = -1
-
-    def __enter__(self) -> str:
-        self.fd = os.open(self.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return f"/proc/self/fd/{self.fd}/{self.name}"
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
 
 
 class AtomicFile:

@@ -12,7 +12,7 @@ from lastly import _durable, actions
 from lastly._action import seconds
 from lastly._clock import monotonic
 from lastly._root import root
-from lastly._system.wait import ends
+from lastly._system.wait import child_ends
 from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
@@ -146,7 +146,7 @@ def server(
     try:
         while not probe():
             # Waits for the child's end, which is also the pause between two looks.
-            if ends(child, 0.01):
+            if child_ends(child, 0.01):
                 raise ChildProcessError(f"{argv!r} ended with status {child.returncode} before it was ready")  # noqa: TRY301  # closed below
             if monotonic() > until:
                 raise TimeoutError(f"{argv!r} was not ready within {seconds(within, 'within'):g} s")  # noqa: TRY301  # closed below
@@ -177,7 +177,7 @@ def _at(place: "int | str | os.PathLike[str] | tuple[str, int]") -> "Callable[[]
 def _listens(address: "Any") -> bool:
     import socket
 
-    from lastly._placed import Address
+    from lastly._system.sockets import Address
 
     try:
         if isinstance(address, str):

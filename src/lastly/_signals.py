@@ -32,6 +32,7 @@ from posix import getpid, register_at_fork
 from lastly import _ending, _finish, _held, _loops, _sigset, _swallowed, _wakeup
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
+from lastly._system import proc
 from lastly.errors import CaughtSignal, signal_name
 
 TYPE_CHECKING = False
@@ -179,7 +180,7 @@ def _take(signum: int) -> None:
     previous = _signal.getsignal(signum)
     if previous is None or (previous == _signal.SIG_IGN and signum != _signal.SIGPIPE):
         return
-    if previous == _signal.SIG_DFL and _sigset.caught() >> (signum - 1) & 1:
+    if previous == _signal.SIG_DFL and proc.caught() >> (signum - 1) & 1:
         return  # C code took it since the start (faulthandler, a debugger's library): Python does not know
     _set(signum, _handler)
     state.previous[signum] = previous

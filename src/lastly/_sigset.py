@@ -1,4 +1,4 @@
-"""Which signals are meant, and which of them C code has taken."""
+"""Which signals are meant."""
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 
@@ -30,13 +30,3 @@ def _number(signal: "int | str") -> int:
     if number not in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
         raise ValueError(f"{signal!r} cannot be caught")
     return int(number)
-
-
-def caught() -> int:
-    """Return the mask of the signals that have a handler, as the kernel knows them."""
-    try:
-        with open("/proc/self/status", "rb") as status:
-            line = next(line for line in status if line.startswith(b"SigCgt:"))
-        return int(line.split()[1], 16)
-    except (OSError, StopIteration, ValueError):
-        return 0

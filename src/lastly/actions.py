@@ -108,6 +108,7 @@ def _kill(
 
 def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
     from lastly._system import kill as safe
+    from lastly._system import proc
 
     target, rest = _only(_kill, "target", args, kwargs)
     if not isinstance(target, dict) and (target is not None or not rest.get("token")):
@@ -117,7 +118,7 @@ def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[l
         except ProcessLookupError:
             target = {"pid": pid, "start": None, "boot": None, "pidns": None}  # it has gone already
         # Who started after us is no ancestor; that saves a walk up through /proc.
-        if (target["start"] is None or target["start"] <= safe.started()) and pid in safe.ancestors():
+        if (target["start"] is None or target["start"] <= safe.started()) and pid in proc.ancestors():
             raise ValueError(f"process {pid} is this process or one of its ancestors: it is never killed")
     rest = {"token": None, **rest}
     rest["grace"] = seconds(rest.get("grace", GRACE), "grace")
@@ -160,7 +161,7 @@ def _run(argv: "list[str]", *, cwd: str | None = None, timeout: "float | timedel
     """
     import subprocess
 
-    from lastly._system.wait import ends
+    from lastly._system.wait import child_ends
 
     _argv(argv)
     limit = seconds(timeout, "timeout")
@@ -170,7 +171,7 @@ def _run(argv: "list[str]", *, cwd: str | None = None, timeout: "float | timedel
         raise ChildProcessError(f"{argv[0]!r} could not be started: {error}") from error
     with child:
         try:
-            in_time = ends(child, limit)
+            in_time = child_ends(child, limit)
         except BaseException:
             child.kill()
             raise

@@ -319,3 +319,28 @@ os.read(0, 1)
     wait_until(lambda: owed(programs.home) == [])
     assert gone(made) == ("kill" in end)
     assert not gone(before)
+
+
+def test_a_program_whose_main_thread_has_ended_lives(programs: Programs, tmp_path: Path) -> None:
+    """It is a zombie in /proc while another thread runs on: what its worker made for it is not removed."""
+    (tmp_path / "worker.py").write_text(
+        "import os, tempfile\nprint('folder', tempfile.mkdtemp(), flush=True)\nos.kill(os.getpid(), 9)\n"
+    )
+    (tmp_path / "program.py").write_text("""
+import ctypes, os, platform, subprocess, sys, threading
+def work():
+    while open("/proc/self/stat").read().rpartition(")")[2].split()[0] != "Z": pass
+    subprocess.run([sys.executable, "worker.py"])
+    sys.stdin.readline()
+    os._exit(0)
+threading.Thread(target=work).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # exit(2): of this thread alone
+""")
+    program = programs.start_command([*RUN, "program.py"], cwd=tmp_path, stdin=-1)
+    folder = program.line("folder").split()[1]
+    owners = {json.loads(path.read_bytes().split(b"\n")[0][9:])["pid"] for path in owed(programs.home)}
+    assert owners == {program.pid}
+    assert os.path.isdir(folder)
+    program.write("\n")
+    program.wait()
+    wait_until(lambda: gone(folder) or not owed(programs.home))

@@ -11,7 +11,7 @@ import pytest
 from harness import SRC, process_gone, start_time, wait_process_gone, wait_until
 
 from lastly import actions
-from lastly._system import kill
+from lastly._system import kill, proc, wait
 from lastly._system.kill import identity, kill_tree
 from lastly.errors import NotOurs
 
@@ -146,9 +146,9 @@ def test_a_process_of_another_pid_namespace_is_refused(plant):
 def test_the_pid_changes_hands_between_scan_and_signal(plant, monkeypatch):
     """The start time is read again with the pidfd in hand."""
     top, _ = plant(0)
-    monkeypatch.setattr(kill, "start_time", lambda pid: 1)
-    hunt = kill._Hunt(None, None, False)
+    hunt = kill.TreeKiller(None)
     hunt.members = {top.pid: identity(top.pid)["start"]}
+    monkeypatch.setattr(proc, "start_time", lambda pid: 1)
     hunt.signal(signal.SIGKILL)
     monkeypatch.undo()
     assert hunt.hit == set()
@@ -188,7 +188,7 @@ while time.monotonic() < end:
     top.wait()
     top.stdout.close()
     left = [
-        pid for pid in kill.processes() if kill.has_token(pid, token.encode()) and not process_gone(pid)
+        pid for pid in proc.processes() if proc.has_token(pid, token.encode()) and not process_gone(pid)
     ]
     assert left == []
 
@@ -220,29 +220,29 @@ def test_a_tracker_in_the_middle_of_its_exec_is_waited_for(plant, monkeypatch):
     """It has no arguments for a moment; taken for a child, it would be stopped for ever."""
     top, _ = plant(0)
     said = []
-    monkeypatch.setattr(kill, "_proc", lambda pid, name: said.pop(0))
+    monkeypatch.setattr(proc, "_read", lambda pid, name: said.pop(0))
     said[:] = [b"", b"", b"", b"python -c from multiprocessing.resource_tracker import main;main(5)"]
-    assert kill.is_tracker(top.pid)
+    assert proc.is_tracker(top.pid)
     said[:] = [b"", b"python\0", b"", b"", b"", b"python\0program.py\0", b"LASTLY_TOKEN=a:b\0"]
-    assert kill.has_token(top.pid, b"a")
+    assert proc.has_token(top.pid, b"a")
     said[:] = [b"", b"env\0-i\0", b"", b"env\0-i\0"]
-    assert kill.has_token(top.pid, b"a") is False
-    monkeypatch.setattr(kill, "_proc", lambda pid, name: b"")
-    assert not kill.is_tracker(top.pid)  # one that has cleared them
+    assert proc.has_token(top.pid, b"a") is False
+    monkeypatch.setattr(proc, "_read", lambda pid, name: b"")
+    assert not proc.is_tracker(top.pid)  # one that has cleared them
 
 
 def test_who_was_stopped_before_it_was_known_as_a_tracker_goes_on(plant, monkeypatch):
     """Between fork and exec it looks like its parent: stopped there, it becomes a tracker and then stops."""
     top, pids = plant(1)
     trackers = []
-    monkeypatch.setattr(kill, "is_tracker", lambda pid: pid in trackers)
-    signalled = kill._send
+    monkeypatch.setattr(proc, "is_tracker", lambda pid: pid in trackers)
+    signalled = wait.send
 
     def becomes_a_tracker(pid, start, signum):
         trackers[:] = [pids[1]] if signum == signal.SIGSTOP else trackers
         return signalled(pid, start, signum)
 
-    monkeypatch.setattr(kill, "_send", becomes_a_tracker)
+    monkeypatch.setattr(wait, "send", becomes_a_tracker)
     assert kill_tree(identity(top.pid), grace=0) == 2
     assert top.wait() == -signal.SIGKILL
     wait_until(lambda: state(pids[1]) == "S")
@@ -291,22 +291,25 @@ print(kill.kill_tree(kill.identity(os.getpid()), grace=0, only_children=True), c
 
 @pytest.mark.root
 def test_another_user_s_processes_are_not_seen(plant):
-    """An ordinary user hunts among its own."""
+    """An ordinary user ends only its own, and is told that what it meant lives on."""
     top, _ = plant(0)
     program = f"""
 import os, sys
 sys.path.insert(0, {str(SRC)!r})
-from lastly._system import kill
+from lastly._system import kill, proc
 import select, signal
-kill.processes()
+proc.processes()
 root = kill.identity({top.pid})
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-print(kill.kill_tree(root, grace=0))
+try:
+    kill.kill_tree(root, grace=0)
+except PermissionError as error:
+    print(error)
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.strip() == "0"
+    assert done.stdout == f"process {top.pid} lives and belongs to another user: it cannot be ended\n"
     assert top.poll() is None
 
 

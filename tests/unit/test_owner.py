@@ -8,8 +8,9 @@ import threading
 
 import pytest
 
-from lastly._system import identity as owner
-from lastly._system.identity import Identity, open_pidfd, start_time
+from lastly._system import proc
+from lastly._system.identity import Identity, open_pidfd
+from lastly._system.proc import start_time
 
 
 def changed(identity, **fields):
@@ -105,7 +106,7 @@ def test_another_pid_namespace():
 def test_a_hidden_process(monkeypatch):
     """A /proc that shows nothing (hidepid): unknown while the kernel knows the pid."""
     me = Identity.current()
-    monkeypatch.setattr(owner, "_stat", lambda pid: None)
+    monkeypatch.setattr(proc, "look", lambda pid, user=0: None)
     assert me.alive() is None
     with pytest.raises(PermissionError):
         open_pidfd(me)

@@ -55,21 +55,6 @@ def new_token() -> str:
     return os.urandom(12).hex()
 
 
-def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; None if there is none (or a zombie)."""
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fields = os.read(fd, 4096).rpartition(b")")[2].split()
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    return None if fields[0] in b"ZX" else int(fields[19])
-
-
 def take(site_dir: str) -> tuple["Handover | None", str | None]:
     """Hide our variables from the program; return the settings and the main process's `pid.start`."""
     text, main = os.environ.get(RUN), os.environ.get(MAIN)

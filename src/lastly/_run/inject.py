@@ -11,6 +11,7 @@ import os
 from _thread import get_ident
 
 from lastly._run import handover, ledger, watch
+from lastly._system import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Program:
         self.token = settings.token
         self.label: tuple[str, str] | None = None  # LASTLY_TOKEN as the kernel shows it, and as it should be
         self.pidns = _pidns()
-        me = (os.getpid(), handover.start_time(os.getpid()) or 0, self.pidns)
+        me = (os.getpid(), proc.start_time(os.getpid()) or 0, self.pidns)
         told = tuple(map(int, main.split("."))) if main else ()
         self.again = told == me  # the main program has replaced itself by exec
         self.main = self.again or not told or not _alive(told, self.pidns)
@@ -65,13 +66,13 @@ class Program:
 
     def main_alive(self) -> bool:
         """Whether the main program, be it this process or not, still runs."""
-        return self.is_me() or handover.start_time(self.pid) == self.start
+        return self.is_me() or proc.lives(self.pid, self.start)
 
     def owner_identity(self, kind: "type[Identity]") -> "Identity":
         """The owner of what this process makes: the main program, or itself when that has ended."""
         if not self.main_alive():
             self.main, self.pid = True, os.getpid()
-            self.start = handover.start_time(self.pid) or 0
+            self.start = proc.start_time(self.pid) or 0
         return kind.of(self.pid)
 
     def mark_forks(self) -> None:
@@ -94,7 +95,7 @@ def _pidns() -> int:
 
 
 def _alive(told: tuple[int, ...], pidns: int) -> bool:
-    return told[2] == pidns and handover.start_time(told[0]) == told[1]
+    return told[2] == pidns and proc.lives(told[0], told[1])
 
 
 def start(site_dir: str) -> None:

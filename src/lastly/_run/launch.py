@@ -9,6 +9,7 @@ import os
 import sys
 
 from lastly._run import handover
+from lastly._system import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def environment(options: Options, token: str) -> dict[bytes, bytes]:
     path = env.get(b"PYTHONPATH")
     pid = os.getpid()
     told = handover.Handover(
-        pid, handover.start_time(pid) or 0, token,
+        pid, proc.start_time(pid) or 0, token,
         grace=options.grace, mode=options.mode, empty_path=path == b"",
     )  # fmt: skip
     site = os.fsencode(SITE)

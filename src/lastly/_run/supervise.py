@@ -18,6 +18,7 @@ import sys
 
 from lastly._clock import monotonic
 from lastly._run import handover, launch
+from lastly._system import libc, proc, wait
 from lastly._system.cgroup import Group
 
 TYPE_CHECKING = False
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 else:
     import _signal  # `signal` makes enums of all the numbers
 
-_PR_SET_CHILD_SUBREAPER = 36
 # Faults are answered where they happen; KILL and STOP cannot be waited for.
 _NEVER = {_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGABRT, _signal.SIGTRAP,
           _signal.SIGSYS, _signal.SIGKILL, _signal.SIGSTOP}  # fmt: skip
@@ -261,50 +261,34 @@ class Supervisor:
         """TERM, grace, KILL for whatever is still below us. A second TERM or Ctrl-C ends the grace."""
         asked: set[tuple[int, int]] = set()
         until = monotonic() + self.grace
-        while left := below(os.getpid()):
+        while left := proc.below(os.getpid()):
             if monotonic() >= until or self.impatient:
                 break
-            for pid, start in left:
-                if (pid, start) not in asked:
-                    asked.add((pid, start))
-                    send(pid, start, _signal.SIGTERM)
-                    send(pid, start, _signal.SIGCONT)
+            for process in left:
+                if process.key not in asked:
+                    asked.add(process.key)
+                    _send(process, _signal.SIGTERM)
+                    _send(process, _signal.SIGCONT)
             self._answer(_signal.sigtimedwait(self.waited, min(_RESCAN, max(0.0, until - monotonic()))))
         self.group.kill()
-        while left := below(os.getpid()):
-            for pid, start in left:
-                send(pid, start, _signal.SIGKILL)
+        while left := proc.below(os.getpid()):
+            for process in left:
+                _send(process, _signal.SIGKILL)
             self._answer(_signal.sigtimedwait(self.waited, _RESCAN))
         self._reap()
 
 
-def below(root: int) -> list[tuple[int, int]]:
-    """Return (pid, start time) of everything below a process that lives; not lastly's own reaper."""
-    from lastly._system import kill
-
-    table = kill.processes()
-    children: dict[int, list[int]] = {}
-    for process in table.values():
-        children.setdefault(process.ppid, []).append(process.pid)
-    found, queue = [], [root]
-    while queue:
-        for pid in children.get(queue.pop(), ()):
-            if not _is_reaper(pid):
-                queue.append(pid)
-                if not table[pid].dead:
-                    found.append((pid, table[pid].start))
-    return found
+def _send(process: proc.Process, signum: int) -> None:
+    """Signal exactly this process, if it may be signalled."""
+    try:
+        wait.send(*process.key, signum)
+    except OSError:
+        pass
 
 
 def groups_below(root: int) -> set[int]:
     """Return the process groups of everything below a process."""
-    found = set()
-    for pid, _ in below(root):
-        try:
-            found.add(os.getpgid(pid))
-        except ProcessLookupError:
-            pass
-    return found
+    return {process.group for process in proc.below(root)}
 
 
 def _is_gone(group: int) -> bool:
@@ -317,43 +301,12 @@ def _is_gone(group: int) -> bool:
     return False
 
 
-def _is_reaper(pid: int) -> bool:
-    """The reaper serves all programs of this user: started from below us, it is still no child of ours."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().split(b"\0")
-    except OSError:
-        return False
-    return b"-I" in words and any(b"lastly.reaper" in word for word in words)
-
-
-def send(pid: int, start: int, signum: int) -> None:
-    """Signal exactly this process."""
-    try:
-        fd = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        if handover.start_time(pid) == start:
-            _signal.pidfd_send_signal(fd, signum)
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
-
-
 def become_subreaper() -> None:
     """Have orphans below us come to us. PID 1 needs no asking."""
     if os.getpid() == 1:
         return
-    try:
-        import ctypes
-
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))  # noqa: TRY301  # said below
-    except (ImportError, OSError, AttributeError) as error:
-        launch.say(f"cannot become the parent of orphans ({error}): children that fork twice may escape")
+    if why := libc.adopt_orphans():
+        launch.say(f"cannot become the parent of orphans ({why}): children that fork twice may escape")
 
 
 def controlling_terminal() -> int | None:

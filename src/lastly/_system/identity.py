@@ -19,6 +19,8 @@ what a living program uses is damage.
 import errno
 import os
 
+from lastly._system import proc
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +61,7 @@ class Identity:
         Raises:
             ProcessLookupError: there is none.
         """
-        start = start_time(pid)
+        start = proc.start_time(pid)
         if start is None:
             raise ProcessLookupError(errno.ESRCH, f"/proc shows no process {pid}")
         return cls(
@@ -105,11 +107,10 @@ class Identity:
             return same
         if self.pidns != pid_namespace():
             return None
-        found = _stat(self.pid)
+        found = proc.look(self.pid)
         if found is None:
-            return None if _exists(self.pid) else False
-        start, dead = found
-        return start == self.start and not dead
+            return None if proc.exists(self.pid) else False
+        return found.start == self.start and not found.dead
 
     def key(self) -> tuple[str, str, int, int]:
         """What tells two processes apart."""
@@ -181,44 +182,6 @@ def pid_namespace() -> str:
         return ""
 
 
-def _stat(pid: int) -> tuple[int, bool] | None:
-    """Start time, and whether the process is dead but not yet waited for; None when /proc shows nothing."""
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
-    try:
-        raw = os.read(fd, 4096)
-    except ProcessLookupError:  # it ended between open and read
-        return None
-    finally:
-        os.close(fd)
-    # The second field is the program's name, in parentheses, and may hold spaces and parentheses of its own.
-    fields = raw[raw.rindex(b")") + 2 :].split()
-    # A leader whose main thread has ended is a zombie too, while its other threads run on: count the threads.
-    dead = fields[0] in (b"Z", b"X", b"x") and int(fields[17]) <= 1
-    return int(fields[19]), dead
-
-
-def _exists(pid: int) -> bool:
-    """Whether the kernel knows the pid, for a /proc that is missing or hides other people's processes."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OverflowError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def start_time(pid: int) -> int | None:
-    """The start time of a process (zombies too) in clock ticks since boot; None when there is none."""
-    found = _stat(pid)
-    return None if found is None else found[0]
-
-
 def open_pidfd(identity: Identity) -> int | None:
     """Open a pidfd of exactly this process.
 
@@ -231,18 +194,6 @@ def open_pidfd(identity: Identity) -> int | None:
     Raises:
         OSError: the kernel does not give one (no descriptors left, seccomp), or does not show whose it is.
     """
-    try:
-        fd = os.pidfd_open(identity.pid)
-    except ProcessLookupError:
-        return None
-    try:
-        start = start_time(identity.pid)
-        if start is None and _exists(identity.pid):
-            raise PermissionError(f"/proc does not show process {identity.pid}")  # noqa: TRY301  # closed below
-    except BaseException:
-        os.close(fd)
-        raise
-    if start == identity.start:
-        return fd
-    os.close(fd)
-    return None
+    from lastly._system import wait
+
+    return wait.pidfd(identity.pid, identity.start)

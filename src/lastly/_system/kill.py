@@ -6,39 +6,39 @@ child any more.
 
 * A process is named by pid and start time. It is signalled through a pidfd that was opened first and compared
   afterwards, so the signal can only reach the process that was looked at.
+* A tree ends from the top down, as it would by itself: its leader gets SIGTERM and ends its children in its
+  own way; children that it leaves get a moment to end by themselves (their pipe has closed), then SIGTERM.
 * The tree is scanned again and again: TERM, grace, then stop, kill and look until two scans in a row are
   empty. Stopping before killing keeps a fork bomb from outrunning us.
 * Orphans are found by the token that `lastly.Popen` and `lastly run` put into the environment of what they
-  start.
+  start; by pid and start time, if somebody saw them while their parent lived (see `family`); and by the
+  session or process group that the leader of the tree led.
 
-Never hit: ourselves, our ancestors, pid 1, other users' processes, multiprocessing's and loky's resource
-trackers (they end by themselves, after their own cleaning).
+Never hit: ourselves, our ancestors, pid 1, other users' processes, lastly's reaper, multiprocessing's and
+loky's resource trackers (they end by themselves, after their own cleaning).
 
-What still fails: a child that leaves the tree (its parent ends), clears its environment, and does both before
-the first scan. `lastly run --supervise` keeps these too.
+What still fails: a child that leaves the tree (its parent ends) and its session, hides its environment, and
+does all of it before anybody saw it. `lastly run --supervise` keeps these too.
 """
 
-import os
-import select
 import time
 
 from lastly._clock import monotonic
-from lastly._system.identity import Identity, boot_id, pid_namespace, start_time
+from lastly._system import probe, proc, wait
+from lastly._system.identity import Identity, boot_id, pid_namespace
 from lastly.errors import NotOurs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Iterable
 else:
     import _signal as signal  # without the enums of `signal`, in which every answer is wrapped
 
-_TRACKERS = (b"multiprocessing.resource_tracker import main", b"loky.backend.resource_tracker import main")
 _GIVE_UP = 10.0  # seconds for SIGKILL to take effect: longer means a process stuck in the kernel
 _RESCAN = 0.02
-LONGEST_POLL = 86_400_000  # milliseconds; poll() takes no more than 24 days
-_LISTINGS = 40  # a machine that forks all the time must not keep us reading for ever
-_QUIET = 10  # scans, at most, before nobody counts as nobody although processes come and go
-_EXEC = 0.2  # seconds for an exec, in the middle of which a process has no arguments
+_QUIET = 10  # empty scans after which the tree counts as empty, although other processes come and go
+_MOMENT = 1.0  # seconds in which the children of a process that has ended may end by themselves
 
 
 def identity(pid: int) -> dict[str, object]:
@@ -56,16 +56,47 @@ def started() -> int:
     return Identity.current().start
 
 
-class Process:
-    """One line of a scan."""
+def moment(grace: float) -> float:
+    """Return how many seconds of a grace orphans get to end by themselves before they are told to."""
+    return min(_MOMENT, grace / 4)
 
-    __slots__ = ("dead", "pid", "ppid", "start")
 
-    def __init__(self, pid: int, ppid: int, start: int, dead: bool) -> None:
+class Led:
+    """The session and the process group of one process: what is in them was started from it.
+
+    Attributes:
+        pid: the process.
+        start: when it started, in clock ticks since boot.
+        parent: its parent; 0 when that is not known, and then its group does not count.
+        until: when it ended, in clock ticks since boot; None while it is there. Its number, and with it that
+            of its session, may be another's since.
+    """
+
+    __slots__ = ("parent", "pid", "start", "until")
+
+    def __init__(self, pid: int, start: int, parent: int, until: int | None) -> None:
         self.pid = pid
-        self.ppid = ppid
         self.start = start
-        self.dead = dead
+        self.parent = parent
+        self.until = until
+
+    def has(self, process: proc.Process, table: dict[int, proc.Process]) -> bool:
+        """Whether that process was started from here.
+
+        A session has no members but descendants of its leader. A group may hold its leader's siblings: a
+        shell puts the programs of a pipeline into one.
+        """
+        if process.start < self.start or (self.until is not None and process.start > self.until):
+            return False
+        if process.session == self.pid:
+            return True
+        if process.group != self.pid or not self.parent:
+            return False
+        while (up := table.get(process.ppid)) and up.group == self.pid and up.start <= process.start:
+            if up is process:
+                break
+            process = up
+        return process.ppid != self.parent or process.pid == self.pid
 
 
 def kill_tree(
@@ -75,56 +106,63 @@ def kill_tree(
     grace: float = 5.0,
     only_children: bool = False,
     newborn: float = 0.0,
+    orphans: bool = False,
+    seen: "Iterable[tuple[int, int]]" = (),
+    led: Led | None = None,
 ) -> int:
     """End a process and all below it; return how many were hit. Not there is success, as is a second call.
 
     Args:
-        root: what :func:`identity` said. None: by token alone.
+        root: what :func:`identity` said. None: by token and `seen` alone.
         token: also everything whose ``LASTLY_TOKEN`` holds this, and what is below it.
         grace: seconds between SIGTERM and SIGKILL. 0: SIGKILL at once.
         only_children: spare the root itself.
-        newborn: seconds to look out for somebody with the token when nobody is there. Who was killed while it
-            started a child leaves one that is still on its way to its program, and has its own environment
+        newborn: seconds to look out for somebody with the token when nobody is there. A process killed while
+            it starts a child leaves one that is still on its way to its program, and has its own environment
             only from there on.
+        orphans: their parent has died: they get a moment to end by themselves before the first signal.
+        seen: also these, each (pid, start time), and what is below them.
+        led: also what is in the session or group of a process that has ended.
 
     Raises:
         NotOurs: the process belongs to another pid namespace; its number means nothing here.
         TimeoutError: something does not even die of SIGKILL.
         PermissionError: something may not be signalled.
     """
-    hunt = _Hunt(_here(root), token.encode() if token else None, only_children)
-    if not hunt.scan() and not hunt.appears(newborn):
-        return 0
-    if grace > 0:
-        hunt.signal(signal.SIGTERM)
-        hunt.signal(signal.SIGCONT)  # what is stopped cannot answer
-        hunt.wait(grace)
-    _finish(hunt)
-    return len(hunt.hit)
+    if why := probe.wrong_proc():
+        raise NotOurs(f"no process is signalled by a number read from /proc: {why}")
+    killer = TreeKiller(_here(root), token.encode() if token else None, only_children, seen, led)
+    if killer.scan() or killer.wait_for_newborn(newborn):
+        if grace > 0:
+            killer.ask(grace, orphans=orphans)
+        _finish(killer)
+    if left := killer.out_of_reach():
+        raise PermissionError(f"process {left} lives and belongs to another user: it cannot be ended")
+    return len(killer.hit)
 
 
-def _finish(hunt: "_Hunt") -> None:
+def _finish(killer: "TreeKiller") -> None:
     """SIGKILL until two scans in a row find nothing."""
     give_up = monotonic() + _GIVE_UP
     empty = restless = 0
     while empty < 2:
-        if not hunt.scan():
+        if not killer.scan():
             # Somebody ended while we looked; with a token to look for, its child may have been born behind
             # our back.
-            restless += hunt.vanished
-            empty += not hunt.vanished or restless > _QUIET
+            restless += killer.vanished
+            empty += not killer.vanished or restless > _QUIET
             continue
         empty = 0
         if monotonic() > give_up:
-            raise TimeoutError(f"SIGKILL does not end {sorted(hunt.members)}: stuck in the kernel")
+            raise TimeoutError(f"SIGKILL does not end {sorted(killer.members)}: stuck in the kernel")
         known = -1
-        while len(hunt.members) != known:  # who is stopped has no more children
-            known = len(hunt.members)
-            hunt.signal(signal.SIGSTOP)
-            hunt.scan()
-        hunt.signal(signal.SIGKILL)
-        hunt.let_go()
-        hunt.wait(0.25)
+        while len(killer.members) != known:  # a stopped process has no more children
+            known = len(killer.members)
+            killer.signal(signal.SIGSTOP)
+            killer.scan()
+        killer.signal(signal.SIGKILL)
+        killer.resume_spared()
+        killer.wait(0.25)
 
 
 def _here(root: "dict[str, object] | None") -> tuple[int, int] | None:
@@ -141,53 +179,94 @@ def _here(root: "dict[str, object] | None") -> tuple[int, int] | None:
     return pid, start
 
 
-class _Hunt:
+class TreeKiller:
     """The members of one tree, as far as they are known by now."""
 
-    def __init__(self, root: tuple[int, int] | None, token: bytes | None, only_children: bool) -> None:
+    def __init__(
+        self,
+        root: tuple[int, int] | None,
+        token: bytes | None = None,
+        only_children: bool = False,
+        seen: "Iterable[tuple[int, int]]" = (),
+        led: Led | None = None,
+    ) -> None:
         self.root = root
         self.token = token
         self.spare_root = only_children
+        self.seen = frozenset(seen)
+        self.led = [led] if led is not None else []
         self.members: dict[int, int] = {}  # pid → start time, living
-        self.once: set[tuple[int, int]] = set()  # everyone who ever was a member: their children are
+        self.leaders: dict[int, int] = {}  # of these, those whose parent is no member
+        self.once: set[tuple[int, int]] = set(self.seen)  # everyone who ever was a member: their children are
+        self.spared: set[tuple[int, int]] = set()
+        self.refused: set[tuple[int, int]] = set()  # may not be signalled: another user's by now
         self.hit: set[tuple[int, int]] = set()
         self.stopped: dict[int, int] = {}
+        self.first_scan = True
         self.vanished = False  # during the last scan, somebody went before its environment could be read
 
     def scan(self) -> int:
         """Read /proc once more; returns how many living members there are."""
-        if (
-            self.token is None
-            and self.root is not None
-            and not self.once
-            and start_time(self.root[0]) != self.root[1]
-        ):
+        if self._root_has_gone():
             return 0  # the usual case, without reading all of /proc
-        table = processes()
+        table = proc.processes()
         self.vanished = False
-        spared = ancestors()
-        children: dict[int, list[int]] = {}
-        for process in table.values():
-            children.setdefault(process.ppid, []).append(process.pid)
+        self._note_what_root_leads(table)
+        ancestors = proc.ancestors()
+        parents = proc.by_parent(table)
         self.members = {}
-        queue = [pid for pid, process in table.items() if self._belongs(process)]
+        self.leaders = {}
+        queue = [(process, True) for process in table.values() if self._belongs(process, table)]
         while queue:
-            pid = queue.pop()
-            process = table[pid]
-            key = (pid, process.start)
-            spared_here = pid in spared and not (self.spare_root and key == self.root)
-            if (pid in self.members and not process.dead) or spared_here or is_tracker(pid):
+            process, leads = queue.pop()
+            kept_root = self.spare_root and process.key == self.root
+            known = process.pid in self.members and not process.dead
+            if known and not leads:
+                self.leaders.pop(process.pid, None)
+            if known or not (kept_root or self._may_be_hit(process, ancestors)):
                 continue
-            if not process.dead and not (self.spare_root and key == self.root):
-                self.members[pid] = process.start
-            self.once.add(key)
+            if not process.dead and not kept_root and process.key not in self.refused:
+                self.members[process.pid] = process.start
+                if leads:
+                    self.leaders[process.pid] = process.start
+            self.once.add(process.key)
             # A zombie's children are not its own any more; a child is never older than its parent.
-            queue += [
-                c for c in children.get(pid, ()) if c not in self.members and table[c].start >= process.start
-            ]
+            leads = process.dead or kept_root
+            queue += [(c, leads) for c in parents.get(process.pid, ()) if c.start >= process.start]
         return len(self.members)
 
-    def appears(self, within: float) -> bool:
+    def _root_has_gone(self) -> bool:
+        if self.token is not None or self.root is None or self.once or self.led:
+            return False
+        return proc.start_time(self.root[0]) != self.root[1]
+
+    def _note_what_root_leads(self, table: dict[int, proc.Process]) -> None:
+        """From the first scan on: when the root has gone, its number proves nothing any more."""
+        root = table.get(self.root[0]) if self.root and self.first_scan else None
+        self.first_scan = False
+        if root is not None and root.key == self.root and root.pid in {root.session, root.group}:
+            self.led.append(Led(root.pid, root.start, root.ppid, None))
+
+    def _may_be_hit(self, process: proc.Process, ancestors: set[int]) -> bool:
+        if process.pid in ancestors or proc.is_tracker(process.pid) or proc.is_reaper(process.pid):
+            self.spared.add(process.key)
+            return False
+        return True
+
+    def _belongs(self, process: proc.Process, table: dict[int, proc.Process]) -> bool:
+        if process.key == self.root or process.key in self.once:
+            return True
+        if process.dead:
+            return False
+        if any(led.has(process, table) for led in self.led):
+            return True
+        if self.token is None:
+            return False
+        known = proc.has_token(process.pid, self.token)
+        self.vanished |= known is None
+        return bool(known)
+
+    def wait_for_newborn(self, within: float) -> bool:
         """Whether a member is found in the next seconds."""
         until = monotonic() + within
         while monotonic() < until:
@@ -196,181 +275,60 @@ class _Hunt:
                 return True
         return False
 
-    def _belongs(self, process: Process) -> bool:
-        key = (process.pid, process.start)
-        if key == self.root or key in self.once:
-            return True
-        if self.token is None or process.dead:
-            return False
-        known = has_token(process.pid, self.token)
-        self.vanished |= known is None
-        return bool(known)
+    def out_of_reach(self) -> int:
+        """Return the pid of a process that was to be ended, lives, and is another user's; 0 for none."""
+        wanted = self.refused | self.seen | ({self.root} if self.root and not self.spare_root else set())
+        return next((pid for pid, start in wanted - self.spared if proc.lives(pid, start)), 0)
+
+    def ask(self, grace: float, *, orphans: bool) -> None:
+        """SIGTERM from the top down, within the grace."""
+        until = monotonic() + grace
+        if orphans:
+            self.wait(moment(grace))
+        self._tell(self.leaders)
+        if len(self.leaders) < len(self.members):
+            self.wait(max(0.0, until - monotonic() - grace / 2), leaders=True)
+            self.wait(min(moment(grace), max(0.0, until - monotonic())))
+            self._tell(self.members)
+        self.wait(max(0.0, until - monotonic()))
+
+    def _tell(self, processes: dict[int, int]) -> None:
+        for signum in (signal.SIGTERM, signal.SIGCONT):  # what is stopped cannot answer
+            self._signal(processes, signum)
 
     def signal(self, signum: int) -> None:
         if signum == signal.SIGSTOP:
             self.stopped.update(self.members)
-        self.hit |= {member for member in self.members.items() if _send(*member, signum)}
+        self._signal(self.members, signum)
 
-    def let_go(self) -> None:
-        """Continue who was stopped and is to be spared: before its exec a tracker looks like its parent."""
+    def _signal(self, processes: dict[int, int], signum: int) -> None:
+        for member in list(processes.items()):
+            try:
+                if wait.send(*member, signum):
+                    self.hit.add(member)
+            except PermissionError:  # the others are ended all the same
+                self.refused.add(member)
+                self.members.pop(member[0], None)
+
+    def resume_spared(self) -> None:
+        """Continue what was stopped and is to be spared: before its exec a tracker looks like its parent."""
         for pid, start in self.stopped.items() - self.members.items():
-            _send(pid, start, signal.SIGCONT)
+            wait.send(pid, start, signal.SIGCONT)
         self.stopped = {}
 
-    def wait(self, seconds: float) -> None:
-        """Wait until all members (also those that appear meanwhile) are dead, at most ``seconds``."""
+    def wait(self, seconds: float, *, leaders: bool = False) -> None:
+        """Wait until all members (also those that appear meanwhile) are dead, at most ``seconds``.
+
+        Args:
+            seconds: how long.
+            leaders: only until those are dead that lead now.
+        """
         until = monotonic() + seconds
-        while self.members:
-            fds = [fd for pid, start in self.members.items() if (fd := _pidfd(pid, start)) is not None]
-            try:
-                _all_dead(fds, until)
-            finally:
-                for fd in fds:
-                    os.close(fd)
-            before = set(self.members)
+        first = set(self.leaders.items())
+        while waited_for := (first & self.members.items() if leaders else set(self.members.items())):
+            wait.all_end(waited_for, until)
             self.scan()
             if monotonic() >= until:
                 return
-            if self.members and set(self.members) <= before:
+            if waited_for & self.members.items():
                 time.sleep(_RESCAN)  # a zombie leader whose threads live on: its pidfd says nothing yet
-
-
-def _all_dead(fds: list[int], until: float) -> None:
-    poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
-    left = len(fds)
-    while left:
-        rest = until - monotonic()
-        if rest <= 0:
-            return
-        for fd, _ in poll.poll(min(rest * 1000, LONGEST_POLL)):
-            poll.unregister(fd)
-            left -= 1
-
-
-def _send(pid: int, start: int, signum: int) -> bool:
-    fd = _pidfd(pid, start)
-    if fd is None:
-        return False
-    try:
-        signal.pidfd_send_signal(fd, signum)
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
-def _pidfd(pid: int, start: int) -> int | None:
-    """Open the process, then look whether it is the one that was meant; None when it is not, or has gone."""
-    try:
-        fd = os.pidfd_open(pid)
-    except OSError:
-        return None
-    if start_time(pid) == start:
-        return fd
-    os.close(fd)
-    return None
-
-
-def processes() -> dict[int, Process]:
-    """Return this user's processes (root: everybody's), by pid.
-
-    Reading takes milliseconds, and who is born meanwhile is not in the list that was read: so the list is
-    read again until it has nothing new.
-    """
-    found: dict[int, Process] = {}
-    seen: set[str] = set()
-    for _ in range(_LISTINGS):
-        new = {name for name in os.listdir("/proc") if name.isdecimal()} - seen
-        if not new:
-            break
-        seen |= new
-        for name in new:
-            if (process := _read(name)) is not None:
-                found[process.pid] = process
-    return found
-
-
-def _read(name: str) -> Process | None:
-    """One process of this user's; None when it is another's, or has gone."""
-    try:
-        fd = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        mine = os.geteuid()
-        if mine and os.fstat(fd).st_uid != mine:
-            return None
-        raw = os.read(fd, 1024)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    # pid (name, which may hold anything) state ppid … num_threads … starttime
-    fields = raw[raw.rindex(b")") + 2 :].split(maxsplit=21)
-    dead = fields[0] in {b"Z", b"X"} and fields[17] in {b"0", b"1"}
-    return Process(int(name), int(fields[1]), int(fields[19]), dead)
-
-
-def has_token(pid: int, token: bytes) -> bool | None:
-    """Whether the environment the process was started with carries the token; None when it has gone."""
-    try:
-        raw = _told(pid, "environ")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    except OSError:
-        return False
-    if token not in raw:
-        return False
-    for line in raw.split(b"\0"):
-        if line.startswith(b"LASTLY_TOKEN=") and token in line[13:].split(b":"):
-            return True
-    return False
-
-
-def _told(pid: int, name: str) -> bytes:
-    """Read what a process was started with; in the middle of exec it has nothing to tell: waited for."""
-    until = monotonic() + _EXEC
-    while not (raw := _proc(pid, name)):
-        try:
-            os.readlink(f"/proc/{pid}/exe")
-        except OSError:
-            break  # it has just died, or is a thread of the kernel
-        before = _proc(pid, "cmdline")
-        if (raw := _proc(pid, name)) or monotonic() > until:
-            break
-        if before and before == _proc(pid, "cmdline"):
-            break  # it has an empty environment
-        time.sleep(0.001)
-    return raw
-
-
-def _proc(pid: int, name: str) -> bytes:
-    with open(f"/proc/{pid}/{name}", "rb") as file:
-        return file.read()
-
-
-def ancestors() -> set[int]:
-    """Return pid 1, ourselves and all above us."""
-    found = {1, os.getpid()}
-    pid = os.getppid()
-    while pid not in found and pid > 0:
-        found.add(pid)
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                raw = file.read(1024)
-        except OSError:
-            break
-        pid = int(raw[raw.rindex(b")") + 2 :].split(maxsplit=2)[1])
-    return found
-
-
-def is_tracker(pid: int) -> bool:
-    """Whether it is multiprocessing's or loky's resource tracker."""
-    try:
-        raw = _told(pid, "cmdline")
-    except OSError:
-        return False
-    return any(name in raw for name in _TRACKERS)

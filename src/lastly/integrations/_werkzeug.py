@@ -14,7 +14,7 @@ one that is started next. So it ends as if it had been told to.
 import os
 import signal
 
-from lastly.integrations import _parent
+from lastly._system import proc, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def attend() -> None:
     kind: Any = _reloader.ReloaderLoop  # nobody offers a hook
     kind.restart_with_reloader = restart_with_reloader
     reloader = os.getppid()
-    if os.environ.get(_MARK) == _SERVES and not _is_marked(str(reloader)):  # no program that it has started
-        _parent.follow(reloader, lambda: os.getppid() == reloader)
+    if os.environ.get(_MARK) == _SERVES and not _is_marked(reloader):  # no program that it has started
+        wait.follow(reloader, lambda: os.getppid() == reloader)
 
 
 class _Passing:
@@ -101,20 +101,8 @@ def _in_foreground() -> bool:
 
 def _serving() -> "list[int]":
     """Return the children that Werkzeug has started to serve."""
-    found = []
-    for thread in os.listdir("/proc/self/task"):
-        try:
-            with open(f"/proc/self/task/{thread}/children") as file:
-                children = file.read().split()
-        except OSError:  # a kernel that does not list them
-            continue
-        found += [int(child) for child in children if _is_marked(child)]
-    return found
+    return [child for child in proc.living_children() if _is_marked(child)]
 
 
-def _is_marked(child: str) -> bool:
-    try:
-        with open(f"/proc/{child}/environ", "rb") as file:
-            return f"{_MARK}={_SERVES}".encode() in file.read().split(b"\0")
-    except OSError:
-        return False
+def _is_marked(pid: int) -> bool:
+    return f"{_MARK}={_SERVES}".encode() in proc.environment(pid)

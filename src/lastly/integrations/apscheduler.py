@@ -19,8 +19,9 @@ from time import sleep
 from lastly import _root
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
+from lastly._system import wait
 from lastly.errors import CleanupTimeout, FrameworkError
-from lastly.integrations import _parent, _werkzeug
+from lastly.integrations import _werkzeug
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -198,6 +199,6 @@ def _begin_worker(program: int, theirs: "Callable[..., object] | None", args: "t
     import multiprocessing
 
     parent = multiprocessing.parent_process()
-    _parent.follow(program, lambda: parent is None or parent.is_alive(), signal.SIGKILL)
+    wait.follow(program, lambda: parent is None or parent.is_alive(), signal.SIGKILL)
     if theirs is not None:
         theirs(*args)

@@ -16,8 +16,9 @@ from lastly import _root
 from lastly._action import seconds as _seconds
 from lastly._async import AsyncScope
 from lastly._ending import say
+from lastly._system import wait
 from lastly.errors import CleanupFailed, FrameworkError, LastlyError
-from lastly.integrations import _parent, _serving, health
+from lastly.integrations import _serving, health
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class Lastly:
         if self._server is not None:
             self._server.attach(self._before, self._after)
         health.resume()
-        _parent.follow_parent()
+        wait.follow_parent()
         self.scope = opened = AsyncScope("app", grace=self.grace)
         _current.set(opened)
         scope.setdefault("state", {})[_KEY] = opened

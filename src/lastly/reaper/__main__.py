@@ -10,8 +10,8 @@ import os
 import resource
 import sys
 
-from lastly._system import remove
-from lastly.reaper import child, election, protocol
+from lastly._system import libc, remove
+from lastly.reaper import election, protocol
 from lastly.reaper.log import Log
 from lastly.reaper.loop import Reaper
 
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     state, runtime, idle, *rest = argv
     line = int(rest[0]) if rest else None
     _detach(line)
-    child.name_process("lastly-reaper")
+    libc.name_process("lastly-reaper")
     try:
         serve(state, runtime, float(idle), line=line)
     except Exception as error:
@@ -75,7 +75,7 @@ def serve(
     os.close(lock)
     gc.collect()
     gc.freeze()  # the workers share these pages as long as nobody writes to them
-    child.give_back_memory()
+    libc.give_back_memory()
     log("start", version=protocol.VERSION, idle=None if idle == float("inf") else idle)
     try:
         reaper.run()

@@ -6,14 +6,13 @@ orphans become the worker's children; when the child has ended, well or badly, t
 has no business leaving servers behind.
 """
 
-import ctypes
 import json
 import os
 import resource
 import select
 
 from lastly._clock import monotonic
-from lastly._system import kill
+from lastly._system import kill, libc, probe, proc, wait
 from lastly.errors import LastlyError, signal_name
 
 TYPE_CHECKING = False
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 TAIL = 4000  # bytes of output that are kept: the last ones
 _RESULT = 65536
-_PDEATHSIG, _NAME, _SUBREAPER = 1, 15, 36
-_libc = ctypes.CDLL(None, use_errno=True)
-_prctl = _libc.prctl
 _limits = resource.getrlimit(resource.RLIMIT_NOFILE)  # as it was before the reaper raised it
 
 
@@ -50,19 +46,7 @@ def adopt_orphans() -> None:
     """
     global _adopting
     _adopting = True
-    _prctl(_SUBREAPER, 1, 0, 0, 0)
-
-
-def name_process(name: str) -> None:
-    """Set what ps and top call this process (15 bytes)."""
-    _prctl(_NAME, name.encode()[:15], 0, 0, 0)
-
-
-def give_back_memory() -> None:
-    """Return to the system what compiling modules took, where there were no .pyc files: three megabytes."""
-    trim = getattr(_libc, "malloc_trim", None)  # glibc only
-    if trim is not None:
-        trim(0)
+    libc.adopt_orphans()
 
 
 def run(
@@ -118,7 +102,7 @@ class _Child:
         self.output = bytearray()
         self.answer = bytearray()
         self.pipes: dict[int, bytearray] = {}
-        self.pidfd = -1
+        self.death: wait.Watch | None = None
         its: list[int] = []
         try:
             for kept in (self.output, self.answer):
@@ -126,7 +110,7 @@ class _Child:
                 self.pipes[ours] = kept
                 its.append(end)
                 os.set_blocking(ours, False)
-            its.append(os.memfd_create("request"))
+            its.append(probe.unnamed_file("request"))
             out, answer, question = its
             if request is not None:
                 os.write(question, json.dumps(request).encode("ascii"))
@@ -146,33 +130,36 @@ class _Child:
     def _look(self) -> None:
         """Open what it is watched by; without that it must not run."""
         try:
-            self.pidfd = os.pidfd_open(self.pid)
             self.root = kill.identity(self.pid)
+            self.death = wait.Watch(self.pid, proc.start_time(self.pid) or 0)
         except BaseException:
             os.kill(self.pid, signal.SIGKILL)  # not waited for yet: the number is still its own
             os.waitpid(self.pid, 0)
             raise
 
     def _close(self) -> None:
-        for fd in (*self.pipes, *([self.pidfd] if self.pidfd >= 0 else [])):
+        for fd in self.pipes:
             os.close(fd)
+        if self.death is not None:
+            self.death.close()
 
     def watch(self, until: float) -> bool:
         """Read what it says until it ends; False when its time is over."""
         poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        for fd in self.pipes:
+        assert self.death is not None
+        for fd in (*self.pipes, *([self.death.fd] if self.death.fd is not None else [])):
             poll.register(fd, select.POLLIN)
         while True:
             rest = until - monotonic()
             if rest <= 0:
                 return False
-            for fd, _ in poll.poll(min(rest * 1000 + 1, kill.LONGEST_POLL)):
-                if fd == self.pidfd:
-                    for pipe in self.pipes:
-                        self._drain(pipe)
-                    return True
-                if not self._drain(fd):
+            ready = [fd for fd, _ in poll.poll(self.death.limit(rest))]
+            if self.death.ended():
+                for pipe in self.pipes:
+                    self._drain(pipe)
+                return True
+            for fd in ready:
+                if fd in self.pipes and not self._drain(fd):
                     poll.unregister(fd)
 
     def _drain(self, fd: int) -> bool:
@@ -230,7 +217,7 @@ def _become(argv: list[str], env: dict[str, str], cwd: str, parent: int, fds: tu
     tell = answer
     try:
         os.setsid()
-        _prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.die_with_parent(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(125)  # the worker died before that line
         high = [os.dup(fd) if fd < 5 else fd for fd in (out, question, answer)]

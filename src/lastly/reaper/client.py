@@ -16,6 +16,7 @@ import os
 import sys
 
 from lastly._clock import monotonic
+from lastly._system.sockets import Address
 from lastly.journal import home
 from lastly.reaper import protocol
 
@@ -226,7 +227,7 @@ def _connect() -> _Socket | None:
     """Return a connection, or None when nobody listens. Never blocks: a full queue counts as somebody."""
     made = _Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
     try:
-        with protocol.Address(home.runtime_dir()) as path:
+        with Address(os.path.join(home.runtime_dir(), protocol.SOCKET)) as path:
             made.connect(path)
     except (FileNotFoundError, ConnectionRefusedError):
         made.close()

@@ -14,8 +14,9 @@ from itertools import count
 from time import CLOCK_BOOTTIME, clock_gettime, time
 
 from lastly._clock import monotonic
+from lastly._system import wait
 from lastly.journal import home
-from lastly.reaper import death, election, jobs, owners
+from lastly.reaper import election, jobs, owners
 from lastly.reaper.deadlines import Deadlines
 from lastly.reaper.log import Log
 from lastly.reaper.owners import Owner
@@ -324,9 +325,9 @@ class Reaper:
         self.archiving = True
         items = []
         for owner in batch:
-            code = death.status(owner.pidfd) if owner.pidfd is not None else None
+            code = wait.status(owner.pidfd) if owner.pidfd is not None else None
             at = owner.died[0] if owner.died is not None else None
-            items.append({"path": owner.path, "name": owner.name, "died": death.describe(code), "at": at})
+            items.append({"path": owner.path, "name": owner.name, "died": wait.describe(code), "at": at})
         self.pool.submit({"do": "archive", "items": items})
 
     def _archived(self, job: "dict[str, Any]", said: "dict[str, Any]") -> None:

@@ -13,6 +13,7 @@ import struct
 from array import array
 
 from lastly._clock import monotonic
+from lastly._system.sockets import Address
 from lastly.reaper import protocol
 
 TYPE_CHECKING = False
@@ -51,7 +52,7 @@ class Peers:
     def listen(self, folder: str) -> None:
         """Bind the socket: from here on owners reach us."""
         made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK)
-        with protocol.Address(folder) as path:
+        with Address(os.path.join(folder, protocol.SOCKET)) as path:
             try:
                 os.unlink(path)
             except FileNotFoundError:
@@ -71,7 +72,7 @@ class Peers:
         """Refuse new connections, then take those that had come before."""
         if self.listener is None:
             return
-        with protocol.Address(folder) as path:
+        with Address(os.path.join(folder, protocol.SOCKET)) as path:
             try:
                 os.unlink(path)
             except FileNotFoundError:

@@ -15,7 +15,6 @@ SO_PEERCRED.
 """
 
 import json
-import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,25 +56,3 @@ def decode(raw: bytes) -> "dict[str, Any]":
 def reply(message: "dict[str, Any]") -> bytes:
     """Make an answer."""
     return json.dumps(message).encode("ascii")
-
-
-class Address:
-    """The socket's path as the kernel takes it: at most 107 bytes, whatever the home is called.
-
-    A longer one goes through ``/proc/self/fd/N`` of its folder, held open as long as this object lives.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self.path = os.path.join(folder, SOCKET)
-        self._fd = -1
-        if len(os.fsencode(self.path)) > 107:
-            self._fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            self.path = f"/proc/self/fd/{self._fd}/{SOCKET}"
-
-    def __enter__(self) -> str:
-        return self.path
-
-    def __exit__(self, *_exc: object) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1

@@ -2,18 +2,18 @@
 
 By itself it goes on with its test for 5 seconds, then gets SIGINT, which it may ignore (started by a shell's
 ``&``), and leaves by ``os._exit`` after 10 more; what it owes waits as long. So it watches the controller,
-its parent, through a pidfd: a dead controller is a SIGTERM.
+its parent: a dead controller is a SIGTERM.
 
 The thread is one that `threading` does not know: tests count theirs.
 """
 
 import _thread
 import os
-import select
 import signal
 import time
 
 from lastly import _signals
+from lastly._system import proc, wait
 
 _watching = False
 
@@ -23,21 +23,16 @@ def end_with_it() -> None:
     global _watching
     if _watching or signal.SIGTERM not in _signals.state.previous:
         return  # nobody would end it in order
-    try:
-        pidfd = os.pidfd_open(os.getppid())
-    except OSError:  # it has died just now, and xdist's own way is open
+    parent = os.getppid()
+    start = proc.start_time(parent)
+    if start is None or os.getppid() != parent:  # it has died just now, and xdist's own way is open
         return
     _watching = True
-    _thread.start_new_thread(_watch, (pidfd,))
+    _thread.start_new_thread(_watch, (parent, start))
 
 
-def _watch(pidfd: int) -> None:
-    try:
-        poll = select.poll()  # not select(), whose descriptors end at 1,023
-        poll.register(pidfd, select.POLLIN)
-        poll.poll()
-    finally:
-        os.close(pidfd)
+def _watch(parent: int, start: int) -> None:
+    wait.ends(parent, start)
     pause = 0.01
     # Again and again: what arrives in the instant before the main thread begins to wait does not wake it.
     # Once SIGTERM is given back it would kill: but then the run is over.

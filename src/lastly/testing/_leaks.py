@@ -15,8 +15,7 @@ import warnings
 import pytest
 
 from lastly._clock import monotonic
-from lastly._system import kill
-from lastly._system.identity import start_time
+from lastly._system import proc
 from lastly.testing._made import CHILDREN, FILES, KINDS, SCOPES, THREADS, Made, Recorder
 
 TYPE_CHECKING = False
@@ -62,7 +61,7 @@ class Leaks:
         self._forget()
         self.threads = set(threading.enumerate())
         fixtures = {made.thing for made in self.recorder.made if made.kind == CHILDREN}
-        self._know(_children() - fixtures)
+        self._know(set(proc.living_children()) - fixtures)
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -161,13 +160,14 @@ class Leaks:
 
     def _know(self, pids: "Iterable[int]") -> None:
         for pid in pids:
-            self.known[pid] = start_time(pid) or 0
+            self.known[pid] = proc.start_time(pid) or 0
 
     def _strangers(self) -> "list[int]":
         """Return who is ours, by birth or by our token, and new; of a family the eldest."""
-        if not self.recorder.children and all(self.known.get(pid) == start_time(pid) for pid in _children()):
+        living = proc.living_children()
+        if not self.recorder.children and all(self.known.get(pid) == proc.start_time(pid) for pid in living):
             return []
-        table, us, token = kill.processes(), os.getpid(), self.token.encode()
+        table, us, token = proc.processes(), os.getpid(), self.token.encode()
         known = {pid for pid, start in self.known.items() if pid in table and table[pid].start == start}
         known |= {made.thing for made in self.recorder.made if made.kind == CHILDREN and _in_use(made)}
         new = {
@@ -176,8 +176,8 @@ class Leaks:
             if not process.dead
             and pid not in known
             and pid != us
-            and (not _forkserver(pid) if process.ppid == us else kill.has_token(pid, token))
-            and not kill.is_tracker(pid)
+            and (not _forkserver(pid) if process.ppid == us else proc.has_token(pid, token))
+            and not proc.is_tracker(pid)
         }
 
         def stands_alone(pid: int) -> bool:
@@ -247,17 +247,6 @@ def _scopes(due: "Iterable[Made]") -> "list[Made]":
     return [made for made in there if id(made.thing) not in nested]
 
 
-def _children() -> "set[int]":
-    found: set[int] = set()
-    for task in os.listdir("/proc/self/task"):
-        try:
-            with open(f"/proc/self/task/{task}/children") as file:
-                found.update(map(int, file.read().split()))
-        except OSError:  # a thread that has ended
-            pass
-    return {pid for pid in found if start_time(pid)}
-
-
 def _idle(thread: threading.Thread) -> bool:
     """Whether trio keeps it for a while, or `threading` has only met it, and cannot say if it lives."""
     dummy = isinstance(thread, threading._DummyThread)  # noqa: SLF001  # no public name
@@ -270,11 +259,7 @@ def _forkserver(pid: int) -> bool:
 
 
 def _command(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read(4096).replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return ""
+    return b" ".join(proc.command(pid)).decode(errors="replace").strip()
 
 
 def _allowed(item: pytest.Item) -> "set[str]":

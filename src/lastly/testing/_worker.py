@@ -18,7 +18,7 @@ import time
 sys.path.insert(0, sys.argv[1])
 
 from lastly._clock import monotonic
-from lastly._system import kill  # found by the line above
+from lastly._system import kill, libc, proc, wait  # found by the line above
 from lastly.reaper import api
 from lastly.reaper.sweep import sweep
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     Order = dict[str, Any]
 
-_PR_SET_CHILD_SUBREAPER = 36
 _TAIL = 4000  # bytes of the program's output that are kept
 _ROUNDS = 12  # sweeps: more than an action has attempts
 _TOLD = 20  # of what is still owed: a pipe must hold it, 500 characters each, in any alphabet
@@ -40,9 +39,7 @@ class Abandoned(Exception):  # noqa: N818  # nobody waits for the answer any mor
 
 def main() -> None:
     """Take orders until there are no more."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc.adopt_orphans()
     try:
         while order := sys.stdin.buffer.readline():
             answer = obey(json.loads(order))
@@ -107,17 +104,21 @@ def run(order: "Order", work: str) -> "dict[str, Any]":
 
 def ends(pid: int, within: float) -> bool:
     """Wait for the end of a child that was not waited for; False when it takes longer."""
-    pidfd = os.pidfd_open(pid)
+    until = monotonic() + within
+    watch = wait.Watch(pid, proc.start_time(pid) or 0)
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    if watch.fd is not None:
+        poll.register(watch.fd, select.POLLIN)
     try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.register(0, select.POLLIN)
-        found = poll.poll(within * 1000)
-        if any(fd == 0 for fd, _ in found):
-            raise Abandoned  # no second order comes before the first is answered: it is the end
-        return bool(found)
+        while not watch.ended():
+            if (rest := until - monotonic()) <= 0:
+                return False
+            if any(fd == 0 for fd, _ in poll.poll(watch.limit(rest))):
+                raise Abandoned  # no second order comes before the first is answered: it is the end
     finally:
-        os.close(pidfd)
+        watch.close()
+    return True
 
 
 def settle(order: "Order", home: str) -> list[str]:
@@ -191,21 +192,10 @@ def paths(root: str, but: str) -> set[str]:
     return found
 
 
-def below() -> list[kill.Process]:
+def below() -> list[proc.Process]:
     """Our living descendants, but for reapers: they serve the home, and end with it."""
-    if not collect():
-        return []  # the usual case: whoever lost a parent came to us, so without children nobody is below
-    table = kill.processes()
-    children: dict[int, list[int]] = {}
-    for process in table.values():
-        children.setdefault(process.ppid, []).append(process.pid)
-    found, queue = [], [os.getpid()]
-    while queue:
-        for pid in children.get(queue.pop(), ()):
-            queue.append(pid)
-            if not table[pid].dead and b"lastly.reaper.__main__" not in command(pid):
-                found.append(table[pid])
-    return found
+    # The usual case: whoever lost a parent came to us, so without children nobody is below.
+    return proc.below(os.getpid()) if collect() else []
 
 
 def collect() -> bool:
@@ -218,19 +208,8 @@ def collect() -> bool:
     return True
 
 
-def command(pid: int) -> bytes:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read(4096)
-    except OSError:
-        return b""
-
-
-def described(found: list[kill.Process]) -> list[str]:
-    said = (
-        command(process.pid).rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
-        for process in found
-    )
+def described(found: list[proc.Process]) -> list[str]:
+    said = (b" ".join(proc.command(process.pid)).decode("utf-8", "replace") for process in found)
     return sorted(text or "(a process that has no command line)" for text in said)
 
 

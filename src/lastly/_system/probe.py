@@ -1,0 +1,78 @@
+"""What this kernel and its sandbox offer: found out by trying, never guessed from a version or a name.
+
+`LASTLY_PRETEND_NO` is for tests only: a list like ``pidfd,statx,memfd,sh,proc`` of what is to be treated as
+missing, so that every fallback can be tried on any machine.
+"""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+VARIABLE: "Final" = "LASTLY_PRETEND_NO"
+_PRETENDED = frozenset(os.environ.get(VARIABLE, "").split(","))
+_pidfd: bool | None = None
+
+
+def missing(name: str) -> bool:
+    """Whether a test pretends that this is missing: pidfd, statx, memfd, sh or proc."""
+    return name in _PRETENDED
+
+
+def has_pidfd() -> bool:
+    """Whether the kernel opens pidfds: Linux 5.3, and a sandbox that allows it. Tried once.
+
+    Raises:
+        OSError: it could not be tried just now (no descriptors left).
+    """
+    global _pidfd
+    if _pidfd is None:
+        _pidfd = not missing("pidfd") and _opens_pidfd()
+    return _pidfd
+
+
+def _opens_pidfd() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno in (23, 24):  # ENFILE, EMFILE
+            raise
+        return False
+    return True
+
+
+def unnamed_file(name: str) -> int:
+    """Return the descriptor of an unnamed file: in memory, or (no memfd_create) an unlinked one on disk.
+
+    Raises:
+        OSError: neither can be made.
+    """
+    if not missing("memfd"):
+        try:
+            return os.memfd_create(name)
+        except OSError as error:
+            if error.errno not in (1, 22, 38):  # EPERM, EINVAL, ENOSYS: the call itself is refused
+                raise
+    import tempfile
+
+    fd, path = tempfile.mkstemp(prefix="lastly-")
+    os.unlink(path)
+    return fd
+
+
+def wrong_proc() -> str:
+    """Return why the numbers in /proc cannot be used, or an empty string when they can.
+
+    Inside a pid namespace that still sees its host's /proc, each number there is another process's. Asked
+    anew each time, since a fork may enter a namespace: two microseconds.
+    """
+    if missing("proc"):
+        return "/proc is not mounted"
+    try:
+        shown = os.readlink("/proc/self")
+    except OSError:
+        return "/proc is not mounted"
+    if shown != str(os.getpid()):
+        return "/proc shows the processes of another pid namespace (mount /proc in this one)"
+    return ""

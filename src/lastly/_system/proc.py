@@ -1,0 +1,287 @@
+"""The one reader of /proc/PID: what the kernel says about a process.
+
+A process whose main thread has ended is a zombie in /proc/PID/stat while its other threads run on: it is
+*alive*. Each reader of that file has to know this, so there is one reader.
+
+A pid alone names nobody for long: whoever keeps one keeps the start time beside it.
+"""
+
+import os
+import time
+
+from lastly._clock import monotonic
+
+_TRACKERS = (b"multiprocessing.resource_tracker import main", b"loky.backend.resource_tracker import main")
+_LISTINGS = 40  # a machine that forks all the time must not keep us reading for ever
+_EXEC = 0.2  # seconds for an exec, in the middle of which a process has no arguments
+_KTHREADD = 2  # the parent of the threads of the kernel
+_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+
+
+class Process:
+    """One process at one moment; ``dead``: it has ended, and its parent has not waited for it yet."""
+
+    __slots__ = ("dead", "group", "pid", "ppid", "session", "start")
+
+    # A plain class: importing typing or dataclasses costs more than all of this module.
+    def __init__(  # noqa: PLR0917  # the fields of one file, in its order
+        self, pid: int, ppid: int, group: int, session: int, start: int, dead: bool
+    ) -> None:
+        self.pid = pid
+        self.ppid = ppid
+        self.group = group
+        self.session = session
+        self.start = start
+        self.dead = dead
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What names it until the next boot: pid and start time."""
+        return (self.pid, self.start)
+
+
+# ---- one process
+
+
+def look(pid: int, user: int = 0) -> Process | None:
+    """Look at a process; None when /proc shows none, or another user's than ``user`` (0: anybody's).
+
+    Raises:
+        OSError: it cannot be looked at just now (no descriptors left).
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except _GONE:
+        return None
+    try:
+        file_owner = os.fstat(fd).st_uid if user else 0
+        if user and file_owner not in {user, 0}:
+            return None
+        raw = os.read(fd, 4096)
+    except ProcessLookupError:  # it ended between open and read
+        return None
+    finally:
+        os.close(fd)
+    # The second field is the program's name, in parentheses, and may hold spaces and parentheses of its own.
+    fields = raw[raw.rindex(b")") + 2 :].split(maxsplit=20)
+    # The kernel counts the threads: those of a zombie leader may live on.
+    dead = fields[0] in (b"Z", b"X", b"x") and int(fields[17]) <= 1
+    found = Process(pid, int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]), dead)
+    return found if not user or file_owner == user or _runs_as(found, user) else None
+
+
+def _runs_as(process: Process, user: int) -> bool:
+    """Whether a process whose files in /proc are root's is this user's all the same.
+
+    They are root's for programs that keep their memory from others (ssh-agent, gpg-agent).
+    """
+    if process.ppid in {0, _KTHREADD}:
+        return False
+    try:
+        with open(f"/proc/{process.pid}/status", "rb") as status:
+            line = next(line for line in status if line.startswith(b"Uid:"))
+    except (OSError, StopIteration):
+        return False
+    return int(line.split()[1]) == user
+
+
+def start_time(pid: int) -> int | None:
+    """Return the start time of a process (zombies too) in clock ticks since boot; None when there is none."""
+    found = look(pid)
+    return None if found is None else found.start
+
+
+def lives(pid: int, start: int) -> bool:
+    """Whether exactly this process is there and has not ended."""
+    found = look(pid)
+    return found is not None and found.start == start and not found.dead
+
+
+def exists(pid: int) -> bool:
+    """Whether the kernel knows the pid, for a /proc that is missing or hides other people's processes."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def now() -> int:
+    """Return the present in clock ticks since boot, as start times are counted."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
+
+
+def command(pid: int) -> list[bytes]:
+    """Return the words of its command line; none when it has gone or hides them."""
+    try:
+        raw = _read(pid, "cmdline")
+    except OSError:
+        return []
+    return raw.rstrip(b"\0").split(b"\0") if raw else []
+
+
+def environment(pid: int) -> list[bytes]:
+    """Return what it was started with, as ``NAME=value``; empty when it has gone or may not be read."""
+    try:
+        return _read(pid, "environ").split(b"\0")
+    except OSError:
+        return []
+
+
+def has_token(pid: int, token: bytes) -> bool | None:
+    """Whether the environment the process was started with carries the token; None when it has gone.
+
+    A program that renames itself may have overwritten that environment.
+    """
+    try:
+        raw = _told(pid, "environ")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except PermissionError:
+        return False
+    if token not in raw:
+        return False
+    for line in raw.split(b"\0"):
+        if line.startswith(b"LASTLY_TOKEN=") and token in line[13:].split(b":"):
+            return True
+    return False
+
+
+def is_tracker(pid: int) -> bool:
+    """Whether it is multiprocessing's or loky's resource tracker."""
+    try:
+        raw = _told(pid, "cmdline")
+    except _GONE:
+        return False
+    return any(name in raw for name in _TRACKERS)
+
+
+def is_reaper(pid: int) -> bool:
+    """Whether it is a reaper: that serves all programs of its user, so it is nobody's child in earnest."""
+    words = command(pid)
+    return b"-I" in words and any(b"lastly.reaper" in word for word in words)
+
+
+def _told(pid: int, name: str) -> bytes:
+    """Read what a process was started with; in the middle of exec it has nothing to tell: waited for."""
+    until = monotonic() + _EXEC
+    while not (raw := _read(pid, name)):
+        try:
+            os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            break  # it has just died, or is a thread of the kernel
+        before = _read(pid, "cmdline")
+        if (raw := _read(pid, name)) or monotonic() > until:
+            break
+        if before and before == _read(pid, "cmdline"):
+            break  # it has an empty environment
+        time.sleep(0.001)
+    return raw
+
+
+def _read(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read()
+
+
+# ---- trees
+
+
+def processes() -> dict[int, Process]:
+    """Return this user's processes (root: everybody's), by pid.
+
+    Reading takes milliseconds, and who is born meanwhile is not in the list that was read: so the list is
+    read again until it has nothing new.
+
+    Raises:
+        OSError: /proc cannot be read.
+    """
+    found: dict[int, Process] = {}
+    seen: set[str] = set()
+    user = os.geteuid()
+    for _ in range(_LISTINGS):
+        new = {name for name in os.listdir("/proc") if name.isdecimal()} - seen
+        if not new:
+            break
+        seen |= new
+        for name in new:
+            if (process := look(int(name), user)) is not None:
+                found[process.pid] = process
+    return found
+
+
+def by_parent(table: "dict[int, Process]") -> dict[int, list[Process]]:
+    """Sort processes by the pid of their parent."""
+    found: dict[int, list[Process]] = {}
+    for process in table.values():
+        found.setdefault(process.ppid, []).append(process)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process, zombies too; none when it has gone.
+
+    Each thread has its own; a kernel that keeps no lists of them (CONFIG_PROC_CHILDREN) is read as a whole.
+    """
+    found: list[int] = []
+    listed = False
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except _GONE:
+        return []
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+            listed = True
+        except _GONE:  # a thread that has ended
+            pass
+    if not listed and look(pid) is not None:
+        return [process.pid for process in by_parent(processes()).get(pid, ())]
+    return found
+
+
+def below(root: int) -> list[Process]:
+    """Return everything below a process that lives; not lastly's own reaper, nor what is below it."""
+    parents = by_parent(processes())
+    found, queue = [], [root]
+    while queue:
+        for process in parents.get(queue.pop(), ()):
+            if not is_reaper(process.pid):
+                queue.append(process.pid)
+                if not process.dead:
+                    found.append(process)
+    return found
+
+
+def ancestors() -> set[int]:
+    """Return pid 1, ourselves and all above us."""
+    found = {1, os.getpid()}
+    pid = os.getppid()
+    while pid not in found and pid > 0:
+        found.add(pid)
+        process = look(pid)
+        if process is None:
+            break
+        pid = process.ppid
+    return found
+
+
+# ---- this process
+
+
+def caught() -> int:
+    """Return the mask of the signals that have a handler, as the kernel knows them; 0 without /proc."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            line = next(line for line in status if line.startswith(b"SigCgt:"))
+        return int(line.split()[1], 16)
+    except (OSError, StopIteration, ValueError):
+        return 0
+
+
+def living_children() -> list[int]:
+    """Return the children of this process that have not ended."""
+    return [pid for pid in children(os.getpid()) if (seen := look(pid)) is not None and not seen.dead]
