@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 N    ?= 1000
 SEED ?=
 
-.PHONY: demo test check bench test-all docs matrix chaos crash soak transparency clean help
+.PHONY: demo test check bench dist test-all docs matrix chaos crash soak transparency clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -25,13 +25,14 @@ help:
 	@echo 'make transparency  CPython'\''s own tests under lastly run and without it, compared (some 20 minutes)'
 	@echo 'make chaos     1,000 random kills of programs, reaper and workers (N=… SEED=…); make soak: 10,000'
 	@echo 'make crash     the examples, ended at each of their points in every way'
+	@echo 'make dist      the wheel and the sdist, built twice, compared and checked'
 	@echo 'make clean     remove the environments that these commands have made'
 
-$(DEMO): pyproject.toml scripts/venv
+$(DEMO): pyproject.toml scripts/venv scripts/requirements.py
 	@scripts/venv $(VENV) "$(PYTHON)" demo
 	@touch $@
 
-$(DEV): pyproject.toml scripts/venv
+$(DEV): pyproject.toml scripts/venv scripts/requirements.py
 	@scripts/venv $(VENV) "$(PYTHON)" dev
 	@touch $@ $(DEMO)
 
@@ -68,6 +69,17 @@ test-all:
 
 docs: $(DEV)
 	@$(PY) scripts/reference.py
+
+# Built twice: the same bytes, or it is not said what they were built from.
+dist: $(VENV)/.installed-release
+	@rm -rf dist build/again && $(PY) -m build --outdir dist . >build.log 2>&1 || { cat build.log; exit 1; }
+	@$(PY) -m build --outdir build/again . >build.log 2>&1 && rm build.log
+	@for file in dist/*; do cmp "$$file" "build/again/$$(basename "$$file")" || exit 1; done
+	@$(PY) -m twine check --strict dist/* && $(VENV)/bin/check-wheel-contents dist/*.whl
+
+$(VENV)/.installed-release: $(DEV)
+	@scripts/venv $(VENV) "$(PYTHON)" release
+	@touch $@
 
 matrix: $(DEV)
 	@$(PY) tests/process/kill_matrix.py docs/reference/kill-matrix.md

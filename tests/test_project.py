@@ -1,0 +1,83 @@
+"""The project's own files: what is published, what a release needs, what a contributor installs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from harness import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_changelog_and_the_version_agree() -> None:
+    assert load("changelog").problems(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "says"),
+    [
+        ("src/lastly/__init__.py", '__version__ = "0.1.0"', '__version__ = "0.2.0"', "__version__ is 0.2.0"),
+        ("CHANGELOG.md", "## 0.1.0 (", "## 0.3.0 (not released yet)\n\nMore.\n\n## 0.1.0 (", "begins with 0.3.0"),
+        ("CHANGELOG.md", "## 0.1.0 (not released yet)", "## 0.1.0 (2999-01-01)", "day to come"),
+        ("CHANGELOG.md", "## 0.1.0 (", "## First (", "no heading"),
+    ],
+)
+def test_what_disagrees_is_said(file: str, before: str, after: str, says: str, tmp_path: Path) -> None:
+    for name in ("CHANGELOG.md", "pyproject.toml", "src/lastly/__init__.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    text = (tmp_path / file).read_text(encoding="utf-8")
+    assert before in text
+    (tmp_path / file).write_text(text.replace(before, after, 1), encoding="utf-8")
+    assert says in " ".join(load("changelog").problems(tmp_path))
+
+
+def test_a_release_needs_a_date() -> None:
+    version = PROJECT["project"]["version"]
+    told = load("changelog").sections((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))[version][0]
+    wrong = load("changelog").problems(ROOT, version)
+    assert bool(wrong) == (told == "not released yet")
+    assert load("changelog").problems(ROOT, "9.9.9")
+
+
+def test_a_group_is_its_requirements() -> None:
+    """Included groups and our own extras are resolved: an old pip knows neither."""
+    got = subprocess.run([sys.executable, ROOT / "scripts/requirements.py", "dev"], capture_output=True, text=True, check=True)
+    found = got.stdout.split("\n")
+    assert not [line for line in found if "lastly" in line]
+    assert {re.split(r"[\[><=]", line)[0] for line in found} >= {"pytest", "markdown", "flask", "psycopg", "mypy"}
+
+
+def test_contributors_needs_are_no_extras() -> None:
+    assert not {"dev", "demo", "test", "docs"} & PROJECT["project"]["optional-dependencies"].keys()
+    assert PROJECT["project"]["dependencies"] == []
+
+
+def test_links_of_the_readme_work_on_a_package_index() -> None:
+    """Those to files of the repository become addresses, by the rule that the build applies."""
+    [rule] = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]
+    text = re.sub(rule["pattern"], rule["replacement"], (ROOT / "README.md").read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert links
+    assert [link for link in links if not re.match(r"https?://|#", link)] == []
+    for link in links:
+        _, found, path = link.partition("/blob/main/")
+        if found:
+            assert (ROOT / path.partition("#")[0]).exists(), link
