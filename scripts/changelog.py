@@ -19,7 +19,7 @@ HEADING = re.compile(r"^## (\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d|not released yet)\
 def sections(text: str) -> dict[str, tuple[str, str]]:
     """Return date and changes by version, newest first."""
     found = list(HEADING.finditer(text))
-    ends = [match.start() for match in found[1:]] + [len(text)]
+    ends = [*(match.start() for match in found[1:]), len(text)][: len(found)]
     return {
         match[1]: (match[2], text[match.end() : end].strip()) for match, end in zip(found, ends, strict=True)
     }
@@ -50,7 +50,7 @@ def problems(root: Path, release: str = "") -> list[str]:
         if day != "not released yet" and date.fromisoformat(day) > date.today():  # noqa: DTZ011  # a day is enough
             wrong.append(f"CHANGELOG.md: {version} is of a day to come")
     if release and (release not in told or told[release][0] == "not released yet" or release != declared):
-        wrong.append(f"{release} is not both the newest, dated section of CHANGELOG.md and pyproject's version")
+        wrong.append(f"{release} is not both the newest dated section of CHANGELOG.md and the version")
     return wrong
 
 
