@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from lastly.reaper.settle import Outcome
 
 
+MOST = 20  # cleanups that `lastly why` tells all about
+
+
 class Failed(Exception):  # noqa: N818  # the message is for a person, who reads "lastly: …"
     """A command could not do what it was asked for; the message is one line."""
 
@@ -90,8 +93,9 @@ def reap(given: "Namespace") -> int:
 
     with show.progress("reaping", quiet=given.json or given.dry_run) as tick:
         outcomes = sweep(
-            dry_run=given.dry_run, only=given.id, by=by("reap"), elsewhere=given.elsewhere, progress=tick
-        )
+            dry_run=given.dry_run, only=given.id, by=by("reap"), elsewhere=given.elsewhere, wait=given.wait,
+            progress=tick,
+        )  # fmt: skip
     if given.id is not None and not outcomes:
         raise Failed(f"no dead owner owes {given.id!r}: see `lastly ls`")
     if given.json:
@@ -111,14 +115,22 @@ def _settled(outcome: "Outcome", *, one: bool) -> bool:
 
 
 def why(given: "Namespace") -> int:
-    """Tell everything about one cleanup."""
+    """Tell everything about one cleanup, or several."""
     from lastly.reaper import api
+    from lastly.reaper.called import called
 
-    about = api.why(given.id)
+    meant = called(given.id) or [given.id]
+    found = [api.why(one) for one in meant[:MOST]]
     if given.json:
-        emit(cleanup=about)
-    else:
+        emit(cleanup=found[0], cleanups=found, more=len(meant) - len(found))
+        return 0
+    for number, about in enumerate(found):
+        if number:
+            show.line("")
         show.cleanup(about)
+    if len(meant) > MOST:
+        show.line("")
+        show.line(f"and {len(meant) - MOST} more: {meant[MOST]} … {meant[-1]}")
     return 0
 
 
@@ -284,7 +296,10 @@ COMMANDS = (
         "why",
         why,
         "tell everything about one cleanup: owner, how it died, each attempt, what blocks it",
-        _ID,
+        Argument(
+            "id", kind=ID, metavar="ID",
+            help="whatever `lastly ls` shows of it: 3f2a9c1b.2, 3f2a9c1b, a pid, a program, a scope, a path",
+        ),
         _JSON,
         section="What is owed",
         example="lastly why 3f2a9c1b.2",
@@ -311,6 +326,10 @@ COMMANDS = (
             "--elsewhere",
             action="store_true",
             help="also for other machines and containers: you know that they are gone",
+        ),
+        Argument(
+            "--wait", type=seconds, default=60.0, metavar="SECONDS",
+            help="how long to wait for what the reaper is just working on (default 60)",
         ),
         _JSON,
         section="Settling",

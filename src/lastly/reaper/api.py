@@ -16,11 +16,12 @@ from lastly.journal.record import VERSION, encode
 from lastly.journal.replay import Item, Replay
 from lastly.reaper import client, history
 from lastly.reaper.settle import settle
-from lastly.reaper.sweep import parts, reference
+from lastly.reaper.sweep import WAIT, looks, parts, reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterator
     from typing import Any
 
 __all__ = ["NotFound", "NotNow", "abandoned", "forget", "owners", "past", "reaped", "retry", "status", "why"]
@@ -105,21 +106,38 @@ def why(ref: str) -> "dict[str, Any]":
 
 
 def past(*, since: float = 0.0, limit: int = 1000) -> "list[dict[str, Any]]":
-    """Return what became of cleanups whose owners are settled, newest first.
+    """Return what became of the cleanups of dead owners, newest first.
+
+    Also what is done while something else of the same owner is still owed, and so is not filed yet.
 
     Args:
         since: unix time.
         limit: how many at most.
     """
+    found = list(_unfiled(since))
     base = history.connect()
-    if base is None:
-        return []
-    try:
-        return [
-            _past(row) for row in base.execute(history.SQL["list_since"], {"since": since, "most": limit})
-        ]
-    finally:
-        base.close()
+    if base is not None:
+        try:
+            rows = base.execute(history.SQL["list_since"], {"since": since, "most": limit})
+            found += map(_past, rows)
+        finally:
+            base.close()
+    # Filed between the two looks: the entry is the last that was said.
+    newest = {row["ref"]: row for row in found}
+    return sorted(newest.values(), key=lambda row: row["changed"] or 0.0, reverse=True)[:limit]
+
+
+def _unfiled(since: float) -> "Iterator[dict[str, Any]]":
+    for path in home.journals():
+        try:
+            seen = replay.read(path)
+        except OSError:
+            continue
+        owner = _owner(seen)
+        rest = {name: owner[name] for name in ("host", "pid", "argv0")}
+        for item in seen.items.values():
+            if item.final and item.changed >= since and item.events[-1].get("by", "owner") != "owner":
+                yield {**_cleanup(path, item), **rest, "died": "", "ended": None}
 
 
 def reaped(scope: str, *, since: float = 0.0) -> "list[dict[str, Any]]":
@@ -163,29 +181,19 @@ def retry(ref: str, *, by: str) -> "dict[str, Any]":
 
     Raises:
         NotFound: there is none.
-        NotNow: its owner lives, or somebody is working on it; or it is done, or goes on as another already.
+        NotNow: its owner lives, or somebody has been working on it for a minute; or it is done, or goes on
+            as another already.
         NotRecorded: it was run, and that could not be written down (a full disk).
     """
-    path, number = _find(ref)
-    if path is None:
-        row = _row(ref)
-        if row["state"] != "abandoned":
-            raise NotNow(f"{ref} is {row['state']}: there is nothing to retry")
-        if row["settled"].startswith("retried"):
-            raise NotNow(f"{ref} was {row['settled']}, under an ID of its own: see `lastly ls`")
-        path = _reopen(dict(row))
-        _mark(row, f"retried by {by}")
-    else:
-        _dead(path, ref)
-        item = replay.read(path).items[number]
-        if item.final and item.state != "abandoned":
-            raise NotNow(f"{ref} is {item.state}: there is nothing to retry")
-    outcome = settle(path, by=by, force=True, only=number)
+    path, number = _retried(ref, by)
+    for _ in looks(WAIT):
+        outcome = settle(path, by=by, force=True, only=number)
+        if outcome.state != "busy":
+            break
     if outcome.state == "gone":  # into the history, meanwhile
-        return retry(ref, by=by)
-    if outcome.state == "busy":
-        raise NotNow(f"{ref}: somebody is working on it")
-    if outcome.state == "alive":
+        about = why(ref)
+        return about if about["state"] == "done" else retry(ref, by=by)
+    if outcome.state in {"busy", "alive"}:
         raise NotNow(f"{ref}: {outcome.why}")
     if outcome.unwritten:
         raise NotRecorded(f"{ref} was run, and is still owed: {outcome.why}")
@@ -196,12 +204,31 @@ def retry(ref: str, *, by: str) -> "dict[str, Any]":
     return why(f"{reference(path)}.{number}")
 
 
+def _retried(ref: str, by: str) -> tuple[str, int]:
+    """The journal and number of what is to be run again; from the history it gets a journal of its own."""
+    path, number = _find(ref)
+    if path is not None:
+        _dead(path, ref)
+        state = replay.read(path).items[number].state
+        if state in replay.FINAL - {"abandoned"}:
+            raise NotNow(f"{ref} is {state}: there is nothing to retry")
+        return path, number
+    row = _row(ref)
+    if row["state"] != "abandoned":
+        raise NotNow(f"{ref} is {row['state']}: there is nothing to retry")
+    if row["settled"].startswith("retried"):
+        raise NotNow(f"{ref} was {row['settled']}, under an ID of its own: see `lastly ls`")
+    path = _reopen(dict(row))
+    _mark(row, f"retried by {by}")
+    return path, number
+
+
 def forget(ref: str, *, by: str) -> None:
     """Owe a cleanup no more, without running it.
 
     Raises:
         NotFound: there is none.
-        NotNow: its owner lives, or somebody is working on it; or it is not owed any more.
+        NotNow: its owner lives, or somebody has been working on it for a minute; or it is not owed any more.
     """
     path, number = _find(ref)
     if path is None:
@@ -210,11 +237,16 @@ def forget(ref: str, *, by: str) -> None:
         _mark(row, f"forgotten by {by}")
         return
     _dead(path, ref)
-    _owed(ref, replay.read(path).items[number].state)
-    journal = Journal.take(path)
+    for _ in looks(WAIT):
+        if (journal := Journal.take(path)) is not None or not os.path.lexists(path):
+            break
     if journal is None:
-        raise NotNow(f"{ref}: somebody is working on it")
+        if os.path.lexists(path):
+            raise NotNow(f"{ref}: somebody else has the lease")
+        forget(ref, by=by)  # into the history, meanwhile
+        return
     try:
+        _owed(ref, journal.read().items[number].state)
         journal.release(number, by=by, reason=f"forgotten by {by}")
         empty = not journal.read().pending()
     finally:

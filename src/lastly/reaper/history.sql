@@ -81,6 +81,15 @@ SELECT c.*, o.host, o.boot, o.pid, o.start, o.uid, o.argv0, o.exe, o.began, o.en
 FROM cleanups AS c JOIN owners AS o USING (journal)
 WHERE c.journal LIKE :journal ESCAPE '\' AND c.id = :id;
 
+-- name: called
+SELECT c.journal, c.id,
+       o.pid = :pid OR o.argv0 = :text OR substr(o.argv0, -length(:text) - 1) = '/' || :text
+       OR c.args = :removed OR (c.scope = :text AND :text <> '') AS by_name
+FROM cleanups AS c JOIN owners AS o USING (journal)
+WHERE by_name OR c.journal LIKE :owner
+ORDER BY c.changed DESC, c.journal, c.id
+LIMIT 1000;
+
 -- name: mark
 UPDATE cleanups SET settled = :settled WHERE journal = :journal AND id = :id;
 

@@ -4,16 +4,20 @@ Needs no reaper and disturbs none: each journal is worked on by who holds its le
 """
 
 import os
+from time import sleep
 
+from lastly._clock import monotonic
 from lastly.journal import home, locks, replay
 from lastly.reaper import history
 from lastly.reaper.settle import Outcome, not_dead, settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Outcome", "sweep"]
+__all__ = ["WAIT", "Outcome", "sweep"]
+
+WAIT = 60.0  # seconds to wait for somebody else who has a lease
 
 
 def sweep(
@@ -23,9 +27,12 @@ def sweep(
     force: bool = True,
     by: str = "sweep",
     elsewhere: bool = False,
+    wait: float = WAIT,
     progress: "Callable[[Outcome], None] | None" = None,
 ) -> list[Outcome]:
     """Run what dead owners owe; a second call runs what is still owed.
+
+    What somebody else is just working on (the reaper, for one) is waited for, after all the rest is done.
 
     Args:
         dry_run: run nothing; the outcomes say what would be run (state ``due``), and what not, and why.
@@ -34,6 +41,7 @@ def sweep(
         by: who does this, for the history.
         elsewhere: also what owners of other machines and pid namespaces owe, whose journal nobody holds.
             Nothing here can tell whether they live: the caller vouches that they do not.
+        wait: seconds to wait for somebody else. Default 60. What is not done by then has the state ``busy``.
         progress: called with each outcome as soon as it is there.
 
     Returns:
@@ -50,12 +58,10 @@ def sweep(
         return []
     wanted, number = chosen
     found: list[Outcome] = []
-    for path in home.journals():
-        if not reference(path).startswith(wanted):
-            continue
-        outcome = _one(path, dry_run, number, force, by, elsewhere=elsewhere)
-        if outcome is None:
-            continue
+    paths = [path for path in home.journals() if reference(path).startswith(wanted)]
+    for outcome in _each(
+        paths, lambda path: _one(path, dry_run, number, force, by, elsewhere=elsewhere), wait
+    ):
         found.append(outcome)
         if progress is not None:
             progress(outcome)
@@ -64,6 +70,35 @@ def sweep(
         for start in range(0, len(final), 200):
             history.archive(final[start : start + 200])
     return found
+
+
+def _each(paths: list[str], one: "Callable[[str], Outcome | None]", wait: float) -> "Iterator[Outcome]":
+    """What becomes of each journal; those that somebody else works on come last."""
+    busy = []
+    for path in paths:
+        outcome = one(path)
+        if outcome is not None and outcome.state == "busy":
+            busy.append(path)
+        elif outcome is not None:
+            yield outcome
+    for last in looks(wait if busy else 0.0):
+        for path in list(busy):
+            outcome = one(path) or Outcome(path, "gone", "somebody else has settled it")
+            if last or outcome.state != "busy":
+                busy.remove(path)
+                yield outcome
+        if not busy:
+            return
+
+
+def looks(wait: float) -> "Iterator[bool]":
+    """Yield now, and with growing pauses until ``wait`` seconds are over; True for the last time."""
+    until, pause = monotonic() + wait, 0.02
+    while (rest := until - monotonic()) > 0:
+        yield False
+        sleep(min(pause, rest))
+        pause = min(pause * 1.5, 0.5)
+    yield True
 
 
 def reference(path: str) -> str:
