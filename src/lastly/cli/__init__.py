@@ -124,8 +124,8 @@ def why(given: "Namespace") -> int:
     if given.json:
         emit(cleanup=found[0], cleanups=found, more=len(meant) - len(found))
         return 0
-    for number, about in enumerate(found):
-        if number:
+    for place, about in enumerate(found):
+        if place:
             show.line("")
         show.cleanup(about)
     if len(meant) > MOST:
