@@ -20,7 +20,7 @@ help:
 	@echo 'make check     ruff, mypy, and the tests that hold the architecture'
 	@echo 'make bench     benchmarks, as ratios to their peers in the same run'
 	@echo 'make test-all  all tests with every Python on PATH, 3.11 to 3.13'
-	@echo 'make docs      the reference pages, from the docstrings'
+	@echo 'make docs      the reference pages, from the docstrings, and the site of all pages into build/site'
 	@echo 'make matrix    the kill matrix: what 44 ways to end leave behind, into docs/'
 	@echo 'make transparency  CPython'\''s own tests under lastly run and without it, compared (some 20 minutes)'
 	@echo 'make chaos     1,000 random kills of programs, reaper and workers (N=… SEED=…); make soak: 10,000'
@@ -67,8 +67,14 @@ test-all:
 	if [ -n "$$failed" ]; then echo "make: tests failed with Python$$failed (of$$found)" >&2; exit 1; fi; \
 	echo "All tests pass with Python$$found"
 
-docs: $(DEV)
+# Strict: a dead link or anchor is an error.
+docs: $(VENV)/.installed-docs
 	@$(PY) scripts/reference.py
+	@$(VENV)/bin/zensical build --strict --clean
+
+$(VENV)/.installed-docs: $(DEV)
+	@scripts/venv $(VENV) "$(PYTHON)" docs
+	@touch $@
 
 # Built twice: the same bytes, or it is not said what they were built from.
 dist: $(VENV)/.installed-release

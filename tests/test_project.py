@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -81,3 +82,19 @@ def test_links_of_the_readme_work_on_a_package_index() -> None:
         _, found, path = link.partition("/blob/main/")
         if found:
             assert (ROOT / path.partition("#")[0]).exists(), link
+
+
+def test_a_site_of_versions(tmp_path: Path) -> None:
+    """The newest release is the latest, whatever is published after it; dev is last, and first while it is alone."""
+    site, pages = load("site"), tmp_path / "pages"
+    for version in ("dev", "0.9", "0.10", "0.9", "dev"):
+        built = tmp_path / "built"
+        built.mkdir(exist_ok=True)
+        (built / "index.html").write_text(version)
+        site.place(built, version, pages)
+        if version == "dev" and not (pages / "0.9").exists():
+            assert "url=dev/" in (pages / "index.html").read_text()
+    listed = json.loads((pages / "versions.json").read_text())
+    assert [(entry["version"], entry["aliases"]) for entry in listed] == [("0.10", ["latest"]), ("0.9", []), ("dev", [])]
+    assert (pages / "latest" / "index.html").read_text() == "0.10"
+    assert "url=latest/" in (pages / "index.html").read_text()
