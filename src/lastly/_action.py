@@ -22,16 +22,32 @@ _OFFERED = ("attempt", "confirmed", "token")
 
 
 def seconds(value: "float | timedelta", what: str) -> float:
-    """Return a length of time as a float; it must be a number and not negative."""
+    """Return a length of time as a float; it must be a number and not negative.
+
+    A text is none, though ``float("60")`` works: what comes from a file or the environment is converted where
+    it is read, and a mistake is found there. Nor is True, which is 1 to `float`.
+    """
     total: Any = getattr(value, "total_seconds", None)
     number: Any = value
     try:
+        if isinstance(number, (str, bytes, bytearray, bool)):
+            raise TypeError  # noqa: TRY301  # its words are below
         result = float(total() if total is not None else number)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{what}={value!r}: seconds as a number, or a timedelta") from None
     if not result >= 0:
         raise ValueError(f"{what}={value!r}: must be 0 or more")
     return result
+
+
+def _owner(fn: "Any") -> str:
+    """Return the full name of a method; the empty text for every other function."""
+    name = getattr(fn, "__qualname__", "")
+    code = getattr(fn, "__code__", None)
+    inside = name.rpartition(".")[0]
+    if not inside or inside.endswith("<locals>") or code is None or not code.co_argcount:
+        return ""
+    return name if code.co_varnames[0] in ("self", "cls") else ""
 
 
 class Action:
@@ -67,6 +83,11 @@ class Action:
     ) -> None:
         if not callable(fn):
             raise TypeError(f"action() takes a function, not {fn!r}")
+        if owner := _owner(fn):
+            raise TypeError(
+                f"{owner}() is a method, and the process that runs an action has no such object: make it a "
+                "function at the top level of a module or script, and give it a name or an id to go by"
+            )
         if not isinstance(retries, int):
             raise TypeError(f"retries={retries!r}: a number of further attempts")
         if retries < 0:
@@ -152,7 +173,7 @@ def action(
             1.
 
     Raises:
-        TypeError: `fn` is not callable; not a number, or not a length of time.
+        TypeError: `fn` is not callable, or is a method; not a number, or not a length of time.
         ValueError: a negative number.
 
     .. versionadded:: 0.1

@@ -239,6 +239,7 @@ def defer(
         plain, plain_kwargs = action.prepare(args, kwargs)
     else:
         plain, plain_kwargs = _portable.arguments(action, args, kwargs)
+    _portable.check_call(action, plain, plain_kwargs)
     journal = _journal(action)
     number = 0
     if journal is not None:

@@ -112,6 +112,8 @@ def _profiled(action: Action, qualname: str) -> str:
 
 
 def _unreachable(action: Action, module_name: str, qualname: str) -> str:
+    if hasattr(action.fn, "__func__"):
+        return "it is a method, and another process does not have its object"
     if "<lambda>" in qualname:
         return "a lambda has no name that another process could import it by"
     if "<locals>" in qualname:
@@ -132,6 +134,61 @@ def _unreachable(action: Action, module_name: str, qualname: str) -> str:
 
 
 # ---- arguments
+
+_FUNCTION = type(name)
+_VARARGS, _VARKEYWORDS = 0x04, 0x08  # of co_flags
+
+
+def check_call(action: Action, args: "list[Any] | tuple[Any, ...]", kwargs: "dict[str, Any]") -> None:
+    """Refuse arguments that the function does not take, at the line of the mistake.
+
+    Otherwise another process meets it after this one's death, and no attempt succeeds. What counts is the
+    function that will be called: a decorator that takes everything is not looked through, for it may add
+    arguments. `inspect`, an import of 7 ms, is for what is no plain function.
+    """
+    fn: Any = action.fn
+    if type(fn) is _FUNCTION:
+        why = _misfit(fn, action.wants, args, kwargs)
+    else:
+        import inspect
+
+        try:
+            signature = inspect.signature(fn)
+        except ValueError:  # C code that does not say what it takes
+            return
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            why = str(error)
+        else:
+            return
+    if why:
+        raise TypeError(f"{action.__dict__['__qualname__']}() {why}")
+
+
+def _misfit(
+    fn: "Any", offered: "tuple[str, ...]", args: "list[Any] | tuple[Any, ...]", kwargs: "dict[str, Any]"
+) -> str:
+    """Say what is wrong with the arguments of a call, in the words of `inspect`; empty when nothing is."""
+    code = fn.__code__
+    count = code.co_argcount
+    names = code.co_varnames[: count + code.co_kwonlyargcount]
+    by_name = names[code.co_posonlyargcount :]
+    optional = {*names[count - len(fn.__defaults__ or ()) : count], *(fn.__kwdefaults__ or ()), *offered}
+    given = names[: min(len(args), count)]
+    takes = f"it takes ({', '.join(names)})"
+    if len(args) > count and not code.co_flags & _VARARGS:
+        return f"got too many positional arguments, {len(args)}; {takes}"
+    for key in kwargs:
+        if key in given and key in by_name:
+            return f"got multiple values for argument {key!r}"
+        if key not in by_name and not code.co_flags & _VARKEYWORDS:
+            return f"got an unexpected keyword argument {key!r}; {takes}"
+    for name in names:
+        if name not in given and name not in optional and not (name in kwargs and name in by_name):
+            return f"missing a required argument: {name!r}; {takes}"
+    return ""
+
 
 _SIMPLE = (str, int, float, bool, type(None))
 

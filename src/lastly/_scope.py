@@ -103,7 +103,7 @@ class Scope:
         Raises:
             ScopeClosed: the scope has run its cleanups, or closes and takes no more (see `Scope`).
             NotRecorded: a durable cleanup could not be written down: do not create what it would undo.
-            TypeError: not callable; or an action with arguments that are not JSON.
+            TypeError: not callable; or an action with arguments that it does not take or that are not JSON.
 
         .. versionadded:: 0.1
         """

@@ -96,6 +96,7 @@ def _kill(
     """
     from lastly._system import kill as safe
 
+    limit = seconds(grace, "grace")
     if confirmed is not None and confirmed.get("pid") is not None:
         target = confirmed
     elif target is not None and not isinstance(target, dict):  # called, not deferred
@@ -103,7 +104,7 @@ def _kill(
             target = safe.identity(_pid(target))
         except ProcessLookupError:
             return
-    safe.kill_tree(target, token=token, grace=seconds(grace, "grace"))
+    safe.kill_tree(target, token=token, grace=limit)
 
 
 def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
@@ -140,6 +141,16 @@ def _kill_token(token: str, *, grace: "float | timedelta" = GRACE) -> None:
     from lastly._system import kill as safe
 
     safe.kill_tree(None, token=token, grace=seconds(grace, "grace"))
+
+
+def _prepare_kill_token(
+    args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+) -> "tuple[list[Any], dict[str, Any]]":
+    token, rest = _only(_kill_token, "token", args, kwargs)
+    if not isinstance(token, str):
+        raise TypeError(f"actions.kill_token takes a text, not {token!r}")
+    rest["grace"] = seconds(rest.get("grace", GRACE), "grace")
+    return [token], rest
 
 
 def _run(argv: "list[str]", *, cwd: str | None = None, timeout: "float | timedelta" = TIMEOUT) -> None:
@@ -230,5 +241,5 @@ for _fn in (_remove, _kill, _kill_token, _run):
     _fn.__name__ = _fn.__qualname__ = _fn.__name__[1:]
 remove = Action(_remove, name="lastly.actions:remove", prepare=_prepare_remove)
 kill = Action(_kill, name="lastly.actions:kill", prepare=_prepare_kill)
-kill_token = Action(_kill_token, name="lastly.actions:kill_token")
+kill_token = Action(_kill_token, name="lastly.actions:kill_token", prepare=_prepare_kill_token)
 run = Action(_run, name="lastly.actions:run", prepare=_prepare_run)

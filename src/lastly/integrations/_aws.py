@@ -74,7 +74,7 @@ def _recorded(
     action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> "tuple[list[Any], dict[str, Any]]":
     """Make the arguments complete, as the environment has them now."""
-    bound(action, args, kwargs)
+    _portable.check_call(action, args, kwargs)
     if "settle" in kwargs:
         kwargs = {**kwargs, "settle": seconds(kwargs["settle"], "settle")}
     session = _session(kwargs.get("profile"), kwargs.get("region"))

@@ -13,7 +13,7 @@ and the program that sent it died. So nothing found once is not yet nothing ther
 import os
 from time import sleep
 
-from lastly import _durable
+from lastly import _durable, _portable
 from lastly._clock import monotonic
 from lastly._root import root
 
@@ -76,10 +76,8 @@ def bound(action: "Action", args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -
     """Return the arguments by name; TypeError, when they are deferred, for what the action would refuse."""
     import inspect
 
-    try:
-        return inspect.signature(action.fn).bind(*args, **kwargs).arguments
-    except TypeError as error:
-        raise TypeError(f"{action.fn.__name__}() {error}") from None
+    _portable.check_call(action, args, kwargs)
+    return inspect.signature(action.fn).bind(*args, **kwargs).arguments
 
 
 def looks(seconds: float) -> "Iterator[None]":

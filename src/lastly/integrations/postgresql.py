@@ -17,7 +17,7 @@ from time import sleep
 
 from lastly import _portable
 from lastly._action import Action, seconds
-from lastly.integrations._rented import Rented, at_least, bound, planned, warn_of_secret
+from lastly.integrations._rented import Rented, at_least, planned, warn_of_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ def _prepare(
     action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> "tuple[list[Any], dict[str, Any]]":
     """Take passwords out of the connection string; this process keeps them, the journal has none."""
-    bound(action, args, kwargs)
+    _portable.check_call(action, args, kwargs)
     parse = _psycopg().conninfo
     given = parse.conninfo_to_dict(kwargs.get("conninfo", ""))
     secrets = {name: given.pop(name) for name in _SECRETS if name in given}
