@@ -58,6 +58,7 @@ class App(settings.MetaMixin):
         if label is not None:
             self._meta.label = label
         settings.check_label(self)
+        settings.check_grace(self)
         if self._meta.argv is None:
             self._meta.argv = sys.argv[1:]
         self._life = lifecycle.Life()

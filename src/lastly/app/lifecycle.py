@@ -191,6 +191,9 @@ def run_forever(app: "App", interval: float, tb: bool) -> None:
     """Run *app* again and again."""
     import time
 
+    from lastly._action import seconds
+
+    pause = seconds(interval, "interval")
     while True:
         try:
             app.run()
@@ -198,7 +201,7 @@ def run_forever(app: "App", interval: float, tb: bool) -> None:
             app.log.fatal(f"Caught Exception: {exc}")
             if tb:
                 show([exc])
-        time.sleep(interval)
+        time.sleep(pause)
         app.reload()
 
 

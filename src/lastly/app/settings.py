@@ -190,6 +190,14 @@ def check_label(app: "App") -> None:
         raise FrameworkError("App label can only contain alpha-numeric, dashes, or underscores.")
 
 
+def check_grace(app: "App") -> None:
+    """Raise TypeError or ValueError for a grace that is no length of time."""
+    if app._meta.grace is not None:
+        from lastly._action import seconds
+
+        seconds(app._meta.grace, "grace")
+
+
 def override_from_config(app: "App") -> None:
     """Take over into the app's settings what its base section says and may say."""
     meta, config = app._meta, app.config
@@ -199,7 +207,20 @@ def override_from_config(app: "App") -> None:
         value = config.get(meta.config_section, name)
         if isinstance(getattr(meta, name, None), bool):
             value = is_true(value)
+        elif name == "grace":
+            value = _seconds_of_text(value, f"grace = {value!r} in the section {meta.config_section!r}")
         setattr(meta, name, value)
+
+
+# A configuration file has texts for everything, as a rule.
+def _seconds_of_text(text: "Any", where: str) -> float:
+    from lastly._action import seconds
+    from lastly.errors import FrameworkError
+
+    try:
+        return seconds(float(text), "grace")
+    except (TypeError, ValueError):
+        raise FrameworkError(f"{where} of the configuration: a number of seconds, 0 or more") from None
 
 
 def glance(meta: "Meta") -> None:

@@ -17,6 +17,7 @@ The actions can also be deferred by themselves, and planned around a creation of
 import os
 from time import time
 
+from lastly._action import seconds
 from lastly.integrations import _aws
 from lastly.integrations._aws import SETTLE, TAG, VARIABLES, delete_prefix, delete_stack, terminate_instances
 from lastly.integrations._rented import Rented, planned
@@ -154,9 +155,11 @@ def s3_prefix(
     Raises:
         NotRecorded: the journal cannot be written; store nothing.
         ImportError: boto3 is missing or too old.
+        TypeError, ValueError: `settle` is no length of time; nothing was asked for.
 
     .. versionadded:: 0.1
     """
+    settle = seconds(settle, "settle")
     name = f"{prefix}{os.urandom(12).hex()}/"
     where = {"profile": profile, "region": region, "endpoint_url": endpoint_url}
     for _page in _aws.listing(_aws.client("s3", **where), bucket, name, versions):

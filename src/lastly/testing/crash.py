@@ -20,6 +20,7 @@ import os
 import sys
 
 from lastly import Scope
+from lastly._action import seconds as _seconds
 from lastly.testing._campaign import PACKAGES, Campaign, CannotCrash
 from lastly.testing._crash_report import Report, Run, signal_number
 
@@ -95,7 +96,8 @@ def crash_everywhere(
     Raises:
         CannotCrash: the program does not end by itself, or has no such points.
         FileNotFoundError: there is no such script, or no folder of inputs.
-        TypeError: the function cannot be imported by another process; or a text where several are wanted.
+        TypeError: the function cannot be imported by another process; or a text where several are wanted,
+            or a number of seconds.
         ValueError: there are no such points, or is no such way to die; or a limit that tries nothing.
 
     .. versionadded:: 0.1
@@ -105,6 +107,8 @@ def crash_everywhere(
     number = signal_number(how)
     if number is None and how not in ("exit", "raise"):
         raise ValueError(f"how={how!r}: the name of a signal, exit or raise")
+    timeout, settle = _seconds(timeout, "timeout"), _seconds(settle, "settle")
+    in_all = _seconds(seconds, "seconds")
     _check_limits(at_most=at_most, timeout=timeout, jobs=1 if jobs is None else jobs)
     _check_several(include=include, watch=watch, allow=allow)
     if inputs and not os.path.isdir(inputs):
@@ -125,7 +129,7 @@ def crash_everywhere(
     with Scope("crash everywhere") as scope:
         campaign = Campaign(scope, order, told, report, how if number is None else str(number))
         campaign.allow, campaign.check = list(allow), check
-        return campaign.go(jobs, at_most, seconds, list(only))
+        return campaign.go(jobs, at_most, in_all, list(only))
 
 
 def _check_limits(**given: float) -> None:
