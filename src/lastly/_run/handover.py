@@ -22,23 +22,32 @@ ROOM: "Final" = "-" * 24  # at the end of the chain of tokens: as long as one (s
 
 
 class Handover:
-    """The settings of one `lastly run`, and the process it became."""
+    """The settings of one `lastly run`, and the process it became: the run lasts as long as that."""
 
-    __slots__ = ("empty_path", "grace", "mode", "pid", "start", "token")
+    __slots__ = ("empty_path", "grace", "mode", "pid", "pidns", "start", "token")
 
     def __init__(
-        self, pid: int, start: int, token: str, *, grace: float, mode: str, empty_path: bool = False
+        self,
+        pid: int,
+        start: int,
+        token: str,
+        *,
+        grace: float,
+        mode: str,
+        empty_path: bool = False,
+        pidns: int = 0,
     ) -> None:
         self.pid = pid
         self.start = start
         self.token = token
         self.grace = grace
         self.mode = mode  # auto | keep | always
+        self.pidns = pidns or pid_namespace()
         self.empty_path = empty_path  # PYTHONPATH was set to "", which is not the same as unset
 
     def encode(self) -> str:
         fields = (VERSION, self.pid, self.start, self.token, self.grace, self.mode, int(self.empty_path))
-        return " ".join(map(str, fields))
+        return " ".join(map(str, (*fields, self.pidns)))
 
     @classmethod
     def decode(cls, text: str) -> "Handover":
@@ -47,12 +56,23 @@ class Handover:
         if fields[0] != VERSION:
             raise ValueError(f"{RUN} is of version {fields[0]!r}, this lastly reads {VERSION!r}")
         _, pid, start, token, grace, mode, empty = fields[:7]
-        return cls(int(pid), int(start), token, grace=float(grace), mode=mode, empty_path=empty == "1")
+        pidns = int(fields[7]) if len(fields) > 7 else 0  # an earlier lastly's launcher does not say
+        return cls(
+            int(pid), int(start), token, grace=float(grace), mode=mode, empty_path=empty == "1", pidns=pidns
+        )
 
 
 def new_token() -> str:
     """Return a token nobody can guess: what carries it is ours to kill."""
     return os.urandom(12).hex()
+
+
+def pid_namespace() -> int:
+    """Return the number of the namespace in which our pids count; 0 where /proc does not show it."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
 
 
 def take(site_dir: str) -> tuple["Handover | None", str | None]:
@@ -66,6 +86,17 @@ def take(site_dir: str) -> tuple["Handover | None", str | None]:
     _show(RUN, None)
     _show(MAIN, None)
     return settings, main
+
+
+def forget() -> None:
+    """Take our variables from what children inherit: they are plain programs from here on."""
+    for name in (RUN, MAIN):
+        posix.unsetenv(os.fsencode(name))
+    path = os.environ.get("PYTHONPATH")
+    if path is None:
+        posix.unsetenv(b"PYTHONPATH")
+    else:
+        posix.putenv(b"PYTHONPATH", os.fsencode(path))
 
 
 def _show(name: str, value: str | None) -> None:

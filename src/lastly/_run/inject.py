@@ -4,6 +4,10 @@ The *main* program of a run is the process that `lastly run` became, or, where t
 make), each topmost Python below it. It gets its exit functions on TERM, HUP and QUIT, and is the owner of
 all temp files and children. A Python below it is watched for temp files only: handlers for signals in
 workers have hung multiprocessing pools of others.
+
+A run lasts as long as the process that it became. Whatever is left when that has ended well was left on
+purpose, and is a plain program, with all that it starts. A program that makes itself a daemon goes on: the
+daemon is the program (see daemon).
 """
 
 import atexit
@@ -16,6 +20,7 @@ from lastly._system import proc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Iterable
 
     from lastly._run.handover import Handover
     from lastly._system.identity import Identity
@@ -28,23 +33,41 @@ SIGNALS = ("TERM", "HUP", "QUIT")  # INT has Python's own handler already, and a
 class Program:
     """The place of this process in the run."""
 
-    __slots__ = ("again", "grace", "label", "main", "mode", "pid", "pidns", "start", "token")
+    __slots__ = (
+        "again", "grace", "label", "main", "mode", "origin", "over",
+        "pid", "pidns", "run", "session", "start", "token",
+    )  # fmt: skip
 
     def __init__(self, settings: "Handover", main: str | None) -> None:
         self.grace = settings.grace
         self.mode = settings.mode
         self.token = settings.token
         self.label: tuple[str, str] | None = None  # LASTLY_TOKEN as the kernel shows it, and as it should be
-        self.pidns = _pidns()
+        self.pidns = handover.pid_namespace()
+        self.run = (settings.pid, settings.start, settings.pidns)
         me = (os.getpid(), proc.start_time(os.getpid()) or 0, self.pidns)
         told = tuple(map(int, main.split("."))) if main else ()
         self.again = told == me  # the main program has replaced itself by exec
-        self.main = self.again or not told or not _alive(told, self.pidns)
+        self.main = self.again or not told or not self._lives(told)
         self.pid, self.start = me[:2] if self.main else told[:2]
-        if self.main:
-            if (settings.pid, settings.start) != me[:2]:
+        self.over: bool | None = False if self.run == me else None  # None: not known to be
+        self.session = self.origin = os.getsid(0)  # the program's, and that of the first one in this process
+        if self.main and not self.is_over():
+            if self.run != me:
                 self._take_a_token()
             handover.tell_children(handover.MAIN, ".".join(map(str, me)))
+
+    def _lives(self, told: tuple[int, ...]) -> bool:
+        return told[2] == self.pidns and proc.lives(told[0], told[1])
+
+    def is_over(self) -> bool:
+        """Whether the run's program has ended, and well: what it has left alone is nobody's.
+
+        In doubt it has not: seen from another pid namespace, or while what a crash has left is being ended.
+        """
+        if self.over is None and self.run[2] == self.pidns and not self._lives(self.run):
+            self.over = ledger.ended_well(*self.run[:2])
+        return bool(self.over)
 
     def _take_a_token(self) -> None:
         """Below a shell or make: their other children carry the run's token, so it is not ours to kill by."""
@@ -59,6 +82,21 @@ class Program:
         else:
             longer = f"{chain}:{self.token}" if chain else self.token
         os.environ[handover.TOKEN] = longer
+
+    def become(self) -> None:
+        """Make this forked child, a daemon, the program."""
+        session = os.getsid(0)
+        self.pid = os.getpid()
+        self.start = proc.start_time(self.pid) or 0
+        self.again = session == self.session  # a will may lie there for it
+        if session != self.session:  # else it goes on with the token of the one that has just ended
+            self.session = session
+            self._take_a_token()
+        me = self.run = (self.pid, self.start, self.pidns)
+        self.over = False
+        settings = handover.Handover(*me[:2], self.token, grace=self.grace, mode=self.mode, pidns=self.pidns)
+        handover.tell_children(handover.RUN, settings.encode())
+        handover.tell_children(handover.MAIN, ".".join(map(str, me)))
 
     def is_me(self) -> bool:
         """Whether this process is the main one (a forked child of it is not)."""
@@ -87,48 +125,48 @@ class Program:
             relabel.overwrite(handover.TOKEN, *label)
 
 
-def _pidns() -> int:
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return 0
-
-
-def _alive(told: tuple[int, ...], pidns: int) -> bool:
-    return told[2] == pidns and proc.lives(told[0], told[1])
-
-
 def start(site_dir: str) -> None:
     """Hide ourselves from the program, and watch it. Called once, by the injected sitecustomize."""
     settings, main = handover.take(site_dir)
     if settings is None:
         return
-    ledger.program = program = Program(settings, main)
     ledger.remember_path()
+    ledger.program = program = Program(settings, main)
+    if program.is_over():
+        handover.forget()
+        return
     from lastly._run import settle
 
     atexit.register(settle.at_exit)  # the first to register is the last to run
     os.register_at_fork(after_in_child=_forked)
     if program.main:
         settle.note_hard_exits()
-        _take_signals()
+        take_signals(SIGNALS)
+        _hold_signals_over_forks()
+    watch.in_new_session = _daemon
     watch.start(temp=program.mode != "keep", children=program.main)
 
 
-def _take_signals() -> None:
-    """Exit functions on TERM, HUP and QUIT; in forked children the default actions, from their first moment.
+def take_signals(names: "Iterable[str]") -> None:
+    """Exit functions on these signals. Raises RuntimeError in another thread than the main one."""
+    from lastly import _early, _finish, _signals
+
+    # An unmodified program has no cleanups with a limit: nothing to load `threading` for.
+    threads, _early.NO_LATE_THREADS = _early.NO_LATE_THREADS, False
+    try:
+        _signals.install(names)
+    finally:
+        _early.NO_LATE_THREADS = threads
+    _finish.unobserve_exit()  # sys.exit stays the program's; what it is given is not needed here
+
+
+def _hold_signals_over_forks() -> None:
+    """Give forked children the default actions from their first moment.
 
     A forked child has our handler until its own after-fork functions have run, and CPython forgets what
     arrives before them: `Process.start(); Process.terminate()` would wait for ever. So these signals are
     held back over the fork.
     """
-    from lastly import _early, _finish, _signals
-
-    # An unmodified program has no cleanups with a limit: nothing to load `threading` for.
-    threads, _early.NO_LATE_THREADS = _early.NO_LATE_THREADS, False
-    _signals.install(SIGNALS)
-    _early.NO_LATE_THREADS = threads
-    _finish.unobserve_exit()  # sys.exit stays the program's; what it is given is not needed here
     numbers = {getattr(_signal, f"SIG{name}") for name in SIGNALS}
     masks: dict[int, set[int]] = {}
 
@@ -147,3 +185,10 @@ def _take_signals() -> None:
 def _forked() -> None:
     watch.forked()
     ledger.forked()
+    ledger.program.over = None
+
+
+def _daemon() -> None:
+    from lastly._run import daemon
+
+    daemon.look(take_signals)

@@ -8,6 +8,8 @@ all the same, and holds its lock as long as it lives.
 import os
 import sys
 
+from lastly.errors import NotRecorded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +30,27 @@ _complained = False
 _home_path: "list[str]" = []  # sys.path as it was before the program's own folder came first
 
 
+class RunIsOver(Exception):  # noqa: N818  # as in errors.py: the name says what happened
+    """The program of this run is just ending well: nobody owes anything any more."""
+
+
 def plan(action: str, args: "list[Any]", kwargs: "dict[str, Any] | None" = None) -> int:
-    """Write a plan. Raises NotRecorded, or whatever else is wrong with our files."""
+    """Write a plan. Raises RunIsOver, NotRecorded, or whatever else is wrong with our files."""
     journal = opened or _open()
+    key = journal.key
     number = journal.plan(action, args, kwargs or {}, run=True)
+    if journal.key != key and not program.is_me():
+        raise RunIsOver  # the file was removed, so the journal has made another one
     ensure(journal.path)
     return number
+
+
+def let_go() -> None:
+    """Remove the journal of this process: the run is over."""
+    global opened, children_id
+    journal, opened, children_id = opened, None, None
+    if journal is not None:
+        journal.close(unlink=True)
 
 
 def done(number: int) -> None:
@@ -51,6 +68,21 @@ def plan_children() -> None:
     global children_id
     program.mark_forks()
     children_id = plan(KILL, [None], {"token": program.token, "grace": program.grace})
+
+
+def bequeath(pid: int, paths: "list[str]") -> None:
+    """Write the journal of another process: what it owes from here on, and releases at its own normal end."""
+    journal_class, _, reach = _aside(_load)
+    from lastly._system.identity import Identity
+
+    journal = journal_class.create(identity=Identity.of(pid))
+    try:
+        journal.plan(KILL, [None], {"token": program.token, "grace": program.grace}, run=True)
+        for path in paths:
+            journal.plan(REMOVE, [path], {"expect": {}}, run=True)
+        reach(journal.path)
+    finally:
+        journal.close()
 
 
 def _open() -> "Journal":
@@ -101,26 +133,65 @@ class Left:
 
 
 def left_behind(pid: int, start: int) -> "list[Left]":
-    """Take the journals that this process or its workers have left under the name of this process."""
+    """Take the journals that this process or its workers have left under the name of this process.
+
+    Those of workers that live on are removed: what they have made is theirs from here on.
+    """
+
+    def load() -> "Any":
+        from lastly.journal import disk
+        from lastly.journal.file import Journal
+
+        return disk, Journal
+
+    disk, journal_class = _aside(load)
+    found = []
+    for path in _named(pid, start):
+        taken = journal_class.take(path)
+        if taken is not None:
+            found.append(Left(taken))
+        else:
+            disk.remove(path)
+    return found
+
+
+def ended_well(pid: int, start: int) -> bool:
+    """Whether a program of a run that has ended does not owe the end of its children: then it ended well.
+
+    That was planned before the first child was born, and is released by a normal end alone.
+    """
+
+    def load() -> "Any":
+        from lastly.journal import replay
+
+        return replay
+
+    try:
+        read = _aside(load).read
+        return not any(
+            item.action == KILL and item.extra.get("run")
+            for path in _named(pid, start)
+            for item in read(path).pending()
+        )
+    except (FileNotFoundError, NotRecorded):
+        return True
+
+
+def _named(pid: int, start: int) -> "list[str]":
+    """Return the journals, not held by this process, that bear the name of a process of this boot."""
 
     def load() -> "Any":
         from lastly._system.identity import Identity
         from lastly.journal import home, locks
-        from lastly.journal.file import Journal
 
-        return home, locks, Journal, Identity
+        return Identity, home, locks
 
-    home, locks, journal_class, identity = _aside(load)
+    identity, home, locks = _aside(load)
     me = identity.current()
-    folder = home.owners_dir(me.host, me.boot)
-    found = []
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if name.startswith(f"{pid}.{start}.") and name.endswith(".j") and locks.held(path) is None:
-            taken = journal_class.take(path)
-            if taken is not None:
-                found.append(Left(taken))
-    return found
+    folder = home.owners_dir(me.host, me.boot, create=False)
+    paths = [os.path.join(folder, name) for name in os.listdir(folder)
+             if name.startswith(f"{pid}.{start}.") and name.endswith(".j")]  # fmt: skip
+    return [path for path in paths if locks.held(path) is None]
 
 
 def complain(error: Exception) -> None:

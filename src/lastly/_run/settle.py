@@ -21,7 +21,16 @@ _settled_by = 0
 
 def at_exit() -> None:
     """The last of the exit functions."""
+    _look()
     _settle(crashed=crashed())
+
+
+def _look() -> None:
+    """See whether this is the program, if only in its last moment. Never raises."""
+    try:
+        watch.look()
+    except Exception as error:
+        ledger.complain(error)
 
 
 def crashed() -> bool:
@@ -44,7 +53,9 @@ def _settle(*, crashed: bool) -> None:
     _settled_by = os.getpid()
     try:
         watch.look_at_doubts()
-        if program.is_me():
+        if program.is_over():
+            watch.let_go()
+        elif program.is_me():
             _main_ends(crashed=crashed)
         elif not program.main_alive() and not crashed:
             _release_own()
@@ -64,6 +75,10 @@ def _main_ends(*, crashed: bool) -> None:
     if (crashed or always) and os.environ.get("LASTLY_REAPER") == "0":
         _remove_own()
     if not crashed:
+        if ledger.program.session != ledger.program.origin:
+            from lastly._run import daemon
+
+            daemon.leave_a_will()
         _release_own(temps=not always)
         _release_others()
 
@@ -94,9 +109,9 @@ def _release_own(*, temps: bool = True) -> None:
 
 
 def _release_others() -> None:
-    """Release what workers that have ended, and this process before an exec, had planned in our name.
+    """Release what workers, and this process before an exec, had planned in our name.
 
-    A worker that lives on is a daemon by now; its file is locked, and its own.
+    A worker that lives on was left alone on purpose: it is a plain program from here on.
     """
     program = ledger.program
     if not program.again and ledger.children_id is None:
@@ -116,8 +131,10 @@ def note_hard_exits() -> None:
 
     def _exit(status: int) -> "NoReturn":
         """Exit to the system with specified status, without normal exit processing."""
-        if status == 0 and ledger.program.is_me():
-            _settle(crashed=False)
+        if status == 0 and ledger.program.main:
+            _look()
+            if ledger.program.is_me():
+                _settle(crashed=False)
         _hard_exit(status)
 
     _exit.__module__, _exit.__qualname__ = "posix", "_exit"

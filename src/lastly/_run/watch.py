@@ -15,7 +15,7 @@ import _thread
 import os
 import sys
 
-from lastly._run import ledger
+from lastly._run import handover, ledger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 temps: "dict[str, int]" = {}  # path → id of its plan, for what this process made and has not seen go
 doubts: "list[str]" = []  # paths that the program is about to remove or rename
+inherited: "dict[str, int]" = {}  # what the program had made that this process was forked from
+inherited_from = (0, 0)  # its pid and start time
+# Called in a forked child of the program that is in another session than the run's. Set by inject.
+in_new_session: "Callable[[], None]" = lambda: None  # noqa: E731  # a slot, to be replaced
+_looking = False  # whether this process may yet become a daemon
 _busy: "set[int]" = set()  # threads inside one of our own handlers: what they do is no event
 
 _STARTERS = {
@@ -37,11 +42,53 @@ def _made(args: "tuple[Any, ...]") -> None:
     """The module tempfile is about to create args[0]."""
     if doubts:
         look_at_doubts()
-    path = os.path.abspath(os.fsdecode(args[0]))
-    if not os.path.lexists(path):
-        folder, name = os.path.split(path)
-        real = os.path.join(os.path.realpath(folder), name)
+    if _goes_on():
+        path = os.path.abspath(os.fsdecode(args[0]))
+        if not os.path.lexists(path):
+            plan(path)
+
+
+def plan(path: str) -> None:
+    """Plan the removal of a path."""
+    folder, name = os.path.split(path)
+    real = os.path.join(os.path.realpath(folder), name)
+    try:
         temps[path] = ledger.plan(ledger.REMOVE, [real], {"expect": {}})
+    except ledger.RunIsOver:
+        let_go()
+
+
+def _goes_on() -> bool:
+    """Whether the run does; if not, nothing is watched any more."""
+    look()
+    if ledger.program.is_over():
+        let_go()
+        return False
+    return True
+
+
+def let_go() -> None:
+    """Be a plain program, with plain children, after the normal end of the run."""
+    TABLE.clear()
+    temps.clear()
+    doubts.clear()
+    inherited.clear()
+    ledger.let_go()
+    handover.forget()
+
+
+def look(_args: "tuple[Any, ...]" = ()) -> None:
+    """Let a forked child of the program see whether it has become a daemon."""
+    if _looking and os.getsid(0) != ledger.program.origin:
+        in_new_session()
+
+
+def look_no_more() -> None:
+    """It has, and all is handed over."""
+    global _looking
+    _looking = False
+    for event in _LOOK_EVENTS:
+        TABLE.pop(event, None)
 
 
 def _going(args: "tuple[Any, ...]") -> None:
@@ -68,6 +115,8 @@ def _child(_args: "tuple[Any, ...]") -> None:
     spawn = sys.modules.get("lastly.reaper.spawn")
     if spawn is not None and spawn.starting:
         return  # the program's own use of lastly starts the reaper: no child of its
+    if not _goes_on() or not ledger.program.is_me():
+        return
     for event in CHILD_EVENTS:
         TABLE.pop(event, None)
     ledger.plan_children()
@@ -93,6 +142,7 @@ TEMP_EVENTS: "dict[str, Callable[[tuple[Any, ...]], None]]" = {
     "os.rmdir": _going,
     "os.rename": _going,
 }
+_LOOK_EVENTS = ("open", "os.chdir", "time.sleep", "socket.bind")  # one of these does every daemon
 TABLE: "dict[str, Callable[[tuple[Any, ...]], None]]" = {}
 
 
@@ -125,8 +175,18 @@ def start(*, temp: bool, children: bool) -> None:
 
 def forked() -> None:
     """In a forked child: what the parent has made is the parent's, and its children are found by its plan."""
+    global _looking, inherited_from
+    program = ledger.program
+    if not inherited:
+        inherited_from = (program.pid, program.start)
+    inherited.update(temps)
     temps.clear()
     doubts.clear()
     _busy.clear()
-    for event in CHILD_EVENTS:
-        TABLE.pop(event, None)
+    if TABLE:
+        for event in CHILD_EVENTS:
+            TABLE.pop(event, None)
+        _looking = program.main
+    if _looking:
+        TABLE.update(CHILD_EVENTS)
+        TABLE.update(dict.fromkeys(_LOOK_EVENTS, look))

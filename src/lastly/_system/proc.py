@@ -130,6 +130,17 @@ def environment(pid: int) -> list[bytes]:
         return []
 
 
+def layout(pid: int) -> list[bytes]:
+    """Return where in its memory arguments and environment begin and end: a fork has its parent's layout.
+
+    All zero for who may not know, empty when it has gone.
+    """
+    try:
+        return _read(pid, "stat").rpartition(b")")[2].split()[45:49]
+    except OSError:
+        return []
+
+
 def has_token(pid: int, token: bytes) -> bool | None:
     """Whether the environment the process was started with carries the token; None when it has gone.
 
