@@ -72,7 +72,7 @@ def leave_a_will() -> None:
     program = ledger.program
     # An exec would have laid out its memory anew.
     me = proc.layout(os.getpid())
-    heirs = [pid for pid in proc.living_children() if proc.layout(pid) == me]
+    heirs = [pid for pid in proc.living_children() if proc.layout(pid) == me and b"0" not in me]
     if len(heirs) == 1 and os.getsid(heirs[0]) == program.session:
         ledger.bequeath(heirs[0], [*watch.temps, *_inherited()])
 
