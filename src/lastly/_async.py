@@ -194,7 +194,7 @@ class AsyncScope(Scope):
             await waiting.apart(cleanup, self._drain_plain(failures), HERE)
             return
         try:
-            await self._astep(waiting, cleanup, _allowed(limit, budget, len(self._stack)), limit, failures)
+            await self._astep(waiting, cleanup, _allowed(limit, budget, len(self)), limit, failures)
         except Exception as error:  # at the recursion limit not even the step can be made
             failures.append((cleanup, without_us(error)))
 

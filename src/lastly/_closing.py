@@ -181,7 +181,7 @@ def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
         ended_by(scope, cleanup, error, failures, PLAIN if cleanup is None or limit is None else limit)
 
 
-def drain_early(scope: "Scope", failures: "list[Failure]") -> None:
+def drain_early(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
     """The same for the requests to stop."""
     early = scope._early
     if not early:
@@ -190,7 +190,7 @@ def drain_early(scope: "Scope", failures: "list[Failure]") -> None:
     try:
         for cleanup, limit in iter(early.popitem, ()):
             scope._begun = None
-            step(scope, cleanup, limit, None, failures)
+            step(scope, cleanup, limit, budget, failures)
             cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
         ended_by(scope, cleanup, error, failures, None if cleanup is None else limit)
@@ -238,7 +238,7 @@ def step(
     outcome, text = "done", None
     start = clock()
     try:
-        run(scope, cleanup, bound(cleanup, limit, budget, len(scope._stack)))
+        run(scope, cleanup, bound(cleanup, limit, budget, len(scope)))
     except BaseException as error:
         if not isinstance(error, Exception) and put_back(scope, cleanup, limit):
             raise

@@ -1,16 +1,15 @@
 """How a signal ends the process, once unwinding is over or cannot be: exit functions, then death by it.
 
-Three ways lead here: the driver, an atexit function; a signal in `threading._shutdown`, where the
-interpreter waits for threads and would not come to atexit; and force.
+Three ways lead here: the driver, an atexit function; a wait for threads or worker processes that is given up
+(_joins.py); and force.
 """
 # ruff: noqa: SLF001  # one machine in two files
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 import atexit
-import sys
 from posix import getpid, write
 
-from lastly import _finish
+from lastly import _finish, _joins, _swallowed
 from lastly._clock import monotonic
 from lastly.errors import signal_name
 
@@ -18,29 +17,38 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
-# After a signal, threads that do not end are not waited for longer than this; without us it would not wait
-# at all.
-_JOIN_LIMIT = 5.0
-_join_limited = False
+# Longer than any grace.
+_FAR = 1e10
 
 
 class _RanAlready:
-    """Equal to every atexit function from the driver on: those have been run, or are the driver.
+    """Equal to every atexit function from the one that runs now on: those have been run, or run.
 
     atexit calls its functions from the last to the first and forgets them only at the very end, so a run
     inside the run would call some twice; and it shows its list to nobody. But `unregister` compares with
     ``==``, from the first to the last, and thus lets us name those behind the driver.
     """
 
-    __slots__ = ("seen",)
+    __slots__ = ("code", "seen")
     __hash__ = None  # type: ignore[assignment]  # equal to many
 
-    def __init__(self) -> None:
+    def __init__(self, code: object) -> None:
+        self.code = code
         self.seen = False
 
     def __eq__(self, other: object) -> bool:
-        self.seen = self.seen or other is driver
+        self.seen = self.seen or _code(other) is self.code
         return self.seen
+
+
+def _code(fn: object) -> object:
+    """Return the code that runs when it is called, where that is Python's."""
+    while hasattr(fn, "func"):  # a partial, a cleanup
+        fn = fn.func
+    fn = getattr(fn, "__func__", fn)
+    if not hasattr(fn, "__code__"):
+        fn = getattr(type(fn).__call__, "__func__", type(fn).__call__)
+    return getattr(fn, "__code__", None)
 
 
 def driver() -> None:
@@ -49,15 +57,18 @@ def driver() -> None:
 
     if _signals.state.pid != getpid():
         return
-    atexit.unregister(_RanAlready())  # type: ignore[arg-type]  # compared, never called
+    atexit.unregister(_RanAlready(driver.__code__))  # type: ignore[arg-type]  # compared, never called
     _signals.state.driving = True
     atexit._run_exitfuncs()  # atexit's own test hook, and all there is
+    if _signals.state.inside:
+        return
     # From here on a late signal kills by its default action. Blocked first, so that none falls between.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signals.state.previous)
     signum = _signals.state.signum
     if not signum and _signals.state.handled and _finish.status_would_be_zero():
         signum = _signals.state.handled
     if signum:
+        _signals.state.dying = True
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _signals.state.previous)
         _finish.die_of(signum)
     for number in _signals.state.previous:
@@ -67,13 +78,63 @@ def driver() -> None:
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _signals.state.previous)
 
 
-def end_now() -> None:
-    """Run the exit functions here and die: the interpreter waits for threads, and would not come to it."""
+def end_now(frame: "FrameType | None" = None) -> None:
+    """Run the exit functions here and die: the interpreter waits for something, and would not come to them.
+
+    Args:
+        frame: where it waits, when that is inside one of the exit functions.
+    """
     from lastly import _signals
 
     _signals.state.ending = True
-    atexit._run_exitfuncs()  # the driver is among them, and does not return
+    if frame is None or _run_rest(frame):
+        atexit._run_exitfuncs()  # the driver is among them, and does not return
+    _signals.state.dying = True
     _finish.die_of(_signals.state.signum)
+
+
+def _run_rest(frame: "FrameType") -> bool:
+    """Run the exit functions that are left, inside of one; False: which ones are left cannot be told."""
+    from lastly import _root, _signals
+
+    current = _joins.exit_function(frame)
+    ran = _RanAlready(None if current is None else current.f_code)
+    atexit.unregister(ran)  # type: ignore[arg-type]  # compared, never called
+    if not ran.seen:
+        _root.close_for_exit()
+        return False
+    _signals.state.inside += 1
+    atexit._run_exitfuncs()
+    _signals.state.inside -= 1
+    atexit.register(driver)  # for when the waiting is over
+    return True
+
+
+def waits(frame: "FrameType | None") -> None:
+    """Deal with a wait for threads or processes; called by the handler every moment while it lasts.
+
+    In an exit function the others are run first, so that the cleanups do not have to wait.
+    """
+    from lastly import _signals
+
+    state = _signals.state
+    where, joins = _signals._where(frame), _joins.at(frame)
+    if joins is None or frame is None or (where == _signals.BODY and not _swallowed.unwinding()):
+        return
+    if where == _signals.EXIT:
+        inside = _joins.exit_function(frame)
+        if state.patience.rest_of is not inside:
+            state.patience.rest_of = inside
+            _run_rest(frame)
+    if not state.patience.over(state.deadline):
+        return
+    say(f"{_joins.names(joins)} did not end and is no longer waited for")
+    if where == _signals.BODY:
+        raise _signals._watched(state.signum, frame)
+    if where == _signals.JOIN:
+        end_now()
+    state.dying = True
+    _finish.die_of(state.signum)
 
 
 def force(why: str) -> None:
@@ -122,17 +183,20 @@ def alarm_in(seconds: float) -> None:
 
 
 def alarm(_signum: int, frame: "FrameType | None") -> None:
-    """Handle the deadline, or the limit of the join."""
+    """Handle the deadline; and a moment of waiting, where no thread can look for that."""
     from lastly import _signals
 
-    if _signals.state.pid != getpid() or not _signals.state.signum:
+    state = _signals.state
+    if state.pid != getpid() or not state.signum:
         return
-    if _signals.state.deadline is not None and monotonic() >= _signals.state.deadline - 0.001:
-        force(f"{_signals.state.grace:g} s are over")
-    elif _signals._where(frame) == _signals.JOIN:
-        end_now()
-    elif not _signals.state.driving:
-        alarm_in(1.0)
+    left = _FAR if state.deadline is None else state.deadline - monotonic()
+    if left <= 0.001:
+        force(f"{state.grace:g} s are over")
+    if state.alone:
+        alarm_in(min(left, _joins.TICK))
+        waits(frame)
+    elif left < _FAR:
+        alarm_in(left)
 
 
 def no_alarm() -> None:
@@ -142,23 +206,10 @@ def no_alarm() -> None:
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
 
 
-def limit_join() -> None:
-    """Have the wait for threads bounded when it comes; a second call does nothing."""
-    global _join_limited
-    threading = sys.modules.get("threading")
-    if threading is None or _join_limited:
-        return
-    _join_limited = True
-    try:
-        threading._register_atexit(_before_join)  # the one place before the join
-    except (AttributeError, RuntimeError):  # another Python; or the join has begun
-        pass
-
-
-def _before_join() -> None:
+def look_for_waits() -> None:
+    """Have waits for threads and processes bounded from now on."""
     from lastly import _signals
 
-    if not _signals.state.signum:  # the one that came was answered
-        return
-    left = _JOIN_LIMIT if _signals.state.deadline is None else _signals.state.deadline - monotonic()
-    alarm_in(min(left, _JOIN_LIMIT))
+    if not _joins.watch():
+        _signals.state.alone = True
+        alarm_in(_joins.TICK)

@@ -31,13 +31,14 @@ at_ending: "list[Callable[[], object]]" = []
 class Root(Scope):
     """The scope of the process. There is one: `lastly.defer` and its siblings are its methods."""
 
-    __slots__ = ("_armed", "_before", "_grace")
+    __slots__ = ("_armed", "_before", "_grace", "_used")
 
     def __init__(self) -> None:
         super().__init__("root")
         self._shut = UNOPENED
         self._armed = False
         self._before: list[Failure] = []  # what failed before the threads were joined
+        self._used = 0.0  # seconds of the grace that were needed for that
 
     @property
     def grace(self) -> "float | None":
@@ -122,11 +123,15 @@ unregister = root.unregister
 def before_join() -> None:
     """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
     tell_ending(now=True)
+    if root._early:
+        prepare()
     _closing.closing[root] = 0
+    began = _closing.clock()
     try:
+        budget = root._budget(None)
         while root._early:
             try:
-                _closing.drain_early(root, root._before)
+                _closing.drain_early(root, budget, root._before)
             except Exception as error:
                 root._before.append((None, error))
                 break  # what is left runs with the rest
@@ -134,6 +139,7 @@ def before_join() -> None:
                 root._before.append((None, error))
     finally:
         _closing.closing.pop(root, None)
+        root._used = _closing.clock() - began
     if _early.NO_LATE_THREADS and len(root) and os.isatty(2):
         from lastly import _live
 
@@ -145,7 +151,8 @@ def prepare() -> None:
     """Start the threads that closing the root scope may need."""
     graced = root.grace is not None or _closing.deadline is not None
     count = 0
-    for cleanup, limit in root._stack.copy().items():  # in one step, see _closing.inside
+    # Copied in one step, see _closing.inside.
+    for cleanup, limit in [*root._stack.copy().items(), *(root._early or {}).copy().items()]:
         count += graced or limit is not None
         count += 0 if cleanup.nested is None else len(cleanup.nested)
     if count:
@@ -166,6 +173,9 @@ def close_for_exit(limit: "float | None" = None) -> None:
 
     tell_ending(now=True)
     zero = _finish.status_would_be_zero()  # a cleanup's own sys.exit() would be taken for the program's
+    if root.grace is not None and root._used:
+        left = max(root.grace - root._used, 0.0)
+        limit = left if limit is None else min(limit, left)
     failures = root._before + root._run_all(None if reason is None else reason.exception, limit)
     root._before = []
     if not failures:
@@ -243,6 +253,8 @@ def describe() -> str:
     parts = [f"running {running.name}"] if running is not None else []
     if names:
         parts.append(f"{len(set(map(id, pending)))} left: {', '.join(names[:3])}{more}")
+    if running is None and (joins := sys.modules.get("lastly._joins")) and (waiting := joins.describe()):
+        parts.insert(0, waiting)
     return "; ".join(parts) or "nothing is left"
 
 

@@ -312,7 +312,7 @@ class Scope:
             # Scopes that are still open will close before the deadline too: they are the older ones.
             others = [reference() for reference in list(_scopes) if reference is not self._ref]
             beyond = sum(len(scope) for scope in others if scope is not None and scope._closer is None)
-        return _closing.Budget(min(times), len(self._stack), beyond) if times else None
+        return _closing.Budget(min(times), len(self), beyond) if times else None
 
     def _drain_all(self, failures: "list[Failure]", limit: "float | None") -> None:
         """Run what there is, round by round; a round ends when something fails.
@@ -349,7 +349,7 @@ class Scope:
     def _round(self, budget: "_closing.Budget | None", failures: "list[Failure]") -> bool:
         """Run until something fails; return whether nothing is left."""
         if self._early:
-            _closing.drain_early(self, failures)
+            _closing.drain_early(self, budget, failures)
         if self._stack:
             self._drain(budget, failures)
         return not self._stack and not self._early

@@ -29,7 +29,7 @@ import atexit
 import sys
 from posix import getpid, register_at_fork
 
-from lastly import _ending, _finish, _held, _loops, _sigset, _swallowed, _wakeup
+from lastly import _ending, _finish, _held, _joins, _loops, _sigset, _swallowed, _wakeup
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
 from lastly._system import proc
@@ -79,7 +79,10 @@ class _State:
         self.count = self.presses = 0
         self.first_press = 0.0
         self.deadline: float | None = None
-        self.driving = self.ending = False
+        self.driving = self.ending = self.dying = False
+        self.inside = 0  # exit functions run inside others that wait
+        self.waits = self.alone = False  # the main thread waits for others; no thread can look for that
+        self.patience = _joins.Patience()
 
 
 state = _State()
@@ -217,6 +220,10 @@ def _handler(signum: int, frame: "FrameType | None") -> None:
         _signal.signal(signum, _signal.SIG_DFL)
         _signal.raise_signal(signum)
         return
+    if state.waits and signum == state.signum:
+        state.waits = False
+        _ending.waits(frame)
+        return
     if state.again:
         state.again = 0
         if _swallowed.alive():
@@ -251,7 +258,8 @@ def _note(signum: int) -> bool:
         # A little less for the cleanups: what they had to give up must still be told, and files written out.
         spare = min(1.0, 0.05 * (state.grace or 0.0))
         announce(signum, None if state.deadline is None else state.deadline - spare)
-    _ending.limit_join()
+    state.patience = _joins.Patience()
+    _ending.look_for_waits()
     return False
 
 
@@ -259,6 +267,8 @@ def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
     """Make the program unwind, if it can."""
     if where == JOIN:
         _ending.end_now()
+    elif where == EXIT and _joins.at(frame) is not None:
+        _ending.end_now(frame)
     elif where == CLOSING:
         state.due = True
     elif where == BODY and not _held.waits() and not _loops.cancel(frame):

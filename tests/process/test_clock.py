@@ -75,7 +75,7 @@ asyncio.run(main())
 @pytest.mark.skipif(importlib.util.find_spec("trio") is None, reason="trio is not installed")
 def test_an_async_scope_of_trio_under_frozen_time(programs):
     body = """
-import trio
+import anyio, trio
 async def main():
     with freezegun.freeze_time("2024-01-01"):
         with contextlib.suppress(lastly.CleanupFailed):
