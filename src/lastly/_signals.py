@@ -33,6 +33,7 @@ from lastly import _ending, _finish, _held, _joins, _loops, _sigset, _swallowed,
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
 from lastly._system import proc
+from lastly._scope import CLOSED
 from lastly.errors import CaughtSignal, signal_name
 
 TYPE_CHECKING = False
@@ -58,7 +59,6 @@ announce: "Callable[[int, float | None], None] | None" = None
 # Called in the handler with the exception that it is about to raise. Set by an App, which keeps it.
 raising: "Callable[[CaughtSignal], None] | None" = None
 
-CLOSED = 2  # _scope's
 BODY, CLOSING, JOIN, EXIT = "body", "closing", "join", "exit"
 
 

@@ -227,6 +227,51 @@ def test_second_signal_joins_and_explains(programs: Programs) -> None:
     assert (result.status, result.lines[-2:]) == (-INT, ["cleaned", "older"]), result.err
 
 
+@pytest.mark.parametrize("more", ["", "scope.enter(lastly.Scope('inner')).defer(int)", "scope.parallel().defer(int)"])
+def test_a_signal_at_any_step_of_a_closing_scope_leaves_the_block(programs: Programs, more: str, python: str) -> None:
+    """At each line of the library in turn, a fork for each: never does the program go on behind the block."""
+    result = programs.run(
+        START
+        + f"""
+package = os.path.dirname(lastly.__file__)
+def run(step):
+    seen = 0
+    def look(frame, event, arg):
+        nonlocal seen
+        if frame.f_code.co_filename.startswith(package):
+            seen += 1
+            if seen == step:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGTERM)
+        return look
+    lastly.install()
+    try:
+        with lastly.Scope("s") as scope:
+            scope.defer(int)
+            {more}
+            sys.settrace(look)
+        sys.settrace(None)
+    except lastly.CaughtSignal:
+        return 0
+    return 1 if seen >= step else 2
+with lastly.Scope("warm") as scope:
+    scope.defer(int)
+wrong, status = [], 0
+for step in range(1, 2000):
+    if not (pid := os.fork()):
+        os._exit(run(step))
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status == 2:
+        break
+    if status:
+        wrong.append(step)
+print(status, step > 50, wrong)
+""",
+        python=python,
+    )
+    assert result.out == "2 True []\n", result.err
+
+
 def test_third_interrupt_forces(programs: Programs) -> None:
     """Out at once, by the first signal."""
     program = programs.start(START + CLEANUP, stdin=subprocess.PIPE)
