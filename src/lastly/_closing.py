@@ -19,7 +19,7 @@ import sys
 
 from lastly._cleanup import FUNCTION, HERE, OWN, finish, name_of
 from lastly._clock import monotonic
-from lastly._reason import ExitReason
+from lastly._reason import ExitReason, fail
 from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
 
 TYPE_CHECKING = False
@@ -375,8 +375,7 @@ def tell(ending: SystemExit, cleanup: "Cleanup | None", error: BaseException) ->
     """Print what failed while the program ends without a traceback."""
     from lastly import _root
 
-    if ending.code in (None, 0):
-        ending.code = 1
+    fail(ending)
     _root.complain(cleanup, error)
 
 

@@ -11,6 +11,7 @@ from posix import getpid, write
 
 from lastly import _finish, _joins, _swallowed
 from lastly._clock import monotonic
+from lastly._exit import state
 from lastly.errors import signal_name
 
 TYPE_CHECKING = False
@@ -65,7 +66,7 @@ def driver() -> None:
     # From here on a late signal kills by its default action. Blocked first, so that none falls between.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signals.state.previous)
     signum = _signals.state.signum
-    if not signum and _signals.state.handled and _finish.status_would_be_zero():
+    if not signum and _signals.state.handled and state.status_would_be_zero():
         signum = _signals.state.handled
     if signum:
         _signals.state.dying = True

@@ -21,6 +21,8 @@ import sys
 from _io import _IOBase  # the C class: isinstance costs no ABC look-up
 from posix import _exit, getpid
 
+from lastly._reason import telling
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
@@ -29,10 +31,6 @@ if TYPE_CHECKING:
 # "signal": die of it. "code": exit with 128 + number.
 status = "signal"
 
-# The code of the last sys.exit() while it is observed; None when there was none.
-exit_code: "object" = None
-
-_plain_exit: "Any" = None
 _forced: "int | None" = None
 
 # Seconds that writing out buffers may take where another thread might hold a buffer's lock for ever.
@@ -133,46 +131,13 @@ def _own_del(kind: type) -> bool:
 def exit_with_at_end(code: int) -> None:
     """End with this status after everything else, the interpreter's own finalization included.
 
-    The first call counts, later ones do nothing. Where ctypes is missing the status stays what it was.
+    One of which the parent would see 0, like 256, becomes 1. The first call counts, later ones do nothing.
+    Where ctypes is missing the status stays what it was.
     """
     global _forced
     if _forced is None:
-        _forced = code
-        _c("__cxa_atexit", "exit", code, None)
-
-
-def status_would_be_zero() -> bool:
-    """Whether the program, as far as can be seen at exit, ends with status 0.
-
-    An uncaught exception is known; the code of a SystemExit only where it came from `sys.exit` while
-    observed.
-    """
-    if getattr(sys, "last_exc", None) is not None or getattr(sys, "last_value", None) is not None:
-        return False
-    return exit_code is None or (isinstance(exit_code, int) and exit_code == 0)
-
-
-def observe_exit() -> None:
-    """See the codes given to `sys.exit` from now on; a second call does nothing."""
-    global _plain_exit
-    if _plain_exit is None:
-        _plain_exit = sys.exit
-        sys.exit = _observed_exit
-
-
-def unobserve_exit() -> None:
-    """Give `sys.exit` back, unless somebody else has replaced it since."""
-    global _plain_exit
-    if sys.exit is _observed_exit:
-        sys.exit = _plain_exit
-        _plain_exit = None
-
-
-def _observed_exit(status: object = None, /) -> "NoReturn":
-    """Exit the interpreter by raising SystemExit(status)."""
-    global exit_code
-    exit_code = status
-    raise SystemExit(status)
+        _forced = telling(code)
+        _c("__cxa_atexit", "exit", _forced, None)
 
 
 def _c(name: str, *args: "Any") -> None:

@@ -7,6 +7,24 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+def status_of(code: object) -> int:
+    """Return the status that the parent sees when the program exits with this code: 8 bits of it."""
+    if isinstance(code, int):
+        return code & 0xFF
+    return 0 if code is None else 1
+
+
+def fail(ending: SystemExit) -> None:
+    """Let a program that is exiting tell its parent of a failure: a status 0 becomes 1."""
+    if status_of(ending.code) == 0:
+        ending.code = 1
+
+
+def telling(code: int) -> int:
+    """Return a code that says failure when this one does: of 256 the parent would see 0."""
+    return code if status_of(code) else int(bool(code))
+
+
 class ExitReason:
     """Why it ends; at most one of `signal` and `exception` is set.
 

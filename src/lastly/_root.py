@@ -7,7 +7,7 @@ import sys
 
 from lastly import _closing, _early, _scope
 from lastly._cleanup import Cleanup
-from lastly._reason import ExitReason
+from lastly._reason import ExitReason, status_of
 from lastly._scope import CLOSING, OPEN, UNOPENED, Scope
 
 TYPE_CHECKING = False
@@ -64,9 +64,9 @@ class Root(Scope):
             self._armed = True
             atexit.register(close_for_exit)
             # A failed cleanup turns 0 into 1, and leaves 3 alone; the interpreter tells nobody which it is.
-            from lastly import _finish
+            from lastly._exit import state
 
-            _finish.observe_exit()
+            state.observe_exit("root")
             if _early.NO_LATE_THREADS and os.isatty(2):
                 _early.arm()  # for the live line's thread
         process = sys.modules.get("multiprocessing.process")
@@ -169,10 +169,10 @@ def close_for_exit(limit: "float | None" = None) -> None:
     Args:
         limit: seconds for all of them together, in addition to the scope's own grace; None: no limit.
     """
-    from lastly import _finish
+    from lastly._exit import state
 
     tell_ending(now=True)
-    zero = _finish.status_would_be_zero()  # a cleanup's own sys.exit() would be taken for the program's
+    zero = state.status_would_be_zero()
     if root.grace is not None and root._used:
         left = max(root.grace - root._used, 0.0)
         limit = left if limit is None else min(limit, left)
@@ -184,11 +184,13 @@ def close_for_exit(limit: "float | None" = None) -> None:
     for cleanup, error in failures:
         code = error.code if isinstance(error, SystemExit) else 1
         if isinstance(error, SystemExit) and (code is None or isinstance(code, int)):
-            status = status or (code or 0)
+            status = status or status_of(code)
         else:
             status = status or 1
             complain(cleanup, error)
     if status and zero:
+        from lastly import _finish
+
         _finish.exit_with_at_end(status)
 
 
@@ -261,8 +263,10 @@ def describe() -> str:
 def exit_reason() -> "ExitReason | None":
     """Return why the program, or the body of the scope that is closing, ends; None while nothing ends.
 
-    A signal, an exception or an exit code. At exit the code is known when it came from ``sys.exit()``, called
-    after the first cleanup was deferred; otherwise the reason says only that the end was reached.
+    A signal, an exception or an exit code. At exit it is what has left the main module; an exception that was
+    caught before does not count. The code is known when it came from ``sys.exit()``, called after the first
+    cleanup was deferred; otherwise (``raise SystemExit(3)``, a C program that embeds Python) the reason says
+    only that the end was reached.
 
     .. versionadded:: 0.1
     """
@@ -273,12 +277,9 @@ def exit_reason() -> "ExitReason | None":
         return reason
     if root._closer is None and root not in _closing.closing:
         return None
-    from lastly import _finish
+    from lastly._exit import state
 
-    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    if error is None and _finish.exit_code is not None:
-        error = SystemExit(_finish.exit_code)
-    return ExitReason.of(error)
+    return ExitReason.of(state.ended_by())
 
 
 def report() -> "Report":

@@ -33,6 +33,7 @@ from lastly import _ending, _finish, _held, _joins, _loops, _sigset, _swallowed,
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
 from lastly._system import proc
+from lastly._exit import state as _exit_state
 from lastly._scope import CLOSED
 from lastly.errors import CaughtSignal, signal_name
 
@@ -142,7 +143,7 @@ def install(
     _finish.status = status
     state.grace = seconds if seconds is None or seconds < _ENDLESS else None
     state.bottom = _bottom(sys._getframe())  # noqa: SLF001  # the only way to one's own frame
-    _finish.observe_exit()
+    _exit_state.observe_exit("signals")
     atexit.unregister(_ending.driver)
     atexit.register(_ending.driver)
     from lastly import _root
@@ -170,7 +171,7 @@ def uninstall() -> None:
     _wakeup.give_back()
     if state.signum or state.handled:  # the driver has still to see how it ends
         return
-    _finish.unobserve_exit()
+    _exit_state.unobserve_exit("signals")
     atexit.unregister(_ending.driver)
     state.bottom = None
 
@@ -393,8 +394,8 @@ def _forked() -> None:
     _wakeup.give_back()
     _main_ident = _thread.get_ident()
     atexit.unregister(_ending.driver)
-    _finish.exit_code = None
-    _finish.unobserve_exit()
+    _exit_state.forget()
+    _exit_state.unobserve_exit("signals")
     for signum, previous in old.previous.items():
         if _signal.getsignal(signum) is _handler:
             _signal.signal(signum, previous)

@@ -149,7 +149,8 @@ def start(site_dir: str) -> None:
 
 def take_signals(names: "Iterable[str]") -> None:
     """Exit functions on these signals. Raises RuntimeError in another thread than the main one."""
-    from lastly import _early, _finish, _signals
+    from lastly import _early, _signals
+    from lastly._exit import state
 
     # An unmodified program has no cleanups with a limit: nothing to load `threading` for.
     threads, _early.NO_LATE_THREADS = _early.NO_LATE_THREADS, False
@@ -157,7 +158,7 @@ def take_signals(names: "Iterable[str]") -> None:
         _signals.install(names)
     finally:
         _early.NO_LATE_THREADS = threads
-    _finish.unobserve_exit()  # sys.exit stays the program's; what it is given is not needed here
+    state.unobserve_exit("signals")  # sys.exit stays the program's; what it is given is not needed here
 
 
 def _hold_signals_over_forks() -> None:

@@ -9,6 +9,7 @@ import os
 import posix
 import sys
 
+from lastly._exit import state
 from lastly._run import ledger, watch
 
 TYPE_CHECKING = False
@@ -39,9 +40,8 @@ def crashed() -> bool:
     reason = root.exit_reason() if root is not None else None
     if reason is not None and reason.signal:
         return True
-    if sys.flags.interactive or sys.flags.inspect or hasattr(sys, "ps1"):
-        return False  # last_exc is about some earlier line
-    return getattr(sys, "last_exc", None) is not None or getattr(sys, "last_value", None) is not None
+    error = state.ended_by()
+    return error is not None and not isinstance(error, SystemExit)
 
 
 def _settle(*, crashed: bool) -> None:

@@ -1,5 +1,6 @@
 """What to do with several failures at once: lose none of them, and do not change how the program ends."""
 
+from lastly._reason import fail
 from lastly.errors import CleanupFailed
 
 TYPE_CHECKING = False
@@ -53,8 +54,7 @@ def attach(exc: BaseException, failures: "Sequence[BaseException]") -> None:
         exc.add_note(f"cleanup failed: {type(failure).__name__}: {failure}")
     if isinstance(exc, SystemExit):
         show(failures)
-        if exc.code in (None, 0):
-            exc.code = 1
+        fail(exc)
 
 
 def show(failures: "Sequence[BaseException]") -> None:

@@ -15,7 +15,7 @@ import sys
 from _functools import partial  # type: ignore[import-not-found]  # no stub; functools costs an import
 
 from lastly import _root, _sigset
-from lastly._reason import ExitReason
+from lastly._reason import ExitReason, telling
 from lastly.app import parts, signals
 from lastly.app.cement_only import check_settings
 from lastly.app.dispatch import dispatch
@@ -238,7 +238,7 @@ def close(app: "App", code: int | None) -> None:
 def _conclude(app: "App", failures: "list[BaseException]", caught: "CaughtSignal | None") -> None:
     if app._meta.exit_on_close and app.exit_code:
         show(failures)
-        sys.exit(app.exit_code)
+        sys.exit(telling(app.exit_code))
     if app._meta.exit_on_close and caught:
         show(failures)
         raise caught
@@ -246,7 +246,7 @@ def _conclude(app: "App", failures: "list[BaseException]", caught: "CaughtSignal
         raise grouped(f"close of app {app.label!r}", failures)
     signals.raise_due()
     if app._meta.exit_on_close:
-        sys.exit(app.exit_code)
+        sys.exit(telling(app.exit_code))
 
 
 def leave(app: "App", exc: BaseException | None) -> None:

@@ -14,6 +14,7 @@ import sys
 from types import GeneratorType
 
 from lastly import _finish, _root
+from lastly._exit import state
 from lastly._scope import Scope
 from lastly.app.failures import attach, grouped
 from lastly.errors import FrameworkError
@@ -189,7 +190,7 @@ class _Closing:
         self.at_exit = None
         if self.pid != os.getpid():
             return
-        zero = _finish.status_would_be_zero()
+        zero = state.status_would_be_zero()
         reason = _root.exit_reason()
         if reason is not None:
             self.body = reason.exception or (SystemExit(reason.code) if reason.code else None)
