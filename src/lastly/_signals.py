@@ -32,9 +32,9 @@ from posix import getpid, register_at_fork
 from lastly import _ending, _finish, _held, _joins, _loops, _sigset, _swallowed, _wakeup
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
-from lastly._system import proc
 from lastly._exit import state as _exit_state
 from lastly._scope import CLOSED
+from lastly._system import proc
 from lastly.errors import CaughtSignal, signal_name
 
 TYPE_CHECKING = False
