@@ -126,3 +126,17 @@ def _mount_of(fd: int) -> int | None:
     except OSError:
         pass
     return None
+
+
+def umask() -> int:
+    """The umask of this process, without changing it where the kernel tells it."""
+    try:
+        with open("/proc/self/status", "rb") as lines:
+            for line in lines:
+                if line.startswith(b"Umask:"):
+                    return int(line[6:], 8)
+    except OSError:
+        pass
+    before = os.umask(0o077)  # for a moment: a file that another thread makes now is private, never open
+    os.umask(before)
+    return before

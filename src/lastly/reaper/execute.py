@@ -11,6 +11,7 @@ import sys
 
 from lastly._system import kill, remove
 from lastly.journal.replay import Item, Replay
+from lastly.journal.turns import Turn
 from lastly.reaper import child
 from lastly.reaper.child import ActionFailed
 
@@ -72,7 +73,16 @@ def _do_remove(item: Item, _context: "dict[str, Any]", not_born: "Any", announce
     expect = item.known if item.known.get("ino") is not None else item.kwargs.get("expect")
     path = _text(item)
     announce(item.timeout)
-    _within(item.timeout, lambda: remove.remove(path, expect=expect or None, not_born=not_born))
+
+    def run() -> None:
+        remove.remove(path, expect=expect or None, not_born=not_born)
+
+    def run_in_turn() -> None:
+        with Turn(path, item.timeout):
+            run()
+
+    # Known to be there when it was deferred, as a lock file is: others may want the name.
+    _within(item.timeout, run_in_turn if item.kwargs.get("expect") else run)
 
 
 def _do_kill(item: Item, _context: "dict[str, Any]", _not_born: "Any", announce: "Any") -> None:
