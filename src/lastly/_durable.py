@@ -12,6 +12,7 @@ import sys
 from lastly import _portable, errors
 from lastly._action import BACKOFF, RETRIES, TIMEOUT, Action
 from lastly._cleanup import OWN, Cleanup
+from lastly._warn import warn
 from lastly.journal import home, own
 
 TYPE_CHECKING = False
@@ -356,9 +357,7 @@ def _warn(text: str) -> None:
     global _warned
     if not _warned:
         _warned = True
-        import warnings
-
-        warnings.warn(text, RuntimeWarning, stacklevel=5)
+        warn(text)
 
 
 _ensure_reaper: "Any" = None

@@ -9,11 +9,11 @@ taken out again by its own thread (`ScopeClosed`) or has been run by the closer:
 """
 
 import _thread
-from _warnings import warn  # a name that lasts to the very end of the interpreter
 
 from lastly import _closing
 from lastly._action import Action, seconds
 from lastly._cleanup import FUNCTION, Cleanup, checked_name
+from lastly._warn import warn
 from lastly.errors import ScopeClosed
 
 TYPE_CHECKING = False
@@ -442,6 +442,5 @@ class Scope:
             warn(
                 f"{self!r} was never closed; not run: {names}{' …' if len(self) > 3 else ''}",
                 ResourceWarning,
-                stacklevel=2,
-                source=self,
+                self,
             )

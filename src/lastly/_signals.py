@@ -35,6 +35,7 @@ from lastly._clock import monotonic
 from lastly._exit import state as _exit_state
 from lastly._scope import CLOSED
 from lastly._system import proc
+from lastly._warn import warn
 from lastly.errors import CaughtSignal, signal_name
 
 TYPE_CHECKING = False
@@ -207,10 +208,7 @@ def _give_back(signum: int) -> None:
         del state.previous[signum]
         return
     del state.previous[signum]
-    import warnings
-
-    name = signal_name(signum)
-    warnings.warn(f"{name} has another handler since install(): left as it is", RuntimeWarning, stacklevel=3)
+    warn(f"{signal_name(signum)} has another handler since install(): left as it is")
 
 
 # ── the handler ────────────────────────────────────────────────────────────────────────────────

@@ -16,6 +16,7 @@ from time import sleep
 from lastly import _durable, _portable
 from lastly._clock import monotonic
 from lastly._root import root
+from lastly._warn import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,12 +118,8 @@ def warn_of_secret(variables: "tuple[str, ...]", instead: str) -> None:
     if secret in _warned or secret in os.environ.get("LASTLY_ENV", "").split(","):
         return
     _warned.add(secret)
-    import warnings
-
-    warnings.warn(
+    warn(
         f"the secret ({secret}) is not written to the journal: after kill -9 nobody can log in to undo this. "
         f"Keep it in {instead}; or, to have it written there (a file that only you can read), put it into "
-        f"the environment, and LASTLY_ENV={','.join(variables)}",
-        RuntimeWarning,
-        stacklevel=8,
+        f"the environment, and LASTLY_ENV={','.join(variables)}"
     )

@@ -17,6 +17,7 @@ import weakref
 from lastly import _root
 from lastly._action import seconds as _seconds
 from lastly._scope import Scope
+from lastly._warn import warn
 from lastly.integrations import _drain, _werkzeug
 from lastly.integrations.health import Health
 
@@ -217,12 +218,10 @@ def defer(fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> "Cleanu
 
 def _take_signals() -> None:
     import signal
-    import warnings
 
     from lastly import _signals
 
     if threading.current_thread() is not threading.main_thread():
-        text = "signals=True in a thread that is not the main one: no signals are taken"
-        warnings.warn(text, RuntimeWarning, stacklevel=4)
+        warn("signals=True in a thread that is not the main one: no signals are taken")
     elif signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # else a server, or somebody, has them
         _signals.install()

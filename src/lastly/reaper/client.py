@@ -257,9 +257,9 @@ def _send_deadline(line: _Line) -> bool:
 
 
 def _warn(text: str) -> None:
-    import warnings
+    from lastly._warn import warn
 
     try:
-        warnings.warn(text, RuntimeWarning, stacklevel=4)
+        warn(text)
     except RuntimeWarning:  # turned into an error: still, the cleanup is recorded and the caller goes on
         pass
