@@ -44,7 +44,7 @@ def examine(group: str, grace: "float | None" = None) -> list[Finding]:
     found: list[Finding] = cgroup(group)
     located = _tried(home)
     found += located
-    for check in (file_system, socket_path, reaper, owed, kernel, processes, container):
+    for check in (trust, file_system, socket_path, reaper, owed, kernel, processes, container):
         found += [new for new in _tried(check) if located[0].what not in new.what]  # said once
     return found + _tried(systemd, grace)
 
@@ -77,6 +77,13 @@ def home() -> list[Finding]:
         fix = "make it writable, or set LASTLY_HOME"
         return [Finding("home", "wrong", f"{path}: cannot be written: {error.strerror}", fix)]
     return [Finding("home", "ok", f"{path}: yours, private, writable")]
+
+
+def trust() -> list[Finding]:
+    """Nobody else writes into the home."""
+    from lastly.cli import trust as others
+
+    return others.examine()
 
 
 def file_system() -> list[Finding]:
