@@ -32,5 +32,13 @@ def warn(text: str, category: type[Warning] = RuntimeWarning, source: "Any" = No
     )  # fmt: skip
 
 
+def warn_only(text: str) -> None:
+    """As `warn`, where the caller goes on even if warnings are errors."""
+    try:
+        warn(text)
+    except RuntimeWarning:
+        pass
+
+
 def _is_ours(module: str) -> bool:
     return module == "lastly" or module.startswith("lastly.") or module in _BETWEEN

@@ -236,8 +236,8 @@ def test_a_new_socket_is_changed_and_nothing_else(programs, shared, tmp_path):
         class Swapped(_placed.Address):
             def __exit__(self, *_):
                 super().__exit__()
-                new = os.path.join(self.folder, self.name)
-                if self.name.startswith(".lastly-"):
+                new = self.path
+                if "/.lastly-" in new:
                     os.rename(new, new + ".away")
                     os.symlink(sys.argv[2], new)
         _placed.Address = Swapped

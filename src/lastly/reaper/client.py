@@ -17,6 +17,7 @@ import sys
 
 from lastly._clock import monotonic
 from lastly._system.sockets import Address
+from lastly._warn import warn_only
 from lastly.journal import home
 from lastly.reaper import protocol
 
@@ -104,7 +105,7 @@ def ensure(journal: str) -> None:
         _reach(line, journal, now)
     except Exception as error:
         line.ask_at = now + 10.0
-        _warn(f"no reaper could be started ({error}); what this program owes stays in its journal")
+        warn_only(f"no reaper could be started ({error}); what this program owes stays in its journal")
 
 
 def _ours() -> _Line:
@@ -254,12 +255,3 @@ def _send_deadline(line: _Line) -> bool:
     except OSError:
         return False
     return True
-
-
-def _warn(text: str) -> None:
-    from lastly._warn import warn
-
-    try:
-        warn(text)
-    except RuntimeWarning:  # turned into an error: still, the cleanup is recorded and the caller goes on
-        pass

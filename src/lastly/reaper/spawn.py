@@ -12,6 +12,7 @@ What is left of the trap: another thread that sits in ``os.wait()`` in just that
 import os
 import sys
 
+from lastly._warn import warn_only
 from lastly.journal import home
 from lastly.reaper import protocol
 
@@ -64,13 +65,7 @@ def _idle() -> float:
         seconds = -1.0
     if seconds >= 0:
         return seconds
-    import warnings
-
-    text = f"LASTLY_REAPER_IDLE must be a number of seconds, not {given!r}: {protocol.IDLE:g} it is"
-    try:
-        warnings.warn(text, RuntimeWarning, stacklevel=5)
-    except RuntimeWarning:  # turned into an error: a reaper is started all the same
-        pass
+    warn_only(f"LASTLY_REAPER_IDLE must be a number of seconds, not {given!r}: {protocol.IDLE:g} it is")
     return protocol.IDLE
 
 
