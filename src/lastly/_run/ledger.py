@@ -89,6 +89,12 @@ def _open() -> "Journal":
     global opened, ensure
     journal_class, identity, ensure = _aside(_load)
     opened = journal_class.create(identity=identity)
+    if program.is_me():
+        from lastly import _wakeup
+        from lastly.reaper import client
+
+        # Exit functions need a main thread that comes back to Python: the reaper keeps the time until then.
+        _wakeup.meet(client)
     return opened
 
 
