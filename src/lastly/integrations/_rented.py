@@ -11,11 +11,12 @@ and the program that sent it died. So nothing found once is not yet nothing ther
 """
 
 import os
-from time import sleep
+from time import CLOCK_BOOTTIME, clock_gettime, sleep
 
 from lastly import _durable, _portable
 from lastly._clock import monotonic
 from lastly._root import root
+from lastly._system.identity import boot_id
 from lastly._warn import warn
 
 TYPE_CHECKING = False
@@ -92,6 +93,19 @@ def looks(seconds: float) -> "Iterator[None]":
             return
         sleep(max(0.0, min(pause, until - monotonic())))
         pause = min(pause * 1.6, 5.0)
+
+
+def moment() -> "list[Any]":
+    """Now, for `elapsed`: seconds since the boot, which nobody sets as one sets a clock."""
+    return [boot_id(), clock_gettime(CLOCK_BOOTTIME)]
+
+
+def elapsed(since: object) -> float:
+    """Seconds since a moment; 0 when that was another boot's, or another machine's: not known."""
+    match since:
+        case [str(boot), int() | float() as up] if boot == boot_id():
+            return clock_gettime(CLOCK_BOOTTIME) - up
+    return 0.0
 
 
 def at_least(version: str, wanted: "tuple[int, int]", package: str, extra: str) -> None:
