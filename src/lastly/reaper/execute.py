@@ -112,13 +112,36 @@ def _do_kill_token(item: Item, _context: "dict[str, Any]", _not_born: "Any", ann
 
 
 def _do_run(item: Item, context: "dict[str, Any]", _not_born: "Any", announce: "Any") -> None:
-    argv = item.args[0] if item.args else None
+    argv = _words(item.args[0] if item.args else None)
+    unless, ok = item.kwargs.get("unless"), item.kwargs.get("ok", [0])
+    if not isinstance(ok, list) or not all(isinstance(status, int) for status in ok):
+        raise ActionFailed(f"not exit statuses: {ok!r}")
+    limit = _seconds(item.kwargs.get("timeout"), item.timeout)
+    cwd = item.kwargs.get("cwd")
+    cwd = cwd if isinstance(cwd, str) else _cwd(context)
+    if unless is not None:
+        announce(limit)
+        if _is_so(_words(unless), _env(context), cwd, limit):
+            return
+    announce(limit)
+    child.run(argv, _env(context), cwd, limit, None, ok=ok)
+
+
+def _is_so(argv: list[str], env: dict[str, str], cwd: str, limit: float) -> bool:
+    """Whether the program says yes; it could not be asked: ActionFailed."""
+    try:
+        child.run(argv, env, cwd, limit, None)
+    except ActionFailed as error:
+        if error.status is None:
+            raise
+        return False
+    return True
+
+
+def _words(argv: "Any") -> list[str]:
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
         raise ActionFailed(f"not a program with arguments: {argv!r}")
-    limit = _seconds(item.kwargs.get("timeout"), item.timeout)
-    announce(limit)
-    cwd = item.kwargs.get("cwd")
-    child.run(argv, _env(context), cwd if isinstance(cwd, str) else _cwd(context), limit, None)
+    return argv
 
 
 _BUILT_IN: "dict[str, Callable[[Item, dict[str, Any], Any, Any], None]]" = {
