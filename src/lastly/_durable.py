@@ -277,6 +277,13 @@ def process_identity(pid: int) -> "dict[str, Any]":
     return dict(kill.identity(pid))
 
 
+def child_started(cleanup: DurableCleanup) -> None:
+    """Have the reaper look at what that child starts: once this process is dead, nobody can tell any more."""
+    client = sys.modules.get("lastly.reaper.client")
+    if client is not None and cleanup.journal is not None:
+        client.child_starts(cleanup.journal.path)
+
+
 def deferred(scope: "Scope", action: Action, /, *args: "Any", **kwargs: "Any") -> DurableCleanup:
     """Defer an action through its scope; the handle with its type."""
     cleanup = scope.defer(action, *args, **kwargs)

@@ -79,6 +79,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # bytes or str, as its
             cleanup.confirm(_durable.process_identity(self.pid))
         except (ProcessLookupError, NotRecorded):
             pass  # gone already, or a full disk: the token finds what there is
+        _durable.child_started(cleanup)
 
     def close(self) -> None:
         """End the child and all below it now, and wait for it. A second call does nothing."""

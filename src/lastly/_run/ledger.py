@@ -24,6 +24,7 @@ KILL = "lastly.actions:kill"
 
 program: "Program" = None  # type: ignore[assignment]  # set by inject.start, before anything else
 opened: "Journal | None" = None
+child_starts: "Callable[[str], None]"  # has that reaper look at our children; set with `opened`
 ensure: "Callable[[str], None]"  # sees that a reaper watches this journal; set with `opened`
 children_id: int | None = None
 _complained = False
@@ -64,15 +65,19 @@ def fail(number: int, error: str) -> None:
 
 
 def plan_children() -> None:
-    """Plan the killing of everything that will carry the main program's token."""
+    """Plan the killing of what the main program starts, once; have the reaper see what it starts now."""
     global children_id
+    if children_id is not None:
+        child_starts(opened.path if opened is not None else "")
+        return
     program.mark_forks()
     children_id = plan(KILL, [None], {"token": program.token, "grace": program.grace})
+    child_starts(opened.path if opened is not None else "")
 
 
 def bequeath(pid: int, paths: "list[str]") -> None:
     """Write the journal of another process: what it owes from here on, and releases at its own normal end."""
-    journal_class, _, reach = _aside(_load)
+    journal_class, _, reach, _ = _aside(_load)
     from lastly._system.identity import Identity
 
     journal = journal_class.create(identity=Identity.of(pid))
@@ -86,8 +91,8 @@ def bequeath(pid: int, paths: "list[str]") -> None:
 
 
 def _open() -> "Journal":
-    global opened, ensure
-    journal_class, identity, ensure = _aside(_load)
+    global opened, ensure, child_starts
+    journal_class, identity, ensure, child_starts = _aside(_load)
     opened = journal_class.create(identity=identity)
     if program.is_me():
         from lastly import _wakeup
@@ -98,12 +103,12 @@ def _open() -> "Journal":
     return opened
 
 
-def _load() -> "tuple[type[Journal], Identity, Callable[[str], None]]":
+def _load() -> "tuple[type[Journal], Identity, Callable[[str], None], Callable[[str], None]]":
     from lastly._system.identity import Identity
     from lastly.journal.file import Journal
     from lastly.reaper import client
 
-    return Journal, program.owner_identity(Identity), client.ensure
+    return Journal, program.owner_identity(Identity), client.ensure, client.child_starts
 
 
 def removal() -> "Callable[[str], object]":

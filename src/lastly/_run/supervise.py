@@ -103,12 +103,14 @@ class Supervisor:
             from lastly.reaper import client
 
             self.journal = Journal.create()
-            self.journal.plan("lastly.actions:kill", [None], {"token": self.token, "grace": self.grace})
+            tree = {"token": self.token, "grace": self.grace}
+            self.journal.plan("lastly.actions:kill", [None], tree, run=True)
             if self.group.path:
                 # A group that has gone is what is wanted; `rmdir` alone would call it a failure.
                 argv = [sys.executable, "-I", "-S", "-c", _RMDIR, self.group.path]
                 self.journal.plan("lastly.actions:run", [argv], {"cwd": "/"}, phase=1)
             client.ensure(self.journal.path)
+            client.child_starts(self.journal.path)
         except Exception as error:
             launch.say(f"should this supervisor be killed, its children live on: {error}")
 

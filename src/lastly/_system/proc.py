@@ -111,9 +111,9 @@ def exists(pid: int) -> bool:
     return True
 
 
-def now() -> int:
-    """Return the present in clock ticks since boot, as start times are counted."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
+def ticks(seconds: float) -> int:
+    """Return seconds since the boot in clock ticks, as start times are counted."""
+    return int(seconds * os.sysconf("SC_CLK_TCK"))
 
 
 def command(pid: int) -> list[bytes]:

@@ -408,4 +408,5 @@ def _header(identity: Identity) -> "dict[str, Any]":
         "kind": "owner", "v": VERSION, **identity.to_mapping(), "t": round(time(), 3), "next": 1,
         "exe": sys.executable or "", "argv0": (getattr(sys, "argv", None) or [""])[0],
         "token": os.urandom(12).hex(), "parent": os.environ.get("LASTLY_TOKEN", ""),
+        **({"ppid": os.getppid()} if identity.pid == os.getpid() else {}),
     }  # fmt: skip

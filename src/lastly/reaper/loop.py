@@ -18,6 +18,7 @@ from lastly._system import wait
 from lastly.journal import home
 from lastly.reaper import election, jobs, owners
 from lastly.reaper.deadlines import Deadlines
+from lastly.reaper.families import Families
 from lastly.reaper.log import Log
 from lastly.reaper.owners import Owner
 from lastly.reaper.peers import Peers
@@ -60,6 +61,7 @@ class Reaper:
         self.served = self.began = monotonic()
         self.peers = Peers(self)
         self.deadlines = Deadlines(self)
+        self.families = Families(self)
         self.pool = Pool(
             jobs.work, watch=self._watch_worker, unwatch=self._unwatch_worker, answer=self._answer,
             keep=lambda: {self.log.fd},
@@ -178,6 +180,7 @@ class Reaper:
         try:
             self.scan()
             self.peers.hush(HUSH)
+            self.families.look_at_all()
         finally:  # also when no descriptor was left to look with
             short = any(o.state == owners.WATCHED and o.pidfd is None for o in self.owners.values())
             self.at(1.0 if short else RESCAN, self._rescan)
@@ -227,6 +230,7 @@ class Reaper:
             owner.pidfd = pidfd
             self.deaths[pidfd] = owner
         self.log("own", journal=name)
+        self.families.adopt(owner)
         self.pool.spare()
         return owner
 
@@ -266,6 +270,7 @@ class Reaper:
             "died": owner.died,
             "force": force,
             "unwritten": owner.unwritten,
+            "family": owner.family.to_mapping() if owner.family is not None else None,
         }
         self.pool.submit(job)
 
@@ -378,5 +383,6 @@ class Reaper:
         return {
             "deadlines": len(graces), "graces": sorted(set(graces))[-10:],
             "pid": os.getpid(), "seconds": round(monotonic() - self.began, 3), "owners": states,
+            "children": self.families.count(),
             "workers": len(self.pool.workers), "jobs": self.pool.busy, "home": os.path.dirname(self.root),
         }  # fmt: skip

@@ -8,6 +8,8 @@ from lastly.journal.record import decode
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+
+    from lastly._system.family import Family
 else:
     import _signal as signal  # without the enums of `signal`, in which every answer is wrapped
 
@@ -24,8 +26,8 @@ class Owner:
     """One journal, and the process it belongs to as far as it can be watched."""
 
     __slots__ = (
-        "died", "due", "epoch", "grace", "name", "path", "pause", "pidfd", "signals", "state", "unwritten",
-        "wakeup",
+        "died", "due", "epoch", "family", "grace", "looked_at", "name", "path", "pause", "pidfd", "signals",
+        "state", "unwritten", "wakeup",
     )  # fmt: skip
 
     def __init__(self, name: str, path: str) -> None:
@@ -41,6 +43,14 @@ class Owner:
         self.signals: frozenset[int] = frozenset()
         self.grace = 0.0
         self.due: object = None
+        self.family: Family | None = None  # its children, once it is known to have some
+        self.looked_at = 0.0  # until when they are not looked at again
+
+    def key(self) -> tuple[int, int] | None:
+        """Pid and start time of the process, as the name of its journal has them; None for another boot's."""
+        words = self.name.rpartition("/")[2].split(".")
+        pid = pid_of(self.name)
+        return (pid, int(words[1])) if pid is not None and words[1].isdecimal() else None
 
     def kill(self) -> bool:
         """SIGKILL, to exactly this process."""
