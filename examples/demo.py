@@ -94,7 +94,7 @@ class Deployment:
             "--site": self.site,
             "--cloud": self.stage.cloud,
             "--cleanup": self.strategy,
-            "--patience": 3,
+            "--patience": PATIENCE,
         }
         argv = [sys.executable, os.path.join(HERE, "build_site.py"), self.stage.repository, commit]
         argv += [str(word) for option in options.items() for word in option]
