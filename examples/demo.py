@@ -94,7 +94,8 @@ class Deployment:
             "--site": self.site,
             "--cloud": self.stage.cloud,
             "--cleanup": self.strategy,
-            "--patience": PATIENCE,
+            # With atexit the lock of a killed build stays: there, waiting longer changes nothing.
+            "--patience": PATIENCE if self.strategy == "lastly" else 3,
         }
         argv = [sys.executable, os.path.join(HERE, "build_site.py"), self.stage.repository, commit]
         argv += [str(word) for option in options.items() for word in option]
