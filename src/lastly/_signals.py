@@ -52,6 +52,8 @@ _FORCE_AFTER = 2.0
 # A grace of so many seconds is none: clocks, the kernel's and the reaper's, end somewhere.
 _ENDLESS = 1e9
 
+# Whether install() attends to reloaders of development servers: not in a program that does not know of it.
+reloaders = True
 # Code objects of functions that run cleanups: a stack that holds one is not interrupted. Filled by _scope.
 closing: "set[CodeType]" = set()
 # Called in a repeated signal's message: what is running and what is left, in a few words. Set by _root.
@@ -151,6 +153,10 @@ def install(
 
     _root.connect(sys.modules[__name__])
     _wakeup.lend(tuple(state.previous), state.grace)
+    if reloaders:
+        from lastly import _reloader
+
+        _reloader.watch()
     return Installation()
 
 

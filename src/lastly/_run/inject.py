@@ -154,10 +154,12 @@ def take_signals(names: "Iterable[str]") -> None:
 
     # An unmodified program has no cleanups with a limit: nothing to load `threading` for.
     threads, _early.NO_LATE_THREADS = _early.NO_LATE_THREADS, False
+    _signals.reloaders = False
     try:
         _signals.install(names)
     finally:
         _early.NO_LATE_THREADS = threads
+        _signals.reloaders = True
     state.unobserve_exit("signals")  # sys.exit stays the program's; what it is given is not needed here
 
 

@@ -14,11 +14,11 @@ import os
 import threading
 import weakref
 
-from lastly import _root
+from lastly import _reloader, _root
 from lastly._action import seconds as _seconds
 from lastly._scope import Scope
 from lastly._warn import warn
-from lastly.integrations import _drain, _werkzeug
+from lastly.integrations import _drain
 from lastly.integrations.health import Health
 
 try:
@@ -103,7 +103,7 @@ class AppCleanups:
 
 def _forget_if_not_served(reference: "weakref.ref[Scope]") -> None:
     scope = reference()
-    if scope is not None and _werkzeug.only_reloads():
+    if scope is not None and _reloader.only_reloads():
         for cleanup in scope._pending():
             if not cleanup.durable:
                 cleanup.detach()
@@ -160,7 +160,7 @@ class Lastly:
         layers: Any = app  # assigning is how Flask has one put a layer around it
         layers.wsgi_app = layered if self.health is None else self.health.wsgi(layered)
         _drain.watch(self.grace, self.linger)
-        _werkzeug.attend()
+        _reloader.watch()
         if self.signals:
             _take_signals()
 
