@@ -26,10 +26,12 @@ from lastly._reason import telling
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import Any, NoReturn
+    from typing import Any, Literal, NoReturn, TypeAlias
+
+    Status: TypeAlias = Literal["signal", "code"]
 
 # "signal": die of it. "code": exit with 128 + number.
-status = "signal"
+status: "Status" = "signal"
 
 _forced: "int | None" = None
 

@@ -13,12 +13,13 @@ from lastly._scope import CLOSING, OPEN, UNOPENED, Scope
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import Any, ParamSpec, TypeVar
 
     from lastly._closing import Failure
     from lastly._report import Report
 
-    F = TypeVar("F", bound=Callable[..., Any])
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
 # Why the process ends, when somebody knows better than the interpreter: set by _signals and by an App.
 reason: "ExitReason | None" = None
@@ -76,13 +77,13 @@ class Root(Scope):
 
             Finalize(None, close_for_exit, exitpriority=0)
 
-    def defer_early(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
+    def defer_early(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> Cleanup:
         _early.arm()
         return super().defer_early(fn, *args, **kwargs)
 
     defer_early.__doc__ = Scope.defer_early.__doc__
 
-    def register(self, fn: "F", /, *args: "Any", **kwargs: "Any") -> "F":
+    def register(self, fn: "Callable[P, T]", /, *args: "P.args", **kwargs: "P.kwargs") -> "Callable[P, T]":
         """Have ``fn(*args, **kwargs)`` run at exit; return `fn`: what `atexit.register` does.
 
         Newest first, twice if registered twice, usable as a decorator. Unlike with atexit, a function
@@ -96,7 +97,7 @@ class Root(Scope):
         self.defer(fn, *args, **kwargs)
         return fn
 
-    def unregister(self, fn: "Callable[..., Any]", /) -> None:
+    def unregister(self, fn: "Callable[..., object]", /) -> None:
         """Forget every cleanup whose function is equal (``==``) to `fn`; nothing happens when there is none.
 
         What `atexit.unregister` does, and as slow: it looks at all. `Cleanup.detach` takes constant time.

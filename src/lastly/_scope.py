@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import timedelta
     from types import TracebackType
-    from typing import Any, Self, TypeVar
+    from typing import Any, ParamSpec, Self, TypeVar
     from weakref import ref
 
+    from lastly._action import AnyAction
     from lastly._cleanup import Stack
     from lastly._closing import Failure
     from lastly._durable import Plan
     from lastly._parallel import Parallel
     from lastly._report import Report
 
+    P = ParamSpec("P")
     T = TypeVar("T")
 else:
     from _weakref import ref
@@ -92,7 +94,7 @@ class Scope:
 
     # -- deferring ---------------------------------------------------------------------------------------
 
-    def defer(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
+    def defer(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> Cleanup:
         """Have ``fn(*args, **kwargs)`` run when the scope closes; return its handle.
 
         Deferred twice, it runs twice. As a decorator it leaves the handle in the function's place, which
@@ -122,7 +124,7 @@ class Scope:
             self._late(cleanup)
         return cleanup
 
-    def defer_early(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
+    def defer_early(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> Cleanup:
         """Have a request to stop run before all other cleanups; return its handle.
 
         On the root scope that is before CPython waits for threads and shuts executors down, which it does
@@ -212,7 +214,7 @@ class Scope:
         self._nest(pool, name or "parallel")
         return pool
 
-    def planned(self, action: Action, /, *args: "Any", **kwargs: "Any") -> "Plan":
+    def planned(self, action: "Action[P, Any]", /, *args: "P.args", **kwargs: "P.kwargs") -> "Plan":
         """Write an action down before its resource exists: ``with scope.planned(…) as plan`` creates it.
 
         Left by an exception, the block runs the undo at once; left normally, the undo stays for the scope's
@@ -385,7 +387,7 @@ class Scope:
         what = "closed" if self._shut == CLOSED else f"closing, and has taken {GUESTS:,} from others"
         return ScopeClosed(f"{self._title} is {what}: {name} was not deferred and will not run")
 
-    def _defer_durable(self, action: Action, args: "Any", kwargs: "Any", stack: "Stack") -> Cleanup:
+    def _defer_durable(self, action: "AnyAction", args: "Any", kwargs: "Any", stack: "Stack") -> Cleanup:
         if self._shut == CLOSED:
             raise self._refusal(action.name)
         from lastly import _durable

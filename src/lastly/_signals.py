@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from types import CodeType, FrameType, TracebackType
 
-DEFAULT = ("INT", "TERM", "HUP", "QUIT")
+    from lastly._finish import Status
+    from lastly._sigset import SignalName
+
+DEFAULT: "tuple[SignalName, ...]" = ("INT", "TERM", "HUP", "QUIT")
 
 # Pressed by a person at the keyboard: only these can force.
 _KEYBOARD = (_signal.SIGINT, _signal.SIGQUIT)
@@ -109,9 +112,9 @@ class Installation:
 
 
 def install(
-    signals: "Iterable[int | str] | int | str" = DEFAULT,
+    signals: "Iterable[int | SignalName] | int | SignalName" = DEFAULT,
     *,
-    status: str = "signal",
+    status: "Status" = "signal",
     grace: "float | timedelta | None" = None,
 ) -> Installation:
     """Let these signals end the program in order: unwind, run all cleanups and atexit functions, then die

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lastly._run.handover import Handover
+    from lastly._sigset import SignalName
     from lastly._system.identity import Identity
 else:
     import _signal  # `signal` makes enums of all the numbers
 
-SIGNALS = ("TERM", "HUP", "QUIT")  # INT has Python's own handler already, and asyncio looks for exactly that
+# INT has Python's own handler already, and asyncio looks for exactly that.
+SIGNALS: "tuple[SignalName, ...]" = ("TERM", "HUP", "QUIT")
 
 
 class Program:
@@ -147,7 +149,7 @@ def start(site_dir: str) -> None:
     watch.start(temp=program.mode != "keep", children=program.main)
 
 
-def take_signals(names: "Iterable[str]") -> None:
+def take_signals(names: "Iterable[SignalName]") -> None:
     """Exit functions on these signals. Raises RuntimeError in another thread than the main one."""
     from lastly import _early, _signals
     from lastly._exit import state

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from lastly._finish import Status
     from lastly.app.core import App
 
 
@@ -41,7 +42,7 @@ class Watch:
 
 # The open apps that catch signals, the innermost last, and what was installed before the first of them.
 _open: "list[App]" = []
-_before: "tuple[list[int], str, float | None]" = ([], "signal", None)
+_before: "tuple[list[int], Status, float | None]" = ([], "signal", None)
 # Whether signals were not given back, because one of them was on its way when the last app closed.
 _kept = False
 

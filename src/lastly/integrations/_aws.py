@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from lastly._action import AnyAction
+
 TAG = "lastly:token"
 SETTLE = 30.0
 
@@ -74,7 +76,7 @@ def _code(error: Exception) -> str:
 
 
 def _recorded(
-    action: Action, service: str, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+    action: "AnyAction", service: str, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> "tuple[list[Any], dict[str, Any]]":
     """Make the arguments complete: whose Amazon is meant, as the environment has it now.
 

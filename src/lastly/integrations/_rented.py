@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from lastly._action import Action
+    from lastly._action import AnyAction
     from lastly._scope import Scope
 
 
@@ -69,12 +69,12 @@ class Rented:
         return f"<{type(self).__name__} {self.name!r}{'' if self.cleanup.pending else ' gone'}>"
 
 
-def planned(scope: "Scope | None", action: "Action", *args: "Any", **kwargs: "Any") -> _durable.Plan:
+def planned(scope: "Scope | None", action: "AnyAction", *args: "Any", **kwargs: "Any") -> _durable.Plan:
     """Owe an action, to the scope or to the process."""
     return _durable.planned(root if scope is None else scope, action, args, kwargs)
 
 
-def bound(action: "Action", args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "dict[str, Any]":
+def bound(action: "AnyAction", args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "dict[str, Any]":
     """Return the arguments by name; TypeError, when they are deferred, for what the action would refuse."""
     import inspect
 

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from datetime import timedelta
-    from typing import Any, TypeVar
+    from typing import Any, ParamSpec, TypeVar
 
     from flask import Flask
 
     from lastly._cleanup import Cleanup
 
+    P = ParamSpec("P")
     T = TypeVar("T")
 
 _KEY = "lastly"
@@ -66,7 +67,7 @@ class AppCleanups:
             self._scope, self._handles, self._pid = scope, (close, look), os.getpid()
         return self._scope
 
-    def defer(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> "Cleanup":
+    def defer(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> "Cleanup":
         """Have ``fn(*args, **kwargs)`` run when this process stops serving; return its handle.
 
         As `lastly.defer`, but: not in the process of Werkzeug's reloader, which imports the application, too,
@@ -164,7 +165,7 @@ class Lastly:
         if self.signals:
             _take_signals()
 
-    def defer(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> "Cleanup":
+    def defer(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> "Cleanup":
         """Defer for the current application, or for the only one there is: see `AppCleanups.defer`.
 
         Raises:
@@ -201,7 +202,7 @@ def cleanups_of(app: "Any") -> AppCleanups:
     return found
 
 
-def defer(fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> "Cleanup":
+def defer(fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> "Cleanup":
     """Defer for the current application, in a request or another application context.
 
     Raises:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from lastly._action import AnyAction
     from lastly._scope import Scope
 
     Connection = psycopg.Connection[tuple[Any, ...]]
@@ -313,7 +314,7 @@ def _connect(conninfo: str, where: str = "") -> "Connection":
 
 
 def _prepare(
-    action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+    action: "AnyAction", args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> "tuple[list[Any], dict[str, Any]]":
     """Say which server is meant, whatever the environment says when and where the undo is run.
 
@@ -377,9 +378,9 @@ def _is_local(target: "dict[str, Any]") -> bool:
     return host.startswith(("/", "@", "127.")) or host in ("localhost", "::1")
 
 
-def _action(fn: "Any") -> Action:
+def _action(fn: "Any") -> "AnyAction":
     fn.__name__ = fn.__qualname__ = fn.__name__[1:]  # its public name, in help(), repr() and the journal
-    action: Action = Action(
+    action: AnyAction = Action(
         fn, name=f"{__name__}:{fn.__name__}", prepare=lambda args, kwargs: _prepare(action, args, kwargs),
         remote=True, retries=8, timeout=300.0, backoff=5.0,
     )  # fmt: skip

@@ -17,7 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import pytest
 
-_NAMES = ("SIGTERM", "SIGHUP", "SIGQUIT")
+    from lastly._sigset import SignalName
+
+_NAMES: "tuple[SignalName, ...]" = ("SIGTERM", "SIGHUP", "SIGQUIT")
 _PLUGIN = "lastly-stopping"
 
 _held: "list[BaseException]" = []  # for the rest of the process
