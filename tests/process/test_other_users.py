@@ -378,6 +378,43 @@ def test_what_the_other_user_puts_in_its_place_stays(programs, home, shared):
     assert (shared / "away").exists()
 
 
+def test_given_away_and_changed_while_it_is_removed(programs, home, shared, tmp_path):
+    """Its new owner exchanges folders for links in it, all the time, while root removes it."""
+    precious = tmp_path / "precious"
+    (precious / "deep").mkdir(parents=True)
+    (precious / "deep" / "data").write_text("mine")
+    attack(
+        programs,
+        """cd "$1"; echo begins
+        while :; do
+            for t in */; do
+                mkdir -p "${t}a/deep" && echo >"${t}a/deep/data" && mv "${t}a" "${t}b" && ln -s "$2" "${t}a" && rm "${t}a" && mv "${t}b" "${t}a"
+                ln -s "$2" "${t}link"
+            done
+        done 2>/dev/null""",
+        shared, precious,
+    )  # fmt: skip
+    done = programs.run(
+        f"""
+        import os, sys, lastly
+        partly = 0
+        for _ in range(40):
+            made = lastly.temp_dir(dir=sys.argv[1])
+            os.chown(made, {OTHER}, {OTHER})
+            while not os.listdir(made): pass  # the other user is at it
+            try: made.close()
+            except (OSError, lastly.LastlyError): partly += 1  # filled again faster than it was emptied
+        print("done", flush=True)
+        os._exit(0)
+        """,
+        str(shared),
+        within=60,
+        env={"LASTLY_REAPER": "0"},
+    )
+    assert "done" in done.out, done.err
+    assert (precious / "deep" / "data").read_text() == "mine"
+
+
 @pytest.mark.parametrize("expect", [None, {"btime": None}, {"btime": 1}], ids=["unrecorded", "no birth time", "another"])
 def test_root_without_proof(shared, expect):
     """Not recorded, or recorded where files have no birth time: an inode is used again."""
