@@ -5,7 +5,7 @@ import atexit
 import os
 import sys
 
-from lastly import _closing, _early, _scope
+from lastly import _closing, _early, _fork, _scope
 from lastly._cleanup import Cleanup
 from lastly._reason import ExitReason, status_of
 from lastly._scope import CLOSING, OPEN, UNOPENED, Scope
@@ -53,6 +53,7 @@ class Root(Scope):
             _early.arm()
 
     def _late(self, cleanup: Cleanup) -> None:
+        _scope._look(cleanup)
         if self._shut == UNOPENED:
             self._open()
         else:
@@ -63,6 +64,7 @@ class Root(Scope):
         self._shut = OPEN
         if not self._armed:
             self._armed = True
+            _fork.arm()
             atexit.register(close_for_exit)
             # A failed cleanup turns 0 into 1, and leaves 3 alone; the interpreter tells nobody which it is.
             from lastly._exit import state
@@ -123,6 +125,7 @@ unregister = root.unregister
 
 def before_join() -> None:
     """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
+    _fork.look()
     tell_ending(now=True)
     if root._early:
         prepare()
@@ -172,6 +175,7 @@ def close_for_exit(limit: "float | None" = None) -> None:
     """
     from lastly._exit import state
 
+    _fork.look()
     tell_ending(now=True)
     zero = state.status_would_be_zero()
     if root.grace is not None and root._used:
@@ -320,4 +324,4 @@ def _in_child() -> None:
     _scope._scopes.add(root._ref)
 
 
-os.register_at_fork(after_in_child=_in_child)
+_fork.in_child(_in_child)

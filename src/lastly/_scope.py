@@ -10,7 +10,7 @@ taken out again by its own thread (`ScopeClosed`) or has been run by the closer:
 
 import _thread
 
-from lastly import _closing
+from lastly import _closing, _fork
 from lastly._action import Action, seconds
 from lastly._cleanup import FUNCTION, Cleanup, checked_name
 from lastly._warn import warn
@@ -46,6 +46,15 @@ BARREN = 3
 
 # All scopes, so that a forked child can empty them: see _root.
 _scopes: "set[ref[Scope]]" = set()
+
+
+def _look(cleanup: Cleanup) -> None:
+    """In a child whose fork Python has not seen: forget what is the parent's, keep what was just deferred."""
+    if not _fork.page[0]:
+        stack = cleanup._stack
+        stack.pop(cleanup, None)
+        _fork.look()
+        stack[cleanup] = None
 
 
 class Scope:
@@ -90,6 +99,8 @@ class Scope:
         self._ran: list[Any] = []
         self._untimed = self._guests = 0  # guests: those from outside while one of them ran
         self._ref = ref(self)
+        if _scopes:  # not for the first, the root scope: an import pays for nothing
+            _fork.arm()
         _scopes.add(self._ref)
 
     # -- deferring ---------------------------------------------------------------------------------------
@@ -120,7 +131,7 @@ class Scope:
         cleanup._keywords = kwargs or None
         cleanup._stack = stack = self._stack
         stack[cleanup] = None
-        if self._shut:
+        if not _fork.page[self._shut]:
             self._late(cleanup)
         return cleanup
 
@@ -149,7 +160,7 @@ class Scope:
         cleanup.func, cleanup.args, cleanup._keywords = fn, args, kwargs or None
         cleanup._stack = self._early
         self._early[cleanup] = None
-        if self._shut:
+        if not _fork.page[self._shut]:
             self._late(cleanup)
         return cleanup
 
@@ -283,6 +294,7 @@ class Scope:
     def _run_all(self, body: "BaseException | None" = None, limit: "float | None" = None) -> "list[Failure]":
         """Run everything; return what failed."""
         failures: list[Failure] = []
+        _fork.look()
         me = _thread.get_ident()
         if self._closer is not None or self._shut == CLOSED:
             return failures
@@ -360,7 +372,8 @@ class Scope:
         _closing.drain(self, budget, failures)
 
     def _late(self, cleanup: Cleanup) -> None:
-        """Deal with a cleanup that was deferred to a scope which is not open."""
+        """Deal with a cleanup that was deferred to a scope which is not open, or not this process's."""
+        _look(cleanup)
         state = self._shut
         if state == OPEN or (state == CLOSING and self._takes(cleanup)):
             return
@@ -393,7 +406,7 @@ class Scope:
         from lastly import _durable
 
         cleanup = _durable.defer(self, stack, action, args, kwargs)
-        if self._shut:
+        if not _fork.page[self._shut]:
             self._late(cleanup)
         return cleanup
 

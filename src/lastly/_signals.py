@@ -29,7 +29,7 @@ import atexit
 import sys
 from posix import getpid, register_at_fork
 
-from lastly import _ending, _finish, _held, _joins, _loops, _sigset, _swallowed, _wakeup
+from lastly import _ending, _finish, _fork, _held, _joins, _loops, _sigset, _swallowed, _wakeup
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
 from lastly._exit import state as _exit_state
@@ -411,4 +411,5 @@ def _forked() -> None:
     _after_fork()
 
 
-register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forked)
+register_at_fork(before=_before_fork, after_in_parent=_after_fork)
+_fork.in_child(_forked)

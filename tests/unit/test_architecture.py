@@ -31,7 +31,7 @@ LAYERS = """
     actions    actions
     journal    journal
     system     _system
-    words      _action errors _clock _warn
+    words      _action errors _clock _fork _warn
 """
 LINES = re.sub(r"\n {9,}", " ", LAYERS).strip().splitlines()
 PLACE = {module: (rank, line.split()[0]) for rank, line in enumerate(LINES) for module in line.split()[1:]}

@@ -14,6 +14,7 @@ import atexit
 import os
 from _thread import get_ident
 
+from lastly import _fork
 from lastly._run import handover, ledger, watch
 from lastly._system import proc
 
@@ -140,7 +141,7 @@ def start(site_dir: str) -> None:
     from lastly._run import settle
 
     atexit.register(settle.at_exit)  # the first to register is the last to run
-    os.register_at_fork(after_in_child=_forked)
+    _fork.in_child(_forked)
     if program.main:
         settle.note_hard_exits()
         take_signals(SIGNALS)

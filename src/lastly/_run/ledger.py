@@ -8,6 +8,7 @@ all the same, and holds its lock as long as it lives.
 import os
 import sys
 
+from lastly import _fork
 from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
@@ -37,6 +38,7 @@ class RunIsOver(Exception):  # noqa: N818  # as in errors.py: the name says what
 
 def plan(action: str, args: "list[Any]", kwargs: "dict[str, Any] | None" = None) -> int:
     """Write a plan. Raises RunIsOver, NotRecorded, or whatever else is wrong with our files."""
+    _fork.look()
     journal = opened or _open()
     key = journal.key
     number = journal.plan(action, args, kwargs or {}, run=True)

@@ -13,9 +13,9 @@ that gives none still ends by the signal, unless the app was reloaded since or i
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
-from posix import getpid, register_at_fork
+from posix import getpid
 
-from lastly import _finish, _signals, _sigset, _swallowed
+from lastly import _finish, _fork, _signals, _sigset, _swallowed
 from lastly.app.failures import attach
 from lastly.errors import CaughtSignal
 
@@ -207,4 +207,4 @@ def _forked() -> None:
     _signals.raising = None
 
 
-register_at_fork(after_in_child=_forked)
+_fork.in_child(_forked)
