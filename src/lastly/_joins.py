@@ -21,6 +21,7 @@ import sys
 from time import sleep
 
 from lastly._clock import monotonic
+from lastly._exit import stack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,12 +66,10 @@ class Patience:
 
 def at(frame: "FrameType | None") -> "FrameType | None":
     """Return the call in which the main thread waits for a thread or a process, if it does."""
-    from lastly import _signals
-
     found = outermost = None
     inside = True
     while frame is not None:
-        if frame.f_code in _signals.closing:
+        if frame.f_code in stack.closing:
             return None
         if inside and _library(frame) in _LIBRARIES:
             outermost = frame

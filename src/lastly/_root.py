@@ -217,12 +217,12 @@ def complain(cleanup: "Cleanup | None", error: BaseException) -> None:
 
 def connect(signals: "Any") -> None:
     """Let `_signals` know what a closing scope looks like, and learn from it of signals and deadlines."""
-    signals.closing.update({Scope._run_all.__code__, before_join.__code__})
+    from lastly._exit import stack
+
+    stack.closing.update({Scope._run_all.__code__, before_join.__code__})
     signals.describe = describe
     signals.announce = announce
     _closing.released = signals.raise_due
-    if _early.NO_LATE_THREADS:
-        _early.arm()
 
 
 def announce(signum: int, deadline: "float | None") -> None:

@@ -8,8 +8,8 @@ edges:
   the program lives on. So the exception is watched: when it dies while the program's own code is still
   running, it was swallowed, and the signal is raised again (_swallowed.py).
 * Raised in `threading._shutdown` or inside an atexit function it is printed, the rest is cut off, and the
-  status is 0. So the handler looks at the *bottom* of the interrupted stack: there stands the program's
-  main module, or else we are past it, and nothing is raised any more.
+  status is 0. So the handler asks whether the interpreter's end has begun (_exit/stack.py): then nothing is
+  raised any more.
 * Raised inside a cleanup it cuts that cleanup off. So a stack with a closing scope in it is left alone as
   well, and the signal is raised when the scope has closed.
 * Raised in an event loop it ends whichever task happens to run. So there the main task is cancelled
@@ -29,11 +29,12 @@ import atexit
 import sys
 from posix import getpid, register_at_fork
 
-from lastly import _ending, _finish, _fork, _held, _joins, _loops, _sigset, _swallowed, _wakeup
+from lastly import _early, _ending, _finish, _fork, _held, _joins, _loops, _sigset, _swallowed, _wakeup
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
+from lastly._exit import stack
 from lastly._exit import state as _exit_state
-from lastly._scope import CLOSED
+from lastly._exit.stack import BODY, CLOSING, EXIT, JOIN
 from lastly._system import proc
 from lastly._warn import warn
 from lastly.errors import CaughtSignal, signal_name
@@ -42,7 +43,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import timedelta
-    from types import CodeType, FrameType, TracebackType
+    from types import FrameType, TracebackType
 
     from lastly._finish import Status
     from lastly._sigset import SignalName
@@ -55,18 +56,12 @@ _FORCE_AFTER = 2.0
 # A grace of so many seconds is none: clocks, the kernel's and the reaper's, end somewhere.
 _ENDLESS = 1e9
 
-# Whether install() attends to reloaders of development servers: not in a program that does not know of it.
-reloaders = True
-# Code objects of functions that run cleanups: a stack that holds one is not interrupted. Filled by _scope.
-closing: "set[CodeType]" = set()
 # Called in a repeated signal's message: what is running and what is left, in a few words. Set by _root.
 describe: "Callable[[], str] | None" = None
 # Called by the handler with the first signal's number and the deadline (monotonic) or None. Set by _root.
 announce: "Callable[[int, float | None], None] | None" = None
 # Called in the handler with the exception that it is about to raise. Set by an App, which keeps it.
 raising: "Callable[[CaughtSignal], None] | None" = None
-
-BODY, CLOSING, JOIN, EXIT = "body", "closing", "join", "exit"
 
 
 class _State:
@@ -144,11 +139,23 @@ def install(
         _forked()
     for signum in [signum for signum in state.previous if signum not in numbers]:
         _give_back(signum)
+    own(numbers, status, seconds)
+    # Loads `threading`, which is told of the interpreter's end before anybody else.
+    _early.arm()
+    stack.told = True
+    from lastly import _reloader
+
+    _reloader.watch()
+    return Installation()
+
+
+def own(numbers: "Iterable[int]", status: "Status" = "signal", grace: "float | None" = None) -> None:
+    """Do what `install` does, but load nothing."""
     for signum in numbers:
         _take(signum)
     _finish.status = status
-    state.grace = seconds if seconds is None or seconds < _ENDLESS else None
-    state.bottom = _bottom(sys._getframe())  # noqa: SLF001  # the only way to one's own frame
+    state.grace = grace if grace is None or grace < _ENDLESS else None
+    state.bottom = stack.bottom_of(sys._getframe())  # noqa: SLF001  # the only way to one's own frame
     _exit_state.observe_exit("signals")
     atexit.unregister(_ending.driver)
     atexit.register(_ending.driver)
@@ -156,11 +163,6 @@ def install(
 
     _root.connect(sys.modules[__name__])
     _wakeup.lend(tuple(state.previous), state.grace)
-    if reloaders:
-        from lastly import _reloader
-
-        _reloader.watch()
-    return Installation()
 
 
 def uninstall() -> None:
@@ -205,8 +207,9 @@ def _set(signum: int, handler: object) -> None:
     try:
         _signal.signal(signum, handler)
     except ValueError:
+        where = "main thread" if _exit_state.in_main_interpreter() else "main interpreter"
         raise RuntimeError(
-            "install() and uninstall() work in the main thread only: Python runs signal handlers there"
+            f"install() and uninstall() work in the {where} only: Python runs signal handlers there"
         ) from None
     _main_ident = _thread.get_ident()  # this module may have been imported in another thread
 
@@ -332,47 +335,8 @@ def answered() -> None:
 _main_ident = _thread.get_ident()
 
 
-def _bottom(frame: "FrameType | None") -> "FrameType | None":
-    while frame is not None and frame.f_back is not None:
-        frame = frame.f_back
-    return frame
-
-
 def _where(frame: "FrameType | None") -> str:
-    """Where in its life the main thread is, by its stack."""
-    found = BODY
-    bottom = None
-    while frame is not None:
-        if frame.f_code in closing and not _has_closed(frame):
-            found = CLOSING
-        bottom, frame = frame, frame.f_back
-    if state.ending:
-        return EXIT
-    if bottom is None or bottom is state.bottom:  # None: it reads the program, or waits at its prompt
-        return found
-    module = bottom.f_globals.get("__name__")
-    name = bottom.f_code.co_name
-    if name == "_shutdown" and module == "threading":
-        return EXIT if found == CLOSING else JOIN
-    if (name == "<module>" and module == "__main__") or module in ("runpy", "importlib._bootstrap"):
-        return found
-    return found if _still_running(state.bottom) else EXIT
-
-
-def _has_closed(frame: "FrameType") -> bool:
-    """Whether the scope in this frame is done, and has called `raise_due`, or is about to."""
-    scope = frame.f_locals.get("self")
-    return getattr(scope, "_closer", frame) is None and getattr(scope, "_shut", None) == CLOSED
-
-
-def _still_running(frame: "FrameType | None") -> bool:
-    """Whether the program's main frame is: then this stack is a greenlet's, and not past the end."""
-    try:
-        if frame is not None:
-            frame.clear()  # of a frame that has ended: drops locals that nobody sees
-    except RuntimeError:
-        return True
-    return False
+    return EXIT if state.ending else stack.where(frame, state.bottom)
 
 
 # ── fork ────────────────────────────────────────────────────────────────────────────────

@@ -22,6 +22,7 @@ import sys
 from _weakref import ref
 from time import sleep
 
+from lastly._exit import stack
 from lastly.errors import CaughtSignal, _CaughtInterrupt
 
 TYPE_CHECKING = False
@@ -139,7 +140,7 @@ def died(watch: Watch) -> int:
         state.again = 1
         send_again(state.signum, 0.0)
         return _NOTHING
-    if _signals._where(frame) == _signals.EXIT:  # noqa: SLF001  # as above
+    if _signals._where(frame) == stack.EXIT:  # noqa: SLF001  # as above
         return _NOTHING
     if _named or not state.previous:
         _signals.answered()

@@ -45,6 +45,7 @@ LAZY_UP = {("_scope", "_durable"), ("_root", "_durable"), ("_signals", "_durable
 THIRD_PARTY = {
     "app": {"colorlog", "yaml"},  # in the functions that need them
     "cli": {"rich", "yaml"},
+    "_exit": {"_xxsubinterpreters"},  # the standard library's own name for it, up to 3.12
     "_run": {"sitecustomize"},  # the one that the injected sitecustomize stands in front of
     "_loops": {"trio"},
     "_waiting": {"anyio"},

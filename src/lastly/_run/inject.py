@@ -152,17 +152,11 @@ def start(site_dir: str) -> None:
 
 def take_signals(names: "Iterable[SignalName]") -> None:
     """Exit functions on these signals. Raises RuntimeError in another thread than the main one."""
-    from lastly import _early, _signals
+    from lastly import _signals, _sigset
     from lastly._exit import state
 
-    # An unmodified program has no cleanups with a limit: nothing to load `threading` for.
-    threads, _early.NO_LATE_THREADS = _early.NO_LATE_THREADS, False
-    _signals.reloaders = False
-    try:
-        _signals.install(names)
-    finally:
-        _early.NO_LATE_THREADS = threads
-        _signals.reloaders = True
+    # Not install(): an unmodified program has nothing to load `threading` for.
+    _signals.own(_sigset.numbers(names))
     state.unobserve_exit("signals")  # sys.exit stays the program's; what it is given is not needed here
 
 

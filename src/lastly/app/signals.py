@@ -16,6 +16,7 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself cos
 from posix import getpid
 
 from lastly import _finish, _fork, _signals, _sigset, _swallowed
+from lastly._exit import stack
 from lastly.app.failures import attach
 from lastly.errors import CaughtSignal
 
@@ -177,7 +178,7 @@ def last_call(app: "App") -> "list[BaseException]":
 
 def leave_alone(function: "Callable[..., Any]") -> None:
     """Let no signal cut *function* short; it comes when the outermost such function has returned."""
-    _signals.closing.add(function.__code__)
+    stack.closing.add(function.__code__)
 
 
 def raise_due() -> None:
