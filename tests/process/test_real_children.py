@@ -265,3 +265,19 @@ def test_a_driver_cleans_up_by_itself(programs: Programs, tmp_path: Path) -> Non
     wait_process_gone(driver)
     os.close(held)
     assert not (tmp_path / "profile").exists()
+
+
+def test_a_driver_below_a_supervisor_cleans_up_by_itself(programs: Programs, tmp_path: Path) -> None:
+    code = f"mkdir {tmp_path}/profile; echo driver $$; cat; read -t 0.3 x < {tmp_path}/never; rmdir {tmp_path}/profile"
+    os.mkfifo(tmp_path / "never")
+    held = os.open(tmp_path / "never", os.O_RDWR)
+    start_it = f"subprocess.Popen([{needed('bash')!r}, '-c', {code!r}], stdin=subprocess.PIPE)"
+    program = programs.start_command(
+        ["lastly", "run", "--supervise", "-c",
+         f"import os, subprocess, sys\n{start_it}\nsys.stdin.readline(); os.kill(os.getpid(), 9)"], stdin=-1,
+    )  # fmt: skip
+    program.line("driver")
+    program.write("\n")
+    assert program.wait().status == -signal.SIGKILL
+    os.close(held)
+    assert not (tmp_path / "profile").exists()
