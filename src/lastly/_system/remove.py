@@ -310,7 +310,8 @@ class _Tree:
     def _may_enter(self, found: Entry, known: Entry | None, above: Entry) -> None:
         if known is not None and not _same(found, known):
             raise NotOurs(f"{self.path!r} was exchanged while it was looked at")
-        if found.mount_root or found.dev != above.dev or found.mount != above.mount:
+        moved = None not in {found.mount, above.mount} and found.mount != above.mount
+        if found.mount_root or found.dev != above.dev or moved:
             raise OSError(errno.EBUSY, "a mount point is inside: unmount it, then retry")
 
     def _empty(self, level: _Level) -> None:

@@ -52,7 +52,7 @@ def _seconds(value: "Any") -> bool:
 
 _EVERY: "dict[str, Callable[[Any], bool]]" = {"n": _count, "t": _moment, "id": _count}
 _OWNER: "dict[str, Callable[[Any], bool]]" = {
-    **dict.fromkeys(("boot", "pidns", "host", "machine", "exe", "argv0", "token", "parent"), _text),
+    **dict.fromkeys(("boot", "pidns", "timens", "host", "machine", "exe", "argv0", "token", "parent"), _text),
     "pid": _pid, "ppid": _count, "start": _count, "uid": _integer, "next": _count, "t": _moment,
     "n": _count,
 }  # fmt: skip

@@ -81,10 +81,12 @@ def _user_home() -> str:
         except KeyError:  # a container without a user database
             home = "/root"
     if not os.path.isabs(home):
-        raise NotRecorded(
+        refused = NotRecorded(
             "cannot record a cleanup: this user has no home directory; "
             "set LASTLY_HOME to a directory of its own"
         )
+        refused.errno = errno.EACCES
+        raise refused
     return home
 
 
@@ -138,11 +140,15 @@ def _listed(path: str) -> list[str]:
 
 
 def degrades(error: NotRecorded) -> bool:
-    """Whether a program may go on without a journal, after a warning: a read-only or a network home.
+    """Whether a program may go on without a journal, after a warning.
 
-    Not when somebody named the home (``LASTLY_HOME``) and it cannot be written: then the name is wrong.
+    On a network home; on one that is read-only or not this user's to write, and where there is none (a
+    container under a user without an account). Not when somebody named the home (``LASTLY_HOME``) and it
+    cannot be written: then the name is wrong.
     """
-    return error.errno == errno.EREMOTE or (error.errno == errno.EROFS and not configured())
+    if error.errno == errno.EREMOTE:
+        return True
+    return error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} and not configured()
 
 
 def _checked(path: str, *, create: bool) -> str:

@@ -14,7 +14,7 @@ from itertools import count
 from time import CLOCK_BOOTTIME, clock_gettime, time
 
 from lastly._clock import monotonic
-from lastly._system import wait
+from lastly._system import probe, proc, wait
 from lastly.journal import home
 from lastly.reaper import election, jobs, owners
 from lastly.reaper.deadlines import Deadlines
@@ -58,6 +58,7 @@ class Reaper:
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.order = count()
         self.quit = False
+        self.polling = False
         self.served = self.began = monotonic()
         self.peers = Peers(self)
         self.deadlines = Deadlines(self)
@@ -183,7 +184,7 @@ class Reaper:
             self.families.look_at_all()
         finally:  # also when no descriptor was left to look with
             short = any(o.state == owners.WATCHED and o.pidfd is None for o in self.owners.values())
-            self.at(1.0 if short else RESCAN, self._rescan)
+            self.at(1.0 if short and not self.polling else RESCAN, self._rescan)
 
     def own(self, name: str, pid: int, peer_pidfd: "Callable[[], int | None]") -> Owner:
         """A process says that it owes what stands in this journal.
@@ -221,15 +222,9 @@ class Reaper:
                 self._settle(owner)
                 return owner
         owner.state = owners.WATCHED
-        if pidfd is not None:
-            try:
-                self.epoll.register(pidfd, select.EPOLLIN)
-            except OSError:  # it is asked for again soon
-                os.close(pidfd)
-                raise
-            owner.pidfd = pidfd
-            self.deaths[pidfd] = owner
-        self.log("own", journal=name)
+        self._watch_owner(owner, pidfd)
+        if known is None:
+            self.log("own", journal=name)
         self.families.adopt(owner)
         self.pool.spare()
         return owner
@@ -244,11 +239,35 @@ class Reaper:
             owner.pidfd = None
         self.deadlines.drop(owner)
 
+    def _watch_owner(self, owner: Owner, pidfd: int | None) -> None:
+        if pidfd is not None:
+            try:
+                self.epoll.register(pidfd, select.EPOLLIN)
+            except OSError:  # it is asked for again soon
+                os.close(pidfd)
+                raise
+            owner.pidfd = pidfd
+            self.deaths[pidfd] = owner
+        elif not self.polling and not probe.has_pidfd():
+            self.polling = True
+            self.at(wait.POLL, self._poll)
+
     def _unwatch_owner(self, owner: Owner) -> None:
         if owner.pidfd is not None and self.deaths.pop(owner.pidfd, None) is not None:
             self.epoll.unregister(owner.pidfd)
 
     # ---- an owner's end
+
+    def _poll(self) -> None:
+        """Look whether those live that have no pidfd, on a kernel without."""
+        left = [o for o in self.owners.values() if o.state == owners.WATCHED and o.pidfd is None]
+        self.polling = bool(left)
+        if left:
+            self.at(wait.POLL, self._poll)
+        for owner in left:
+            key = owner.key()
+            if key is not None and not proc.lives(*key):
+                self._died(owner)
 
     def _died(self, owner: Owner) -> None:
         self._unwatch_owner(owner)

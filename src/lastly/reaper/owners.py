@@ -2,7 +2,8 @@
 
 import os
 
-from lastly._system.identity import Identity, boot_id, open_pidfd, pid_namespace
+from lastly._system import probe, wait
+from lastly._system.identity import Identity, boot_id, open_pidfd
 from lastly.journal.record import decode
 
 TYPE_CHECKING = False
@@ -54,8 +55,11 @@ class Owner:
 
     def kill(self) -> bool:
         """SIGKILL, to exactly this process."""
-        if self.pidfd is None or self.state != WATCHED:
+        if self.state != WATCHED:
             return False
+        if self.pidfd is None:
+            key = self.key()
+            return key is not None and wait.send(*key, signal.SIGKILL)
         try:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         except ProcessLookupError:
@@ -77,9 +81,11 @@ def look(path: str) -> tuple[str, int | None]:
         return QUEUED, None  # a worker reads the rest, and keeps what it cannot read
     if identity.boot != boot_id():
         return QUEUED, None  # dead on this machine, unknown on another: settle() knows
-    if identity.pidns != pid_namespace():
+    if not identity.comparable():
         return KEPT, None
     try:
+        if not probe.has_pidfd():
+            return (QUEUED if identity.alive() is False else WATCHED), None
         pidfd = open_pidfd(identity)
     except OSError:
         return WATCHED, None  # no descriptors left: asked again soon

@@ -13,6 +13,7 @@ import struct
 from array import array
 
 from lastly._clock import monotonic
+from lastly._system import probe
 from lastly._system.sockets import Address
 from lastly.reaper import protocol
 
@@ -234,6 +235,8 @@ def _descriptors(ancillary: "list[tuple[int, int, bytes]]") -> list[int]:
 
 def _peer_pidfd(sock: _socket.socket) -> int | None:
     """Ask for the process that connected, whatever its pid means by now; None before Linux 6.5."""
+    if probe.missing("pidfd"):
+        return None
     try:
         return sock.getsockopt(_socket.SOL_SOCKET, protocol.SO_PEERPIDFD)
     except OSError:
