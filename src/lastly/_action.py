@@ -10,18 +10,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
-    from types import GenericAlias
-    from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, overload
+    from typing import Any, TypeAlias, overload
 
-    P = ParamSpec("P")
-    R = TypeVar("R")
-    AnyAction: TypeAlias = "Action[..., Any]"
     Args: TypeAlias = "tuple[Any, ...] | list[Any]"
     Prepare: TypeAlias = "Callable[[tuple[Any, ...], dict[str, Any]], tuple[Args, dict[str, Any]]]"
-
-else:  # what stands in a class's brackets is for type checkers: here it is `object`
-    P, R, GenericAlias = 0, 1, type(list[int])
-    Generic = {(P, R): object}
 
 RETRIES, TIMEOUT, BACKOFF = 5, 60.0, 1.0
 
@@ -58,14 +50,11 @@ def _owner(fn: "Any") -> str:
     return name if code.co_varnames[0] in ("self", "cls") else ""
 
 
-class Action(Generic[P, R]):
+class Action:
     """A function that can be run by name, in this process or in another one.
 
     Made by `lastly.action`. Calling it calls the function, and nothing more. Deferring it is *durable*: the
     cleanup is in the journal before ``defer()`` returns, and is run even after ``kill -9``.
-
-    To type checkers it is ``Action[[its parameters], its result]``: they find a wrong argument in a call,
-    and in what defers it.
 
     Attributes:
         fn: the function.
@@ -83,7 +72,7 @@ class Action(Generic[P, R]):
 
     def __init__(
         self,
-        fn: "Callable[P, R]",
+        fn: "Callable[..., Any]",
         *,
         name: str | None = None,
         remote: bool = False,
@@ -122,12 +111,8 @@ class Action(Generic[P, R]):
         names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount] if code else ()
         self.wants = tuple(name for name in _OFFERED if name in names)
 
-    def __call__(self, *args: "P.args", **kwargs: "P.kwargs") -> "R":
+    def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
         return self.fn(*args, **kwargs)
-
-    def __class_getitem__(cls, item: "Any") -> "GenericAlias":
-        """For annotations that are evaluated."""
-        return GenericAlias(cls, item)
 
     def call(self, args: "Args", kwargs: "dict[str, Any]", /, **offered: "Any") -> "Any":
         """Call the function, telling it what it asks for.
@@ -152,7 +137,7 @@ class Action(Generic[P, R]):
 if TYPE_CHECKING:
 
     @overload
-    def action(fn: "Callable[P, R]", /) -> Action[P, R]: ...
+    def action(fn: "Callable[..., Any]", /) -> Action: ...
 
     @overload
     def action(
@@ -161,18 +146,18 @@ if TYPE_CHECKING:
         retries: int = RETRIES,
         timeout: "float | timedelta" = TIMEOUT,
         backoff: "float | timedelta" = BACKOFF,
-    ) -> "Callable[[Callable[P, R]], Action[P, R]]": ...
+    ) -> "Callable[[Callable[..., Any]], Action]": ...
 
 
 def action(
-    fn: "Callable[P, R] | None" = None,
+    fn: "Callable[..., Any] | None" = None,
     /,
     *,
     remote: bool = False,
     retries: int = RETRIES,
     timeout: "float | timedelta" = TIMEOUT,
     backoff: "float | timedelta" = BACKOFF,
-) -> "Action[P, R] | Callable[[Callable[P, R]], Action[P, R]]":
+) -> "Action | Callable[[Callable[..., Any]], Action]":
     """Make a function an action, whose cleanups survive the process.
 
     Used as ``@action`` or ``@action(remote=True)``, on a function at the top level of a module or script,
@@ -194,7 +179,7 @@ def action(
     .. versionadded:: 0.1
     """
 
-    def make(function: "Callable[P, R]") -> Action[P, R]:
+    def make(function: "Callable[..., Any]") -> Action:
         if isinstance(function, Action):
             function = function.fn
         return Action(function, remote=remote, retries=retries, timeout=timeout, backoff=backoff)

@@ -75,17 +75,14 @@ def _runs_as(process: Process, user: int) -> bool:
 
     They are root's for programs that keep their memory from others (ssh-agent, gpg-agent).
     """
-    return process.ppid not in {0, _KTHREADD} and users(process.pid)[:1] == [user]
-
-
-def users(pid: int) -> list[int]:
-    """The user ids a process runs with: real, effective, saved, of its files. None when it is not shown."""
+    if process.ppid in {0, _KTHREADD}:
+        return False
     try:
-        with open(f"/proc/{pid}/status", "rb") as status:
+        with open(f"/proc/{process.pid}/status", "rb") as status:
             line = next(line for line in status if line.startswith(b"Uid:"))
     except (OSError, StopIteration):
-        return []
-    return [int(word) for word in line.split()[1:]]
+        return False
+    return int(line.split()[1]) == user
 
 
 def start_time(pid: int) -> int | None:
@@ -111,9 +108,9 @@ def exists(pid: int) -> bool:
     return True
 
 
-def ticks(seconds: float) -> int:
-    """Return seconds since the boot in clock ticks, as start times are counted."""
-    return int(seconds * os.sysconf("SC_CLK_TCK"))
+def now() -> int:
+    """Return the present in clock ticks since boot, as start times are counted."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
 
 
 def command(pid: int) -> list[bytes]:

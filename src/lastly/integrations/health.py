@@ -11,7 +11,9 @@ Needs no framework: `Health` is a WSGI application, an ASGI application, a layer
 server of its own.
 """
 
-from lastly import _fork, _root
+import os
+
+from lastly import _root
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
 from lastly.errors import CaughtSignal
@@ -262,4 +264,4 @@ async def _lifespan(
             return
 
 
-_fork.in_child(resume)
+os.register_at_fork(after_in_child=resume)

@@ -123,7 +123,7 @@ def _one(
     if locks.held(path) is not None:
         return None  # this very process's; to open and close it would drop its lock
     try:
-        seen = replay.read(path, trusted=True)
+        seen = replay.read(path)
     except FileNotFoundError:
         return None
     except OSError as error:
