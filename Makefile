@@ -17,7 +17,7 @@ SEED ?=
 help:
 	@echo 'make demo      a staged build, ended in every way: what plain Python and lastly leave behind'
 	@echo 'make test      all tests'
-	@echo 'make check     ruff, mypy, and the tests that hold the architecture'
+	@echo 'make check     ruff, mypy, pyright as a user has it, and the tests that hold the architecture'
 	@echo 'make bench     benchmarks, as ratios to their peers in the same run'
 	@echo 'make test-all  all tests with every Python on PATH, 3.11 to 3.13'
 	@echo 'make docs      the reference pages, from the docstrings, and the site of all pages into build/site'
@@ -46,6 +46,7 @@ check: $(DEV)
 	@$(VENV)/bin/ruff check --quiet src tests benchmarks examples scripts
 	@$(VENV)/bin/ruff format --quiet --check src
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/pyright --pythonpath $(PY) tests/typed/consumer.py
 	@$(PY) -m pytest -q tests/unit/test_architecture.py
 
 bench: $(DEV)

@@ -5,6 +5,8 @@
 The program is build_site.py. It runs with atexit, with atexit and the signal handlers that one writes for it, and with
 lastly, on a site that is being served already. The status is 0 when lastly's column is all zeros, every program ended
 as it was told to, and the site was whole at the end of every run.
+
+The demo is itself built with lastly: killed with SIGKILL, it leaves neither its folder nor its cloud, nor a program.
 """
 
 from __future__ import annotations
@@ -14,11 +16,9 @@ import fcntl
 import glob
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
@@ -28,7 +28,8 @@ from leftovers import Left, Watched
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STRATEGIES = {"atexit": "atexit", "handlers": "atexit + handlers", "lastly": "lastly"}
-AT_ONCE = 4  # most of the time a run waits: for a machine, or for things to stay as they are
+AT_ONCE = 6  # most of the time a run waits: for a machine, or for things to stay as they are
+PATIENCE = 120  # seconds for a program that takes two on a quiet machine
 
 
 class Way(NamedTuple):
@@ -37,6 +38,9 @@ class Way(NamedTuple):
     name: str
     place: str
     status: int
+
+    def __str__(self) -> str:
+        return f"{self.name + f' in {self.place}' * bool(self.place):<22}"
 
 
 WAYS = (
@@ -67,6 +71,7 @@ class Deployment:
 
     def __init__(self, stage: Stage, way: Way, strategy: str, number: int) -> None:
         self.stage, self.way, self.strategy = stage, way, strategy
+        self.scope = lastly.Scope(f"run {number}")
         self.name = f"{os.getpid()}-{number}"
         self.commits = [
             stage.commits[(number // len(STRATEGIES) + later) % len(stage.commits)] for later in range(2)
@@ -79,9 +84,7 @@ class Deployment:
             file.write("the release that is served before this one")
         os.symlink("releases/before", os.path.join(self.site, "current"))
 
-    def start(
-        self, commit: str, output: str, failpoint: str = "", patience: float = 3
-    ) -> subprocess.Popen[bytes]:
+    def start(self, commit: str, output: str, failpoint: str = "") -> subprocess.Popen[bytes]:
         environment = self.stage.environment | {
             "FAILPOINT": failpoint,
             "SITE_RUN": self.name,
@@ -91,28 +94,34 @@ class Deployment:
             "--site": self.site,
             "--cloud": self.stage.cloud,
             "--cleanup": self.strategy,
-            "--patience": patience,
+            # With atexit the lock of a killed build stays: there, waiting longer changes nothing.
+            "--patience": PATIENCE if self.strategy == "lastly" else 3,
         }
         argv = [sys.executable, os.path.join(HERE, "build_site.py"), self.stage.repository, commit]
         argv += [str(word) for option in options.items() for word in option]
         with open(output, "wb") as file:
-            return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+            streams = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
+            return lastly.Popen(argv, scope=self.scope, grace=0, env=environment, **streams)
 
     def run(self) -> Result:
         """Run, end, wait, count; then end what was left behind."""
+        with self.scope:
+            return self.count()
+
+    def count(self) -> Result:
         output, faults = os.path.join(self.folder, "output"), []
         if self.way.name == "newer build":
             program = self.start(self.commits[1], output, "upload=pause")
             wait_for_line(output, "paused", program)
             newer = self.start(self.commits[0], os.path.join(self.folder, "output of the newer"))
-            program.wait(timeout=30)
-            if newer.wait(timeout=30) != 0:
+            program.wait(timeout=PATIENCE)
+            if newer.wait(timeout=PATIENCE) != 0:
                 faults.append("the newer build did not come to its turn")
         else:
             program = self.start(
                 self.commits[0], output, f"{self.way.place}={self.way.name}" * bool(self.way.place)
             )
-            program.wait(timeout=30)
+            program.wait(timeout=PATIENCE)
         watched = Watched(
             self.site,
             os.path.join(self.folder, "tmp"),
@@ -120,7 +129,8 @@ class Deployment:
             self.stage.cloud,
             first_word(output, "start"),
         )
-        left, seconds = watched.settled()
+        nobody = self.strategy != "lastly"
+        left, seconds = watched.settled(*([] if nobody else [self.stage.owed]))
         if program.returncode != self.way.status:
             faults.append(f"the parent saw {program.returncode}, not {self.way.status}")
         if not os.path.exists(os.path.join(self.site, "current", "index.html")):
@@ -168,21 +178,24 @@ class Stage:
 
     def start_cloud(self) -> None:
         argv = [sys.executable, os.path.join(HERE, "cloud.py"), "serve", os.path.join(self.folder, "cloud")]
-        process = subprocess.Popen(
+        # It ends with its machines, which are its children in sessions of their own.
+        process = lastly.Popen(
             argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
-        lastly.defer(process.wait)
-        lastly.defer(process.terminate)
         self.cloud = process.stdout.readline().decode().strip()
+
+    def owed(self) -> bool:
+        """Whether a program with lastly still owes something: its journal is there until all is done."""
+        return bool(glob.glob(os.path.join(self.environment["LASTLY_HOME"], "owners", "*", "*.j")))
 
     def leftovers(self) -> list[str]:
         """What lastly itself has left, once its reaper had the time to see that nobody needs it any more."""
         home = self.environment["LASTLY_HOME"]
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not reaper_gone(home) and time.monotonic() < deadline:
             time.sleep(0.05)
         found = ["lastly's reaper is still there"] * (not reaper_gone(home))
-        return found + glob.glob(os.path.join(home, "owners", "*", "*.j"))
+        return found + ["a journal is still there"] * self.owed()
 
 
 def reaper_gone(home: str) -> bool:
@@ -199,7 +212,7 @@ def reaper_gone(home: str) -> bool:
 
 def wait_for_line(path: str, start: str, program: subprocess.Popen[bytes]) -> None:
     """Wait until the program has printed a line that starts so."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not first_word(path, start):
         if program.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"no line {start!r} from {program.args}")
@@ -222,12 +235,9 @@ def perform(stage: Stage, ways: list[Way]) -> list[Result]:
         for done in as_completed(pending):
             result = done.result()
             results[result.way, result.strategy] = result
-            where = f" in {result.way.place}" * bool(result.way.place)
-            clean = f", clean after {result.seconds:.2f} s" * (not any(result.left))
-            say(
-                f"[{len(results):>2}/{len(runs)}] {result.way.name + where:<24} {STRATEGIES[result.strategy]:<18}"
-                f" left {result.left}{clean}"
-            )
+            left = f"{sum(result.left)} things left" if any(result.left) else "nothing left"
+            title = STRATEGIES[result.strategy]
+            say(f"[{len(results):>2}/{len(runs)}] {result.way} {title:<18}{left}, after {result.seconds:.1f} s")
     finally:  # interrupted, too: those that run come to their end, and end what they left
         pool.shutdown(cancel_futures=True)
     return [results[run] for run in runs]
@@ -238,15 +248,14 @@ def say(line: str) -> None:
 
 
 def table(results: list[Result]) -> str:
-    """For a terminal."""
-    kinds = f"{'files':>6}{'proc':>5}{'mach':>5}{'lock':>5}"
+    """For a terminal of 80 columns: files, processes, machines and locks that are left."""
     lines = [
-        f"{'what is left behind':<29}" + "".join(f" {title:>21}" for title in STRATEGIES.values()),
-        f"{'it ends by':<17}{'during':<12}" + f" {kinds}" * len(STRATEGIES),
+        f"{'left behind':<22}" + "".join(f"{title:>19}" for title in STRATEGIES.values()),
+        f"{'it ends by':<22}" + f"{'files':>7}{'proc':>5}{'vm':>3}{'lck':>4}" * len(STRATEGIES),
     ]
     for row in rows(results):
-        cells = "".join(" {:>6}{:>5}{:>5}{:>5}".format(*result.left) for result in row)
-        lines.append(f"{row[0].way.name:<17}{row[0].way.place:<12}{cells}")
+        cells = "".join("{:>7}{:>5}{:>3}{:>4}".format(*result.left) for result in row)
+        lines.append(f"{row[0].way}{cells}")
     return "\n".join(lines)
 
 
@@ -310,11 +319,9 @@ def main() -> None:
 
     begin = time.monotonic()
     lastly.install()
-    folder = tempfile.mkdtemp(prefix="lastly-demo-")
-    lastly.defer(shutil.rmtree, folder)
-    stage = Stage(folder)
+    stage = Stage(os.fspath(lastly.temp_dir(prefix="lastly-demo-")))
     stage.start_cloud()
-    say(f"commits of {stage.repository}: {len(ways)} ways to end, with {len(STRATEGIES)} ways to clean up")
+    say(f"A deployment, ended in {len(ways)} ways, with {len(STRATEGIES)} ways to clean up:\n")
     results = perform(stage, ways)
     print("\n" + (markdown if options.markdown or options.into else table)(results))
     if options.into:
@@ -323,9 +330,7 @@ def main() -> None:
     wrong = judge(results) + stage.leftovers()
     for line in wrong:
         print(f"NOT AS PROMISED: {line}")
-    say(
-        f"\n{time.monotonic() - begin:.0f} s; with lastly everything was gone {slowest:.2f} s after the end at the latest"
-    )
+    say(f"\n{time.monotonic() - begin:.0f} s. With lastly all was gone {slowest:.2f} s after the end at the latest.")
     sys.exit(bool(wrong))
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-QUIET = 2.0  # seconds without any change after which we take it that nobody is cleaning up any more
-AT_MOST = 20.0
+QUIET = 2.0  # seconds without any change after which nobody is cleaning up any more, where nobody owes it
+AT_MOST = 120.0  # seconds that whoever owes it may take, on a machine that is busy with other work
 
 
 class Left(NamedTuple):
@@ -71,11 +71,16 @@ class Watched(NamedTuple):
         listed = {machine["token"] for machine in request(self.cloud, "GET", "/machines")} & {self.build}
         return listed | ({self.build} if with_environment(f"RENTED_MACHINE={self.build}") else set())
 
-    def settled(self, quiet: float = QUIET) -> tuple[Left, float]:
-        """Wait until nothing is left or nothing changes any more: what is left, and after how many seconds."""
+    def settled(self, owed: Callable[[], bool] = lambda: False) -> tuple[Left, float]:
+        """Wait until nothing is left, or nothing is owed and nothing changes any more.
+
+        Returns what is left, and after how many seconds that was so.
+        """
         begin = changed = time.monotonic()
         left, pause = self.left(), 0.005
-        while any(left) and time.monotonic() < min(changed + quiet, begin + AT_MOST):
+        while any(left) and time.monotonic() < begin + AT_MOST:
+            if time.monotonic() > changed + QUIET and not owed():
+                break
             time.sleep(pause)
             pause = min(pause * 1.3, 0.2)
             now = self.left()

@@ -10,10 +10,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
-    from typing import Any, TypeAlias, overload
+    from types import GenericAlias
+    from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
+    P = ParamSpec("P")
+    R = TypeVar("R")
+    AnyAction: TypeAlias = "Action[..., Any]"
     Args: TypeAlias = "tuple[Any, ...] | list[Any]"
     Prepare: TypeAlias = "Callable[[tuple[Any, ...], dict[str, Any]], tuple[Args, dict[str, Any]]]"
+
+else:  # what stands in a class's brackets is for type checkers: here it is `object`
+    P, R, GenericAlias = 0, 1, type(list[int])
+    Generic = {(P, R): object}
 
 RETRIES, TIMEOUT, BACKOFF = 5, 60.0, 1.0
 
@@ -50,11 +58,14 @@ def _owner(fn: "Any") -> str:
     return name if code.co_varnames[0] in ("self", "cls") else ""
 
 
-class Action:
+class Action(Generic[P, R]):
     """A function that can be run by name, in this process or in another one.
 
     Made by `lastly.action`. Calling it calls the function, and nothing more. Deferring it is *durable*: the
     cleanup is in the journal before ``defer()`` returns, and is run even after ``kill -9``.
+
+    To type checkers it is ``Action[[its parameters], its result]``: they find a wrong argument in a call,
+    and in what defers it.
 
     Attributes:
         fn: the function.
@@ -72,7 +83,7 @@ class Action:
 
     def __init__(
         self,
-        fn: "Callable[..., Any]",
+        fn: "Callable[P, R]",
         *,
         name: str | None = None,
         remote: bool = False,
@@ -111,8 +122,12 @@ class Action:
         names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount] if code else ()
         self.wants = tuple(name for name in _OFFERED if name in names)
 
-    def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
+    def __call__(self, *args: "P.args", **kwargs: "P.kwargs") -> "R":
         return self.fn(*args, **kwargs)
+
+    def __class_getitem__(cls, item: "Any") -> "GenericAlias":
+        """For annotations that are evaluated."""
+        return GenericAlias(cls, item)
 
     def call(self, args: "Args", kwargs: "dict[str, Any]", /, **offered: "Any") -> "Any":
         """Call the function, telling it what it asks for.
@@ -137,7 +152,7 @@ class Action:
 if TYPE_CHECKING:
 
     @overload
-    def action(fn: "Callable[..., Any]", /) -> Action: ...
+    def action(fn: "Callable[P, R]", /) -> Action[P, R]: ...
 
     @overload
     def action(
@@ -146,18 +161,18 @@ if TYPE_CHECKING:
         retries: int = RETRIES,
         timeout: "float | timedelta" = TIMEOUT,
         backoff: "float | timedelta" = BACKOFF,
-    ) -> "Callable[[Callable[..., Any]], Action]": ...
+    ) -> "Callable[[Callable[P, R]], Action[P, R]]": ...
 
 
 def action(
-    fn: "Callable[..., Any] | None" = None,
+    fn: "Callable[P, R] | None" = None,
     /,
     *,
     remote: bool = False,
     retries: int = RETRIES,
     timeout: "float | timedelta" = TIMEOUT,
     backoff: "float | timedelta" = BACKOFF,
-) -> "Action | Callable[[Callable[..., Any]], Action]":
+) -> "Action[P, R] | Callable[[Callable[P, R]], Action[P, R]]":
     """Make a function an action, whose cleanups survive the process.
 
     Used as ``@action`` or ``@action(remote=True)``, on a function at the top level of a module or script,
@@ -179,7 +194,7 @@ def action(
     .. versionadded:: 0.1
     """
 
-    def make(function: "Callable[..., Any]") -> Action:
+    def make(function: "Callable[P, R]") -> Action[P, R]:
         if isinstance(function, Action):
             function = function.fn
         return Action(function, remote=remote, retries=retries, timeout=timeout, backoff=backoff)

@@ -13,7 +13,7 @@ plain function runs in the event loop's thread, unless it has a limit of its own
 of what one calls there (``writer.close``, ``event.set``) belongs to that thread.
 """
 
-from lastly import _closing
+from lastly import _closing, _fork
 from lastly._cleanup import HERE, Cleanup
 from lastly._closing import clock, outcome_of, without_us
 from lastly._scope import CLOSED, CLOSING, OPEN, Scope
@@ -121,6 +121,7 @@ class AsyncScope(Scope):
         self, body: "BaseException | None", limit: "float | None" = None, *, inside: bool = False
     ) -> None:
         """Close; `inside`: as a cleanup of another scope, whose body has ended by `body`."""
+        _fork.look()
         if self._closer is not None or self._shut == CLOSED:
             return
         self._closer = -1  # no thread: a task

@@ -15,6 +15,7 @@ comparison that there is none.
 import _functools  # type: ignore[import-not-found]  # no stub; functools costs an import of collections
 
 from lastly._action import seconds
+from lastly._fork import look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Cleanup:
 
         Returns True the first time, False when it has been detached, has run, or is running.
         """
+        look()
         try:
             del self._stack[self]
         except (KeyError, AttributeError):
@@ -108,6 +110,7 @@ class Cleanup:
 
         A second call, or one after the scope ran it, does nothing and returns None. `within` is not heeded.
         """
+        look()
         try:
             del self._stack[self]
         except (KeyError, AttributeError):

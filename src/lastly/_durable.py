@@ -12,6 +12,7 @@ import sys
 from lastly import _portable, errors
 from lastly._action import BACKOFF, RETRIES, TIMEOUT, Action
 from lastly._cleanup import OWN, Cleanup
+from lastly._warn import warn
 from lastly.journal import home, own
 
 TYPE_CHECKING = False
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+    from lastly._action import AnyAction
     from lastly._cleanup import Stack
     from lastly._scope import Scope
     from lastly.journal.file import Journal
@@ -226,7 +228,7 @@ class Plan:
 
 
 def defer(
-    scope: "Scope", stack: "Stack", action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+    scope: "Scope", stack: "Stack", action: "AnyAction", args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> DurableCleanup:
     """Record an action, then put it onto a stack of the scope's.
 
@@ -276,14 +278,21 @@ def process_identity(pid: int) -> "dict[str, Any]":
     return dict(kill.identity(pid))
 
 
-def deferred(scope: "Scope", action: Action, /, *args: "Any", **kwargs: "Any") -> DurableCleanup:
+def child_started(cleanup: DurableCleanup) -> None:
+    """Have the reaper look at what that child starts: once this process is dead, nobody can tell any more."""
+    client = sys.modules.get("lastly.reaper.client")
+    if client is not None and cleanup.journal is not None:
+        client.child_starts(cleanup.journal.path)
+
+
+def deferred(scope: "Scope", action: "AnyAction", /, *args: "Any", **kwargs: "Any") -> DurableCleanup:
     """Defer an action through its scope; the handle with its type."""
     cleanup = scope.defer(action, *args, **kwargs)
     assert isinstance(cleanup, DurableCleanup)
     return cleanup
 
 
-def planned(scope: "Scope", action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> Plan:
+def planned(scope: "Scope", action: "AnyAction", args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> Plan:
     """Defer an action whose thing is about to be created; see `Plan`."""
     if not isinstance(action, Action):
         raise TypeError(
@@ -292,7 +301,7 @@ def planned(scope: "Scope", action: Action, args: "tuple[Any, ...]", kwargs: "di
     return Plan(deferred(scope, action, *args, **kwargs))
 
 
-def _more(journal: "Journal", action: Action, scope: "Scope") -> "dict[str, Any]":
+def _more(journal: "Journal", action: "AnyAction", scope: "Scope") -> "dict[str, Any]":
     """The fields of a plan that are not at their defaults."""
     more: dict[str, Any] = {}
     name = getattr(scope, "name", None)
@@ -317,7 +326,7 @@ _degraded = ""
 _warned = False
 
 
-def _journal(action: Action) -> "Journal | None":
+def _journal(action: "AnyAction") -> "Journal | None":
     journal = own.peek()
     if journal is not None:
         return journal
@@ -356,9 +365,7 @@ def _warn(text: str) -> None:
     global _warned
     if not _warned:
         _warned = True
-        import warnings
-
-        warnings.warn(text, RuntimeWarning, stacklevel=5)
+        warn(text)
 
 
 _ensure_reaper: "Any" = None

@@ -11,7 +11,7 @@ from posix import getpid, write
 
 from lastly import _finish, _joins, _swallowed
 from lastly._clock import monotonic
-from lastly._exit import state
+from lastly._exit import stack, state
 from lastly.errors import signal_name
 
 TYPE_CHECKING = False
@@ -120,9 +120,9 @@ def waits(frame: "FrameType | None") -> None:
 
     state = _signals.state
     where, joins = _signals._where(frame), _joins.at(frame)
-    if joins is None or frame is None or (where == _signals.BODY and not _swallowed.unwinding()):
+    if joins is None or frame is None or (where == stack.BODY and not _swallowed.unwinding()):
         return
-    if where == _signals.EXIT:
+    if where == stack.EXIT:
         inside = _joins.exit_function(frame)
         if state.patience.rest_of is not inside:
             state.patience.rest_of = inside
@@ -130,21 +130,12 @@ def waits(frame: "FrameType | None") -> None:
     if not state.patience.over(state.deadline):
         return
     say(f"{_joins.names(joins)} did not end and is no longer waited for")
-    if where == _signals.BODY:
+    if where == stack.BODY:
         raise _signals._watched(state.signum, frame)
-    if where == _signals.JOIN:
+    if where == stack.JOIN:
         end_now()
     state.dying = True
     _finish.die_of(state.signum)
-
-
-def give_up(place: str) -> None:
-    """End the program where it stands: it swallows every signal."""
-    from lastly import _signals
-
-    times = f"{signal_name(_signals.state.signum)} was swallowed {_signals.state.tries} times"
-    say(f"{times}{place and f', last by {place}'}; the program ends here, after its cleanups")
-    end_now()
 
 
 def force(why: str) -> None:

@@ -26,10 +26,12 @@ from lastly._reason import telling
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import Any, NoReturn
+    from typing import Any, Literal, NoReturn, TypeAlias
+
+    Status: TypeAlias = Literal["signal", "code"]
 
 # "signal": die of it. "code": exit with 128 + number.
-status = "signal"
+status: "Status" = "signal"
 
 _forced: "int | None" = None
 
@@ -64,12 +66,9 @@ def die_of(signum: int, limit: float = 0.0) -> "NoReturn":
 def _thread_count() -> int:
     import _thread
 
-    # Threads of ours hold no buffer's lock.
-    ours: list[Any] = [sys.modules.get(f"lastly.{name}") for name in ("_joins", "_swallowed")]
+    joins: Any = sys.modules.get("lastly._joins")
     count: int = _thread._count()  # noqa: SLF001  # what threading itself counts by
-    for module in ours:
-        count -= 0 if module is None else module.looking
-    return count
+    return count - (0 if joins is None else joins.looking)
 
 
 def _default(signum: int) -> None:

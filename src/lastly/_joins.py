@@ -21,6 +21,7 @@ import sys
 from time import sleep
 
 from lastly._clock import monotonic
+from lastly._exit import stack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,12 +66,10 @@ class Patience:
 
 def at(frame: "FrameType | None") -> "FrameType | None":
     """Return the call in which the main thread waits for a thread or a process, if it does."""
-    from lastly import _signals
-
     found = outermost = None
     inside = True
     while frame is not None:
-        if frame.f_code in _signals.closing:
+        if frame.f_code in stack.closing:
             return None
         if inside and _library(frame) in _LIBRARIES:
             outermost = frame
@@ -149,7 +148,7 @@ def describe() -> str:
     """Say for what the main thread waits, if it does; in any thread."""
     from lastly import _signals
 
-    frame = at(sys._current_frames().get(_signals.main_ident))
+    frame = at(sys._current_frames().get(_signals._main_ident))
     return "" if frame is None else f"waiting for {names(frame)}"
 
 
@@ -171,11 +170,11 @@ def _look() -> None:
     looking += 1
     try:
         while state is _signals.state and state.signum and state.patience is patience and not state.dying:
-            if at(sys._current_frames().get(_signals.main_ident)) is not None:
+            if at(sys._current_frames().get(_signals._main_ident)) is not None:
                 if _signal.getsignal(signum) is not _signals._handler:
                     return
                 state.waits = True
-                _signal.pthread_kill(_signals.main_ident, signum)
+                _signal.pthread_kill(_signals._main_ident, signum)
             sleep(TICK)
     finally:
         looking -= 1

@@ -17,18 +17,52 @@ from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import timedelta
     from types import TracebackType
-    from typing import Any
+    from typing import IO, Any, AnyStr, Literal, TypeAlias, TypedDict, Unpack, overload
 
     from lastly._scope import Scope
+
+    Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    Command: TypeAlias = Path | Sequence[Path]
+    File: TypeAlias = int | IO[Any] | None
+    Environment: TypeAlias = Mapping[str, str | os.PathLike[str]] | Mapping[bytes, bytes | os.PathLike[bytes]]
+
+    Place: TypeAlias = int | str | os.PathLike[str] | tuple[str, int] | Callable[[], object]
+
+    class Options(TypedDict, total=False):
+        """What `subprocess.Popen` takes besides what decides between text and bytes."""
+
+        bufsize: int
+        executable: Path | None
+        stdin: File
+        stdout: File
+        stderr: File
+        preexec_fn: Callable[[], object] | None
+        close_fds: bool
+        shell: bool
+        cwd: Path | None
+        env: Environment | None
+        startupinfo: Any
+        creationflags: int
+        restore_signals: bool
+        start_new_session: bool
+        pass_fds: Collection[int]
+        user: str | int | None
+        group: str | int | None
+        extra_groups: Iterable[str | int] | None
+        umask: int
+        pipesize: int
+        process_group: int | None
+else:
+    AnyStr = bytes  # what stands in a class's brackets is for type checkers
 
 GRACE = 5.0
 _ENV = 9  # where `env` stands among subprocess.Popen's positional parameters, after args
 
 
-class Popen(subprocess.Popen):  # type: ignore[type-arg]  # bytes or str, as its own arguments say
+class Popen(subprocess.Popen[AnyStr]):
     """Start a child as `subprocess.Popen` does, and end it with its whole tree when the scope closes.
 
     The end is: SIGTERM to all, `grace` seconds, SIGKILL until nobody is left. It comes however this program
@@ -48,6 +82,36 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # bytes or str, as its
     """
 
     cleanup: "_durable.DurableCleanup | None" = None
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "Popen[str]", args: Command, *positional: Any, text: Literal[True],
+            encoding: str | None = None, errors: str | None = None, universal_newlines: bool | None = None,
+            scope: Scope | None = None, grace: float | timedelta = GRACE, **options: Unpack[Options],
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: "Popen[str]", args: Command, *positional: Any, encoding: str,
+            text: bool | None = None, errors: str | None = None, universal_newlines: bool | None = None,
+            scope: Scope | None = None, grace: float | timedelta = GRACE, **options: Unpack[Options],
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: "Popen[bytes]", args: Command, *positional: Any, text: Literal[False] | None = None,
+            encoding: None = None, errors: None = None, universal_newlines: Literal[False] | None = None,
+            scope: Scope | None = None, grace: float | timedelta = GRACE, **options: Unpack[Options],
+        ) -> None: ...  # fmt: skip
+
+        @overload
+        def __init__(
+            self: "Popen[Any]", args: Command, *positional: Any, text: bool | None = None,
+            encoding: str | None = None, errors: str | None = None, universal_newlines: bool | None = None,
+            scope: Scope | None = None, grace: float | timedelta = GRACE, **options: Unpack[Options],
+        ) -> None: ...  # fmt: skip
 
     def __init__(
         self,
@@ -79,6 +143,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # bytes or str, as its
             cleanup.confirm(_durable.process_identity(self.pid))
         except (ProcessLookupError, NotRecorded):
             pass  # gone already, or a full disk: the token finds what there is
+        _durable.child_started(cleanup)
 
     def close(self) -> None:
         """End the child and all below it now, and wait for it. A second call does nothing."""
@@ -110,6 +175,30 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # bytes or str, as its
             self.close()
 
 
+if TYPE_CHECKING:
+
+    @overload
+    def server(
+        argv: Command, *, ready: Place, within: float | timedelta = 30.0, text: Literal[True],
+        encoding: str | None = None, errors: str | None = None, universal_newlines: bool | None = None,
+        scope: Scope | None = None, grace: float | timedelta = GRACE, **options: Unpack[Options],
+    ) -> Popen[str]: ...  # fmt: skip
+
+    @overload
+    def server(
+        argv: Command, *, ready: Place, within: float | timedelta = 30.0, text: Literal[False] | None = None,
+        encoding: None = None, errors: None = None, universal_newlines: Literal[False] | None = None,
+        scope: Scope | None = None, grace: float | timedelta = GRACE, **options: Unpack[Options],
+    ) -> Popen[bytes]: ...  # fmt: skip
+
+    @overload
+    def server(
+        argv: Command, *, ready: Place, within: float | timedelta = 30.0, text: bool | None = None,
+        encoding: str | None = None, errors: str | None = None, universal_newlines: bool | None = None,
+        scope: Scope | None = None, grace: float | timedelta = GRACE, **options: Unpack[Options],
+    ) -> Popen[Any]: ...  # fmt: skip
+
+
 def server(
     argv: "Any",
     *,
@@ -118,7 +207,7 @@ def server(
     scope: "Scope | None" = None,
     grace: "float | timedelta" = GRACE,
     **options: "Any",
-) -> Popen:
+) -> "Popen[Any]":
     """Start a child that listens, and wait until it does; it ends with its whole tree when the scope closes.
 
     Args:

@@ -3,12 +3,11 @@
 import os
 import sys
 
-from lastly._action import Action
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from lastly._action import AnyAction
     from lastly.journal.file import Journal
 
 # What a child of the reaper gets of the owner's environment: enough to find programs and files, no secrets.
@@ -76,7 +75,7 @@ def _main_path() -> str | None:
     return path if os.path.isfile(path) else None
 
 
-def name(action: Action) -> str:
+def name(action: "AnyAction") -> str:
     """The name by which another process finds the action; found out once."""
     if action.prepare is not None:
         action.recorded = action.name
@@ -103,7 +102,7 @@ def name(action: Action) -> str:
     return action.recorded
 
 
-def _profiled(action: Action, qualname: str) -> str:
+def _profiled(action: "AnyAction", qualname: str) -> str:
     """The script of the function where a profiler or a tracer runs it in other names than ``__main__``'s."""
     names = getattr(action.fn, "__globals__", {})
     found, file = names.get(qualname), names.get("__file__")
@@ -111,7 +110,7 @@ def _profiled(action: Action, qualname: str) -> str:
     return os.path.abspath(file) if reachable and file.__class__ is str and os.path.isfile(file) else ""
 
 
-def _unreachable(action: Action, module_name: str, qualname: str) -> str:
+def _unreachable(action: "AnyAction", module_name: str, qualname: str) -> str:
     if hasattr(action.fn, "__func__"):
         return "it is a method, and another process does not have its object"
     if "<lambda>" in qualname:
@@ -139,7 +138,7 @@ _FUNCTION = type(name)
 _VARARGS, _VARKEYWORDS = 0x04, 0x08  # of co_flags
 
 
-def check_call(action: Action, args: "list[Any] | tuple[Any, ...]", kwargs: "dict[str, Any]") -> None:
+def check_call(action: "AnyAction", args: "list[Any] | tuple[Any, ...]", kwargs: "dict[str, Any]") -> None:
     """Refuse arguments that the function does not take, at the line of the mistake.
 
     Otherwise another process meets it after this one's death, and no attempt succeeds. What counts is the
@@ -194,7 +193,7 @@ _SIMPLE = (str, int, float, bool, type(None))
 
 
 def arguments(
-    action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+    action: "AnyAction", args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> "tuple[list[Any], dict[str, Any]]":
     called = f"{action.__dict__['__qualname__']}()"
     plain = [

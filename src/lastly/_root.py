@@ -5,7 +5,7 @@ import atexit
 import os
 import sys
 
-from lastly import _closing, _early, _scope
+from lastly import _closing, _early, _fork, _scope
 from lastly._cleanup import Cleanup
 from lastly._reason import ExitReason, status_of
 from lastly._scope import CLOSING, OPEN, UNOPENED, Scope
@@ -13,12 +13,13 @@ from lastly._scope import CLOSING, OPEN, UNOPENED, Scope
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import Any, ParamSpec, TypeVar
 
     from lastly._closing import Failure
     from lastly._report import Report
 
-    F = TypeVar("F", bound=Callable[..., Any])
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
 # Why the process ends, when somebody knows better than the interpreter: set by _signals and by an App.
 reason: "ExitReason | None" = None
@@ -52,6 +53,7 @@ class Root(Scope):
             _early.arm()
 
     def _late(self, cleanup: Cleanup) -> None:
+        _scope._look(cleanup)
         if self._shut == UNOPENED:
             self._open()
         else:
@@ -62,6 +64,7 @@ class Root(Scope):
         self._shut = OPEN
         if not self._armed:
             self._armed = True
+            _fork.arm()
             atexit.register(close_for_exit)
             # A failed cleanup turns 0 into 1, and leaves 3 alone; the interpreter tells nobody which it is.
             from lastly._exit import state
@@ -76,13 +79,13 @@ class Root(Scope):
 
             Finalize(None, close_for_exit, exitpriority=0)
 
-    def defer_early(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
+    def defer_early(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> Cleanup:
         _early.arm()
         return super().defer_early(fn, *args, **kwargs)
 
     defer_early.__doc__ = Scope.defer_early.__doc__
 
-    def register(self, fn: "F", /, *args: "Any", **kwargs: "Any") -> "F":
+    def register(self, fn: "Callable[P, T]", /, *args: "P.args", **kwargs: "P.kwargs") -> "Callable[P, T]":
         """Have ``fn(*args, **kwargs)`` run at exit; return `fn`: what `atexit.register` does.
 
         Newest first, twice if registered twice, usable as a decorator. Unlike with atexit, a function
@@ -96,7 +99,7 @@ class Root(Scope):
         self.defer(fn, *args, **kwargs)
         return fn
 
-    def unregister(self, fn: "Callable[..., Any]", /) -> None:
+    def unregister(self, fn: "Callable[..., object]", /) -> None:
         """Forget every cleanup whose function is equal (``==``) to `fn`; nothing happens when there is none.
 
         What `atexit.unregister` does, and as slow: it looks at all. `Cleanup.detach` takes constant time.
@@ -122,6 +125,7 @@ unregister = root.unregister
 
 def before_join() -> None:
     """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
+    _fork.look()
     tell_ending(now=True)
     if root._early:
         prepare()
@@ -171,6 +175,7 @@ def close_for_exit(limit: "float | None" = None) -> None:
     """
     from lastly._exit import state
 
+    _fork.look()
     tell_ending(now=True)
     zero = state.status_would_be_zero()
     if root.grace is not None and root._used:
@@ -212,12 +217,12 @@ def complain(cleanup: "Cleanup | None", error: BaseException) -> None:
 
 def connect(signals: "Any") -> None:
     """Let `_signals` know what a closing scope looks like, and learn from it of signals and deadlines."""
-    signals.closing.update({Scope._run_all.__code__, before_join.__code__})
+    from lastly._exit import stack
+
+    stack.closing.update({Scope._run_all.__code__, before_join.__code__})
     signals.describe = describe
     signals.announce = announce
     _closing.released = signals.raise_due
-    if _early.NO_LATE_THREADS:
-        _early.arm()
 
 
 def announce(signum: int, deadline: "float | None") -> None:
@@ -319,4 +324,4 @@ def _in_child() -> None:
     _scope._scopes.add(root._ref)
 
 
-os.register_at_fork(after_in_child=_in_child)
+_fork.in_child(_in_child)

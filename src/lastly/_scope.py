@@ -9,11 +9,11 @@ taken out again by its own thread (`ScopeClosed`) or has been run by the closer:
 """
 
 import _thread
-from _warnings import warn  # a name that lasts to the very end of the interpreter
 
-from lastly import _closing
+from lastly import _closing, _fork
 from lastly._action import Action, seconds
 from lastly._cleanup import FUNCTION, Cleanup, checked_name
+from lastly._warn import warn
 from lastly.errors import ScopeClosed
 
 TYPE_CHECKING = False
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import timedelta
     from types import TracebackType
-    from typing import Any, Self, TypeVar
+    from typing import Any, ParamSpec, Self, TypeVar
     from weakref import ref
 
+    from lastly._action import AnyAction
     from lastly._cleanup import Stack
     from lastly._closing import Failure
     from lastly._durable import Plan
     from lastly._parallel import Parallel
     from lastly._report import Report
 
+    P = ParamSpec("P")
     T = TypeVar("T")
 else:
     from _weakref import ref
@@ -44,6 +46,15 @@ BARREN = 3
 
 # All scopes, so that a forked child can empty them: see _root.
 _scopes: "set[ref[Scope]]" = set()
+
+
+def _look(cleanup: Cleanup) -> None:
+    """In a child whose fork Python has not seen: forget what is the parent's, keep what was just deferred."""
+    if not _fork.page[0]:
+        stack = cleanup._stack
+        stack.pop(cleanup, None)
+        _fork.look()
+        stack[cleanup] = None
 
 
 class Scope:
@@ -88,11 +99,13 @@ class Scope:
         self._ran: list[Any] = []
         self._untimed = self._guests = 0  # guests: those from outside while one of them ran
         self._ref = ref(self)
+        if _scopes:  # not for the first, the root scope: an import pays for nothing
+            _fork.arm()
         _scopes.add(self._ref)
 
     # -- deferring ---------------------------------------------------------------------------------------
 
-    def defer(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
+    def defer(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> Cleanup:
         """Have ``fn(*args, **kwargs)`` run when the scope closes; return its handle.
 
         Deferred twice, it runs twice. As a decorator it leaves the handle in the function's place, which
@@ -118,11 +131,11 @@ class Scope:
         cleanup._keywords = kwargs or None
         cleanup._stack = stack = self._stack
         stack[cleanup] = None
-        if self._shut:
+        if not _fork.page[self._shut]:
             self._late(cleanup)
         return cleanup
 
-    def defer_early(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> Cleanup:
+    def defer_early(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> Cleanup:
         """Have a request to stop run before all other cleanups; return its handle.
 
         On the root scope that is before CPython waits for threads and shuts executors down, which it does
@@ -147,7 +160,7 @@ class Scope:
         cleanup.func, cleanup.args, cleanup._keywords = fn, args, kwargs or None
         cleanup._stack = self._early
         self._early[cleanup] = None
-        if self._shut:
+        if not _fork.page[self._shut]:
             self._late(cleanup)
         return cleanup
 
@@ -212,7 +225,7 @@ class Scope:
         self._nest(pool, name or "parallel")
         return pool
 
-    def planned(self, action: Action, /, *args: "Any", **kwargs: "Any") -> "Plan":
+    def planned(self, action: "Action[P, Any]", /, *args: "P.args", **kwargs: "P.kwargs") -> "Plan":
         """Write an action down before its resource exists: ``with scope.planned(…) as plan`` creates it.
 
         Left by an exception, the block runs the undo at once; left normally, the undo stays for the scope's
@@ -281,6 +294,7 @@ class Scope:
     def _run_all(self, body: "BaseException | None" = None, limit: "float | None" = None) -> "list[Failure]":
         """Run everything; return what failed."""
         failures: list[Failure] = []
+        _fork.look()
         me = _thread.get_ident()
         if self._closer is not None or self._shut == CLOSED:
             return failures
@@ -358,7 +372,8 @@ class Scope:
         _closing.drain(self, budget, failures)
 
     def _late(self, cleanup: Cleanup) -> None:
-        """Deal with a cleanup that was deferred to a scope which is not open."""
+        """Deal with a cleanup that was deferred to a scope which is not open, or not this process's."""
+        _look(cleanup)
         state = self._shut
         if state == OPEN or (state == CLOSING and self._takes(cleanup)):
             return
@@ -385,13 +400,13 @@ class Scope:
         what = "closed" if self._shut == CLOSED else f"closing, and has taken {GUESTS:,} from others"
         return ScopeClosed(f"{self._title} is {what}: {name} was not deferred and will not run")
 
-    def _defer_durable(self, action: Action, args: "Any", kwargs: "Any", stack: "Stack") -> Cleanup:
+    def _defer_durable(self, action: "AnyAction", args: "Any", kwargs: "Any", stack: "Stack") -> Cleanup:
         if self._shut == CLOSED:
             raise self._refusal(action.name)
         from lastly import _durable
 
         cleanup = _durable.defer(self, stack, action, args, kwargs)
-        if self._shut:
+        if not _fork.page[self._shut]:
             self._late(cleanup)
         return cleanup
 
@@ -442,6 +457,5 @@ class Scope:
             warn(
                 f"{self!r} was never closed; not run: {names}{' …' if len(self) > 3 else ''}",
                 ResourceWarning,
-                stacklevel=2,
-                source=self,
+                self,
             )

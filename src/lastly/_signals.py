@@ -8,8 +8,8 @@ edges:
   the program lives on. So the exception is watched: when it dies while the program's own code is still
   running, it was swallowed, and the signal is raised again (_swallowed.py).
 * Raised in `threading._shutdown` or inside an atexit function it is printed, the rest is cut off, and the
-  status is 0. So the handler looks at the *bottom* of the interrupted stack: there stands the program's
-  main module, or else we are past it, and nothing is raised any more.
+  status is 0. So the handler asks whether the interpreter's end has begun (_exit/stack.py): then nothing is
+  raised any more.
 * Raised inside a cleanup it cuts that cleanup off. So a stack with a closing scope in it is left alone as
   well, and the signal is raised when the scope has closed.
 * Raised in an event loop it ends whichever task happens to run. So there the main task is cancelled
@@ -29,21 +29,26 @@ import atexit
 import sys
 from posix import getpid, register_at_fork
 
-from lastly import _ending, _finish, _held, _joins, _loops, _sigset, _swallowed, _wakeup
+from lastly import _early, _ending, _finish, _fork, _held, _joins, _loops, _sigset, _swallowed, _wakeup
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
+from lastly._exit import stack
 from lastly._exit import state as _exit_state
-from lastly._scope import CLOSED
+from lastly._exit.stack import BODY, CLOSING, EXIT, JOIN
 from lastly._system import proc
+from lastly._warn import warn
 from lastly.errors import CaughtSignal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import timedelta
-    from types import CodeType, FrameType, TracebackType
+    from types import FrameType, TracebackType
 
-DEFAULT = ("INT", "TERM", "HUP", "QUIT")
+    from lastly._finish import Status
+    from lastly._sigset import SignalName
+
+DEFAULT: "tuple[SignalName, ...]" = ("INT", "TERM", "HUP", "QUIT")
 
 # Pressed by a person at the keyboard: only these can force.
 _KEYBOARD = (_signal.SIGINT, _signal.SIGQUIT)
@@ -51,18 +56,12 @@ _FORCE_AFTER = 2.0
 # A grace of so many seconds is none: clocks, the kernel's and the reaper's, end somewhere.
 _ENDLESS = 1e9
 
-# Code objects of functions that run cleanups: a stack that holds one is not interrupted. Filled by _scope.
-closing: "set[CodeType]" = set()
 # Called in a repeated signal's message: what is running and what is left, in a few words. Set by _root.
 describe: "Callable[[], str] | None" = None
 # Called by the handler with the first signal's number and the deadline (monotonic) or None. Set by _root.
 announce: "Callable[[int, float | None], None] | None" = None
 # Called in the handler with the exception that it is about to raise. Set by an App, which keeps it.
 raising: "Callable[[CaughtSignal], None] | None" = None
-
-# Why the signal comes once more, sent by ourselves: to be raised now, or to see what became of it.
-RAISE, LOOK = 1, 2
-BODY, CLOSING, JOIN, EXIT = "body", "closing", "join", "exit"
 
 
 class _State:
@@ -75,8 +74,8 @@ class _State:
         self.bottom: FrameType | None = None  # of the stack that called install()
         self.signum = 0  # the signal that this process ends with; 0: none came
         self.handled = 0  # a SIGINT that the program caught by its name
-        self.again = 0  # RAISE or LOOK: the signal is on its way once more, sent by ourselves
-        self.tries = 0  # how often it was swallowed
+        self.again = 0  # a swallowed signal is on its way once more
+        self.tries = 0
         self.due = False  # to be raised when the scope has closed
         self.held = _held.NOT_ASKED
         self.count = self.presses = 0
@@ -108,9 +107,9 @@ class Installation:
 
 
 def install(
-    signals: "Iterable[int | str] | int | str" = DEFAULT,
+    signals: "Iterable[int | SignalName] | int | SignalName" = DEFAULT,
     *,
-    status: str = "signal",
+    status: "Status" = "signal",
     grace: "float | timedelta | None" = None,
 ) -> Installation:
     """Let these signals end the program in order: unwind, run all cleanups and atexit functions, then die
@@ -140,11 +139,23 @@ def install(
         _forked()
     for signum in [signum for signum in state.previous if signum not in numbers]:
         _give_back(signum)
+    own(numbers, status, seconds)
+    # Loads `threading`, which is told of the interpreter's end before anybody else.
+    _early.arm()
+    stack.told = True
+    from lastly import _reloader
+
+    _reloader.watch()
+    return Installation()
+
+
+def own(numbers: "Iterable[int]", status: "Status" = "signal", grace: "float | None" = None) -> None:
+    """Do what `install` does, but load nothing."""
     for signum in numbers:
         _take(signum)
     _finish.status = status
-    state.grace = seconds if seconds is None or seconds < _ENDLESS else None
-    state.bottom = _bottom(sys._getframe())  # noqa: SLF001  # the only way to one's own frame
+    state.grace = grace if grace is None or grace < _ENDLESS else None
+    state.bottom = stack.bottom_of(sys._getframe())  # noqa: SLF001  # the only way to one's own frame
     _exit_state.observe_exit("signals")
     atexit.unregister(_ending.driver)
     atexit.register(_ending.driver)
@@ -152,7 +163,6 @@ def install(
 
     _root.connect(sys.modules[__name__])
     _wakeup.lend(tuple(state.previous), state.grace)
-    return Installation()
 
 
 def uninstall() -> None:
@@ -193,14 +203,15 @@ def _take(signum: int) -> None:
 
 
 def _set(signum: int, handler: object) -> None:
-    global main_ident
+    global _main_ident
     try:
         _signal.signal(signum, handler)
     except ValueError:
+        where = "main thread" if _exit_state.in_main_interpreter() else "main interpreter"
         raise RuntimeError(
-            "install() and uninstall() work in the main thread only: Python runs signal handlers there"
+            f"install() and uninstall() work in the {where} only: Python runs signal handlers there"
         ) from None
-    main_ident = _ident()  # this module may have been imported in another thread
+    _main_ident = _thread.get_ident()  # this module may have been imported in another thread
 
 
 def _give_back(signum: int) -> None:
@@ -209,10 +220,7 @@ def _give_back(signum: int) -> None:
         del state.previous[signum]
         return
     del state.previous[signum]
-    import warnings
-
-    name = signal_name(signum)
-    warnings.warn(f"{name} has another handler since install(): left as it is", RuntimeWarning, stacklevel=3)
+    warn(f"{signal_name(signum)} has another handler since install(): left as it is")
 
 
 # ── the handler ────────────────────────────────────────────────────────────────────────────────
@@ -228,11 +236,12 @@ def _handler(signum: int, frame: "FrameType | None") -> None:
         _ending.waits(frame)
         return
     if state.again:
-        why, state.again = state.again, 0
-        if why == RAISE:
-            _deliver(state.signum, frame, _where(frame))
-        else:
-            _look(frame, _where(frame))
+        state.again = 0
+        if _swallowed.alive():
+            return
+        if state.tries >= _swallowed.TRIES:
+            _ending.end_now()
+        _deliver(state.signum, frame, _where(frame))
         return
     repeated = _note(signum)
     _wakeup.answered()
@@ -253,7 +262,6 @@ def _note(signum: int) -> bool:
     if state.signum:
         return True
     state.signum = signum
-    _swallowed.begin()
     if state.grace is not None:
         state.deadline = now + state.grace
         _ending.alarm_in(state.grace)
@@ -274,72 +282,32 @@ def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
         _ending.end_now(frame)
     elif where == CLOSING:
         state.due = True
-    elif where == BODY and not _held.waits():
-        if not _loops.cancel(frame):
-            raise _watched(signum, frame)
-        _swallowed.follow()
-
-
-def fate() -> str:
-    """Return what has become of the signal: see _swallowed."""
-    return _loops.fate() if _loops.cancelling() else _swallowed.fate()
-
-
-def may_raise(seen: _State) -> bool:
-    """Whether a signal that came in this state can still be raised again."""
-    return (
-        seen is state
-        and bool(seen.signum)
-        and not (seen.driving or seen.ending)
-        and _signal.getsignal(seen.signum) is _handler
-    )
-
-
-def _look(frame: "FrameType | None", where: str) -> None:
-    """Raise the signal again if it was swallowed."""
-    found = fate()
-    if where not in (BODY, CLOSING):  # it has left the main module, and ends in order
-        return
-    if found == _swallowed.ANSWERED:
-        answered()
-    elif found == _swallowed.SWALLOWED and where == CLOSING:
-        state.due = True
-    elif found == _swallowed.SWALLOWED:
-        count_try()
-        if _loops.cancel_again():
-            _swallowed.follow()
-        else:
-            _deliver(state.signum, frame, where)
-
-
-def count_try() -> None:
-    """Count a signal that was swallowed; after too many end the program here."""
-    state.tries += 1
-    if state.tries >= _swallowed.TRIES:
-        _ending.give_up(_loops.where() or _swallowed.where())
+    elif where == BODY and not _held.waits() and not _loops.cancel(frame):
+        raise _watched(signum, frame)
 
 
 def _repeated(signum: int, frame: "FrameType | None", where: str) -> None:
-    if where == BODY and not _held.repeated(pressed=signum in _KEYBOARD):
-        lost = not _loops.cancelling() and not _swallowed.unwinding()
-        if lost or _loops.insist():  # nothing is being cleaned up that could be forced
-            count_try()
-            raise _watched(state.signum, frame)
     pressed = signum in _KEYBOARD and state.presses >= 2
     if pressed and (state.count >= 3 or monotonic() - state.first_press >= _FORCE_AFTER):
         _ending.force("forced")
     if where == JOIN:
         _ending.end_now()
-    _ending.explain(signum)
+    elif where != BODY or _held.repeated(pressed=signum in _KEYBOARD):
+        _ending.explain(signum)
+    elif not _loops.cancelling() and not _swallowed.unwinding():
+        raise _watched(state.signum, frame)
+    else:
+        _ending.explain(signum)
 
 
 def raise_due() -> None:
     """Raise the signal that came while a scope was closing; called by the scope that has closed."""
-    if state.due and in_main_thread():
+    if state.due and _thread.get_ident() == _main_ident:
         frame = sys._getframe(1).f_back  # noqa: SLF001  # who called the function that has closed
         if _where(frame) == BODY:
             state.due = False
-            _deliver(state.signum, frame, BODY)
+            if not _held.waits() and not _loops.cancel(frame):
+                raise _watched(state.signum, frame)
 
 
 def _watched(signum: int, frame: "FrameType | None") -> CaughtSignal:
@@ -364,62 +332,11 @@ def answered() -> None:
     _ending.no_alarm()
 
 
-def _ident() -> int:
-    """Return this thread's number as the system knows it: gevent's `get_ident` tells a greenlet's."""
-    me = sys._getframe()  # noqa: SLF001  # the only way to one's own frame
-    # documented, in spite of its name
-    return next(ident for ident, frame in sys._current_frames().items() if frame is me)  # noqa: SLF001
-
-
-main_ident = _ident()
-
-
-def in_main_thread() -> bool:
-    """Whether the caller runs in the thread that handles signals."""
-    return _ident() == main_ident
-
-
-def _bottom(frame: "FrameType | None") -> "FrameType | None":
-    while frame is not None and frame.f_back is not None:
-        frame = frame.f_back
-    return frame
+_main_ident = _thread.get_ident()
 
 
 def _where(frame: "FrameType | None") -> str:
-    """Where in its life the main thread is, by its stack."""
-    found = BODY
-    bottom = None
-    while frame is not None:
-        if frame.f_code in closing and not _has_closed(frame):
-            found = CLOSING
-        bottom, frame = frame, frame.f_back
-    if state.ending:
-        return EXIT
-    if bottom is None or bottom is state.bottom:  # None: it reads the program, or waits at its prompt
-        return found
-    module = bottom.f_globals.get("__name__")
-    name = bottom.f_code.co_name
-    if name == "_shutdown" and module == "threading":
-        return EXIT if found == CLOSING else JOIN
-    if (name == "<module>" and module == "__main__") or module in ("runpy", "importlib._bootstrap"):
-        return found
-    return found if _still_running(state.bottom) else EXIT
-
-
-def _has_closed(frame: "FrameType") -> bool:
-    """Whether the scope in this frame is done, and has called `raise_due`, or is about to."""
-    scope = frame.f_locals.get("self")
-    return getattr(scope, "_closer", frame) is None and getattr(scope, "_shut", None) == CLOSED
-
-
-def _still_running(frame: "FrameType | None") -> bool:
-    """Whether the program's main frame is: then this stack is a greenlet's, and not past the end."""
-    try:
-        if frame is not None:
-            frame.clear()  # of a frame that has ended: drops locals that nobody sees
-    except RuntimeError:
-        return True
-    return False
+    return EXIT if state.ending else stack.where(frame, state.bottom)
 
 
 # ── fork ────────────────────────────────────────────────────────────────────────────────
@@ -442,11 +359,11 @@ def _after_fork() -> None:
 
 def _forked() -> None:
     """Make a forked child what it would be without us: its parent's cleanups are none of its business."""
-    global state, main_ident
+    global state, _main_ident
     old, state = state, _State()
     _loops.forget()
     _wakeup.give_back()
-    main_ident = _ident()
+    _main_ident = _thread.get_ident()
     atexit.unregister(_ending.driver)
     _exit_state.forget()
     _exit_state.unobserve_exit("signals")
@@ -458,4 +375,5 @@ def _forked() -> None:
     _after_fork()
 
 
-register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forked)
+register_at_fork(before=_before_fork, after_in_parent=_after_fork)
+_fork.in_child(_forked)

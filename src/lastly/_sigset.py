@@ -4,7 +4,15 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself cos
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal, TypeAlias
+
+    # What type checkers know: capitals, and the signals that end programs. At run time "term" will do, and so
+    # will the names of all others that can be caught; checkers take these as numbers, like signal.SIGWINCH.
+    SignalName: TypeAlias = Literal[
+        "ALRM", "HUP", "INT", "IO", "PIPE", "PROF", "PWR", "QUIT", "TERM", "USR1", "USR2", "VTALRM", "XCPU",
+        "XFSZ", "SIGALRM", "SIGHUP", "SIGINT", "SIGIO", "SIGPIPE", "SIGPROF", "SIGPWR", "SIGQUIT", "SIGTERM",
+        "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGXCPU", "SIGXFSZ",
+    ]  # fmt: skip
 
 
 def numbers(signals: "Any") -> list[int]:

@@ -14,6 +14,7 @@ from lastly._action import Action, seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import timedelta
     from typing import Any
 
@@ -153,29 +154,53 @@ def _prepare_kill_token(
     return [token], rest
 
 
-def _run(argv: "list[str]", *, cwd: str | None = None, timeout: "float | timedelta" = TIMEOUT) -> None:
-    """Run a program and wait for it; any status but 0 is a failure.
+def _run(
+    argv: "list[str]",
+    *,
+    cwd: str | None = None,
+    timeout: "float | timedelta" = TIMEOUT,
+    ok: "int | Iterable[int]" = (0,),
+    unless: "list[str] | None" = None,
+) -> None:
+    """Run a program and wait for it; a status that is not in ``ok`` is a failure.
 
     No shell is involved. Standard input is empty. The program must accept that there is nothing left to do:
-    after a failure it is run again.
+    after a failure it is run again. One that complains of that is told about with ``ok`` or ``unless``::
+
+        defer(actions.run, ["umount", folder], ok=(0, 32))  # 32: not mounted
+        defer(actions.run, ["dropdb", "shop"], unless=["sh", "-c", "! psql -d shop -c ''"])
 
     Args:
         argv: the program and its arguments, strings.
         cwd: where to run it; default: the working directory when deferred.
         timeout: seconds (or a timedelta) after which it is killed. Default 60.
+        ok: the exit status, or all of them, that mean success. Default 0.
+        unless: another program and its arguments, run before, in the same folder and with as much time. When
+            it ends with 0 there is nothing to do. Any other status means that there is; to be killed, or not
+            to be found, is a failure.
 
     Raises:
-        TypeError, ValueError: when deferred: ``argv`` is not a list of strings, or one holds a NUL byte.
-        ChildProcessError: it could not be started, did not end in time, or ended with another status than 0.
+        TypeError, ValueError: when deferred: ``argv`` or ``unless`` is not a list of strings, or one holds a
+            NUL byte; ``ok`` holds something else than numbers from 0 to 255.
+        ChildProcessError: it could not be started, did not end in time, or ended with another status.
 
     .. versionadded:: 0.1
     """
+    good, limit = _statuses(ok), seconds(timeout, "timeout")
+    if unless is not None and (status := _status_of(_argv(unless), cwd, limit)) <= 0:
+        if status == 0:
+            return
+        raise ChildProcessError(f"{unless[0]!r} was killed by signal {-status}")
+    status = _status_of(_argv(argv), cwd, limit)
+    if status not in good:
+        raise ChildProcessError(f"{argv[0]!r} ended with status {status}")
+
+
+def _status_of(argv: list[str], cwd: str | None, limit: float) -> int:
     import subprocess
 
     from lastly._system.wait import child_ends
 
-    _argv(argv)
-    limit = seconds(timeout, "timeout")
     try:
         child = subprocess.Popen(argv, cwd=cwd, stdin=subprocess.DEVNULL)
     except OSError as error:
@@ -189,8 +214,18 @@ def _run(argv: "list[str]", *, cwd: str | None = None, timeout: "float | timedel
         if not in_time:
             child.kill()
             raise ChildProcessError(f"{argv[0]!r} did not end within {limit:g} s and was killed")
-    if child.returncode != 0:
-        raise ChildProcessError(f"{argv[0]!r} ended with status {child.returncode}")
+    status: int = child.returncode
+    return status
+
+
+def _statuses(ok: "Any") -> list[int]:
+    several = hasattr(ok, "__iter__") and not isinstance(ok, str)
+    found: list[Any] = list(ok) if several else [ok]
+    if not found or not all(type(one) is int for one in found):
+        raise TypeError(f"ok={ok!r}: an exit status, or several of them, like (0, 32)")
+    if not all(0 <= one <= 255 for one in found):
+        raise ValueError(f"ok={ok!r}: an exit status is a number from 0 to 255")
+    return found
 
 
 def _prepare_run(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
@@ -198,19 +233,23 @@ def _prepare_run(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[li
     argv = _argv(argv)
     rest["cwd"] = os.path.abspath(os.fsdecode(rest.get("cwd") or os.getcwd()))
     rest["timeout"] = seconds(rest.get("timeout", TIMEOUT), "timeout")
+    if "ok" in rest:
+        rest["ok"] = _statuses(rest["ok"])
+    if rest.get("unless") is not None:
+        rest["unless"] = _argv(rest["unless"], "unless")
     return [argv], rest
 
 
-def _argv(argv: "Any") -> list[str]:
+def _argv(argv: "Any", what: str = "actions.run") -> list[str]:
     if isinstance(argv, (str, bytes)) or not argv:
         raise TypeError(
-            f'actions.run takes a list of strings, like ["rm", "-f", name], not {argv!r}: there is no shell'
+            f'{what} takes a list of strings, like ["rm", "-f", name], not {argv!r}: there is no shell'
         )
     words = [word.__fspath__() if hasattr(word, "__fspath__") else word for word in argv]
     if not all(isinstance(word, str) for word in words):
-        raise TypeError(f"actions.run takes a list of strings, not {argv!r}")
+        raise TypeError(f"{what} takes a list of strings, not {argv!r}")
     if any("\0" in word for word in words):
-        raise ValueError(f"actions.run: an argument cannot contain a NUL byte: {argv!r}")
+        raise ValueError(f"{what}: an argument cannot contain a NUL byte: {argv!r}")
     return words
 
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from lastly._cleanup import Cleanup
-    from lastly._placed import atomic_write, lock_file, pid_file, unix_socket
+    from lastly._placed import lock_file, pid_file, unix_socket
     from lastly._popen import Popen, server
+    from lastly._replace import atomic_write
     from lastly._scope import Scope
 
 __all__ = [
@@ -194,7 +195,11 @@ def __getattr__(name: str) -> "Any":
         from lastly import _popen
 
         return getattr(_popen, name)
-    if name in ("atomic_write", "lock_file", "pid_file", "unix_socket"):
+    if name == "atomic_write":
+        from lastly import _replace
+
+        return _replace.atomic_write
+    if name in ("lock_file", "pid_file", "unix_socket"):
         from lastly import _placed
 
         return getattr(_placed, name)

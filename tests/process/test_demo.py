@@ -14,7 +14,7 @@ def test_the_demo_shows_zeros_for_lastly_and_leaves_nothing(programs: Programs, 
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- demo-table -->\nold\n<!-- /demo-table -->\nafter\n")
     demo = programs.start_command([*DEMO, "--ways", "SIGTERM,os._exit", "--into", str(page)])
-    result = demo.wait(within=60)
+    result = demo.wait(within=120)
     assert result.status == 0, result.out + result.err
     rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows] == ["| how it ends", "| SIGTERM", "| os._exit"]
@@ -28,7 +28,38 @@ def test_the_demo_shows_zeros_for_lastly_and_leaves_nothing(programs: Programs, 
 
 def test_the_demo_interrupted_leaves_nothing(programs: Programs) -> None:
     demo = programs.start_command(DEMO)
-    demo.error_line("[ 2/")
+    demo.error_line("[ 2/", within=120)
     demo.send(2)
-    assert demo.wait(within=60).status == -2
+    assert demo.wait(within=120).status == -2
     wait_until(lambda: not os.listdir(demo.tmp), what="its folder is gone")
+
+
+def test_the_demo_killed_leaves_nothing(programs: Programs) -> None:
+    """Neither its folder nor its cloud with the machines, nor a deployment with its tunnel."""
+    demo = programs.start_command([*DEMO, "--ways", "SIGTERM,os._exit"])
+    demo.error_line("[ 2/", within=120)
+    assert processes_naming(str(demo.tmp))
+    demo.send(9)
+    assert demo.wait(within=120).status == -9
+    wait_until(lambda: not processes_naming(str(demo.tmp)), what="its processes are gone")
+    wait_until(lambda: not os.listdir(demo.tmp), what="its folder is gone")
+
+
+def test_what_the_demo_prints_fits_into_80_columns(programs: Programs) -> None:
+    result = programs.run_command([*DEMO, "--ways", "newer build"], within=120)
+    assert result.status == 0, result.out + result.err
+    assert [line for line in (result.out + result.err).splitlines() if len(line) > 80] == []
+
+
+def processes_naming(text: str) -> list[int]:
+    """Those with this text in their environment or on their command line."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        for file in ("environ", "cmdline"):
+            try:
+                if text.encode() in Path("/proc", name, file).read_bytes():
+                    found.append(int(name))
+                    break
+            except OSError:  # gone
+                break
+    return found

@@ -1,5 +1,7 @@
 """Pid files, lock files, sockets, servers, atomic writes: one holder, nothing stale, nothing partial."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -7,12 +9,14 @@ import socket
 import stat
 import subprocess
 import threading
+import time
 
 import pytest
 from harness import gone, wait_process_gone, wait_until
 
 import lastly
-from lastly import _placed
+from lastly import _holder, _placed
+from lastly.journal import locks
 
 HOLD = """
     import os, sys, lastly
@@ -213,22 +217,22 @@ def test_several_take_over(programs, kind, where):
 
 
 def test_synced_before_it_has_its_name(programs, kind, where):
-    """A power cut leaves no empty file there, which would be nobody's and refuse everybody."""
+    """A power cut leaves no empty file there, which would not say whose it is."""
     done = programs.run(
         f"""
         import os, sys
         import lastly
-        synced, rename = [], os.rename
+        synced, link = [], os.link
         os.fsync = lambda fd: synced.append(os.fstat(fd).st_ino)
-        def renamed(old, new):
-            assert os.stat(old).st_ino in synced or "/.lastly-" not in old
-            rename(old, new)
-        os.rename = renamed
+        def linked(old, new, **options):
+            print("linked", os.stat(old).st_ino in synced)
+            link(old, new, **options)
+        os.link = linked
         print(lastly.{kind}(sys.argv[1]).path)
         """,
         str(where / "x"),
     )
-    assert done.lines == [str(where / "x")], done.err
+    assert done.lines == ["linked True", str(where / "x")], done.err
 
 
 @pytest.mark.parametrize("what", ["text", "folder", "link", "empty"])
@@ -242,8 +246,82 @@ def test_what_is_not_ours_is_not_touched(programs, kind, where, what):
         "empty": path.touch,
     }[what]()
     done = attempt(programs, kind, path, "takeover=True")
-    assert "no pid or lock file" in done.out, done.err
+    assert ("it is empty" if what == "empty" else "no pid or lock file") in done.out, done.err
     assert os.path.lexists(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 5])
+def test_an_empty_file_is_nobodys(programs, kind, where, content):
+    """A full disk, a power cut, another tool's crash; once nobody can be about to write into it."""
+    (where / "x").write_bytes(content)
+    ago = time.time() - 60
+    os.utime(where / "x", (ago, ago))
+    assert attempt(programs, kind, where / "x").out.startswith("got it")
+
+
+def test_an_empty_file_is_waited_for(programs, kind, where):
+    """While its maker may be just about to write its pid into it."""
+    (where / "x").touch()
+    assert "it is empty" in attempt(programs, kind, where / "x").out
+    ago = time.time() - _holder._SETTLED + 1
+    os.utime(where / "x", (ago, ago))
+    assert attempt(programs, kind, where / "x", "wait=60").out.startswith("got it")
+
+
+@pytest.mark.parametrize("how", ["flock", "lockf"])
+def test_an_empty_file_that_is_locked_is_somebodys(programs, kind, where, how):
+    """Other tools lock a file and leave it empty: to remove it would give their lock to two of them."""
+    with open(where / "x", "w") as file:
+        getattr(fcntl, how)(file, fcntl.LOCK_EX)
+        os.utime(where / "x", (0, 0))
+        assert "holds a lock on it" in attempt(programs, kind, where / "x").out
+    assert attempt(programs, kind, where / "x").out.startswith("got it")
+
+
+def test_frozen_clocks_do_not_stop_the_wait(programs, kind, where):
+    """A test tool has replaced the functions of `time`; a holder that does not go is waited for as long as said."""
+    hold(programs, kind, where / "x")
+    done = programs.run(
+        f"""
+        import sys, time
+        import lastly
+        time.time = time.monotonic = lambda: 1.0
+        time.sleep = lambda _: None
+        try: lastly.{kind}(sys.argv[1], wait=0.5)
+        except FileExistsError as error: print("refused")
+        """,
+        str(where / "x"),
+    )
+    assert done.out == "refused\n", done.err
+
+
+def test_a_file_system_without_links(home, where, kind, monkeypatch):
+    """A memory stick: the name is given by a rename, after a look."""
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(_placed.os, "link", refused)
+    held = getattr(lastly, kind)(where / "x")
+    with pytest.raises(FileExistsError, match="holds it already"):
+        getattr(lastly, kind)(where / "x")
+    held.close()
+    assert os.listdir(where) == []
+
+
+def test_a_name_that_is_taken_in_the_last_moment(home, where, kind, monkeypatch):
+    """By a program that knows nothing of turns: its file stays, and it is the holder."""
+    fsync = os.fsync
+
+    def take(fd):
+        fsync(fd)
+        (where / "x").write_text(f"{os.getppid()}\n")
+
+    monkeypatch.setattr(_placed.os, "fsync", take)
+    with pytest.raises(FileExistsError, match=f"process {os.getppid()} holds it"):
+        getattr(lastly, kind)(where / "x")
+    assert (where / "x").read_text() == f"{os.getppid()}\n"
+    assert os.listdir(where) == ["x"]
 
 
 def test_only_one_of_many_wins(programs, where):
@@ -434,7 +512,7 @@ def test_killed_everywhere(programs, home, where):
     crash(
         programs,
         f"from lastly import _placed\nf = _placed.lock_file({str(where)!r} + '/x')\nf.close()",
-        names=("open", "write", "rename", "unlink"),
+        names=("open", "write", "link", "rename", "unlink"),
         limit=300,
     )
     sweep()
@@ -463,12 +541,12 @@ def test_a_file_that_takes_the_place_of_a_dead_one_is_not_removed(home, where, m
     assert path.read_text() == f"{os.getppid()}"
 
 
-def test_an_interrupt_while_the_folder_is_locked_keeps_no_descriptor(home, where, monkeypatch):
+def test_an_interrupt_while_a_turn_is_waited_for_keeps_no_descriptor(home, where, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_placed.fcntl, "flock", interrupted)
+    monkeypatch.setattr(locks.fcntl, "flock", interrupted)
     with pytest.raises(KeyboardInterrupt):
         lastly.pid_file(where / "pid")
     names = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
-    assert str(where) not in names
+    assert not [name for name in names if "/turns/" in name]

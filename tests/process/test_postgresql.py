@@ -28,6 +28,28 @@ pytestmark = [
 LONG = 60.0  # seconds that anything may take on a busy machine
 
 
+def prepared(folder: str) -> tuple[tuple[str, str], dict[str, Any]]:
+    """Make a cluster in a folder; returns its programs, its data, and whose process the server is to be."""
+    package = Path(binaries.submodule_search_locations[0])
+    who: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        who = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        if not all(path.stat().st_mode & 0o001 for path in package.parents):  # out of that user's reach
+            for part in (f"{package.name}/pginstall", f"{package.name}.libs"):
+                shutil.copytree(package.parent / part, f"{folder}/{part}")
+            package = Path(folder, package.name)
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    os.chmod(folder, 0o755)
+    programs, data = f"{package}/pginstall/bin", f"{folder}/data"
+    subprocess.run(
+        [f"{programs}/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
+        check=True, stdout=subprocess.DEVNULL, cwd=folder,
+        env={"PATH": os.defpath, "HOME": folder, "LC_ALL": "C"}, **who,
+    )  # fmt: skip
+    return (programs, data), who
+
+
 class Server:
     """A PostgreSQL in a folder, that listens there alone. As root it is another user's: it insists."""
 
@@ -37,26 +59,10 @@ class Server:
             **{name: None for name in os.environ if name.startswith("PG")},
             "PGHOST": folder, "PGUSER": "postgres", "PGDATABASE": "postgres",
         }  # fmt: skip
-        package = Path(binaries.submodule_search_locations[0])
-        who: dict[str, Any] = {}
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            who = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            if not all(path.stat().st_mode & 0o001 for path in package.parents):  # out of that user's reach
-                for part in (f"{package.name}/pginstall", f"{package.name}.libs"):
-                    shutil.copytree(package.parent / part, f"{folder}/{part}")
-                package = Path(folder, package.name)
-            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        os.chmod(folder, 0o755)
+        (programs, data), who = prepared(folder)
         who |= {"cwd": folder, "env": {"PATH": os.defpath, "HOME": folder, "LC_ALL": "C"}}
-        programs = package / "pginstall" / "bin"
-        data = f"{folder}/data"
-        subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
-            check=True, stdout=subprocess.DEVNULL, **who,
-        )  # fmt: skip
         self.process = subprocess.Popen(
-            [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"],
+            [f"{programs}/postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **who,
         )  # fmt: skip
         for line in self.process.stderr:

@@ -24,14 +24,14 @@ LAYERS = """
     edges      __main__ cli _run web integrations testing reaper._runner
     names      __init__
     app        app
-    ready      resources _popen _placed _async _waiting
+    ready      resources _popen _placed _replace _async _waiting
     seam       _durable _portable _holder
-    process    _exit _root _signals _ending _joins _held _swallowed _loops _byname _wakeup _sigset _finish _scope _report _live _cleanup _closing _parallel _workers _reason _early _awaiting _entered
+    process    _exit _root _signals _ending _joins _held _swallowed _loops _byname _wakeup _sigset _finish _scope _report _live _cleanup _closing _parallel _workers _reason _early _awaiting _entered _reloader
     reaper     reaper
     actions    actions
     journal    journal
     system     _system
-    words      _action errors _clock
+    words      _action errors _clock _fork _warn
 """
 LINES = re.sub(r"\n {9,}", " ", LAYERS).strip().splitlines()
 PLACE = {module: (rank, line.split()[0]) for rank, line in enumerate(LINES) for module in line.split()[1:]}
@@ -45,6 +45,7 @@ LAZY_UP = {("_scope", "_durable"), ("_root", "_durable"), ("_signals", "_durable
 THIRD_PARTY = {
     "app": {"colorlog", "yaml"},  # in the functions that need them
     "cli": {"rich", "yaml"},
+    "_exit": {"_xxsubinterpreters"},  # the standard library's own name for it, up to 3.12
     "_run": {"sitecustomize"},  # the one that the injected sitecustomize stands in front of
     "_loops": {"trio"},
     "_waiting": {"anyio"},

@@ -177,7 +177,7 @@ def test_a_read_only_home(monkeypatch):
 
     from lastly.journal import home as journal_home
 
-    def read_only(path, mode=0o777):
+    def read_only(path, mode=0o777, **_):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.delenv("LASTLY_REAPER")

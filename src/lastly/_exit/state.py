@@ -1,4 +1,4 @@
-"""What is known about the end of this process: how the program itself ended.
+"""What is known about the end of this process: whether it has begun, and how the program itself ended.
 
 The interpreter tells no exit function which status will follow. Two traces mislead: `sys.last_exc` is set by
 everything that shows a traceback (code, doctest, pytest, IPython), and a `SystemExit` may have been caught
@@ -32,6 +32,27 @@ code: "Any" = UNKNOWN
 _plain_exit: "Any" = None
 _plain_code: "Any" = SystemExit.code
 _observers: "set[str]" = set()
+
+
+def finalizing() -> bool:
+    """Whether the interpreter has begun to end: it waits for threads, runs exit functions, or is further.
+
+    Where `threading` is not loaded that is known only after the exit functions.
+    """
+    return sys.is_finalizing() or getattr(sys.modules.get("threading"), "_SHUTTING_DOWN", False)
+
+
+def in_main_interpreter() -> bool:
+    """Whether this is no subinterpreter (PEP 734): there Python runs no signal handlers."""
+    import _thread
+
+    if hasattr(_thread, "_is_main_interpreter"):  # from 3.13 on
+        return bool(_thread._is_main_interpreter())  # noqa: SLF001  # threading asks so, too
+    try:
+        import _xxsubinterpreters as interpreters  # type: ignore[import-not-found]  # typeshed has the new one
+    except ImportError:
+        return True
+    return bool(interpreters.get_current() == interpreters.get_main())
 
 
 def is_main(frame: "FrameType") -> bool:

@@ -18,13 +18,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable, Iterable
+
+    from lastly._sigset import SignalName
 else:
     import _signal
 
-SIGNALS = ("TERM", "HUP", "QUIT")
+SIGNALS: "tuple[SignalName, ...]" = ("TERM", "HUP", "QUIT")
 
 
-def look(take_signals: "Callable[[Iterable[str]], None]") -> None:
+def look(take_signals: "Callable[[Iterable[SignalName]], None]") -> None:
     """Notice that this forked child, in another session than the run's, is the program now.
 
     A second call hands over what the first could not yet: temp files of a parent that was still there.
@@ -43,7 +45,7 @@ def look(take_signals: "Callable[[Iterable[str]], None]") -> None:
         watch.look_no_more()
 
 
-def _take(take_signals: "Callable[[Iterable[str]], None]") -> None:
+def _take(take_signals: "Callable[[Iterable[SignalName]], None]") -> None:
     """Have exit functions on the signals that the program has not taken itself meanwhile."""
     names = [name for name in SIGNALS if _signal.getsignal(getattr(_signal, f"SIG{name}")) == _signal.SIG_DFL]
     try:

@@ -14,6 +14,7 @@ import atexit
 import os
 from _thread import get_ident
 
+from lastly import _fork
 from lastly._run import handover, ledger, watch
 from lastly._system import proc
 
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lastly._run.handover import Handover
+    from lastly._sigset import SignalName
     from lastly._system.identity import Identity
 else:
     import _signal  # `signal` makes enums of all the numbers
 
-SIGNALS = ("TERM", "HUP", "QUIT")  # INT has Python's own handler already, and asyncio looks for exactly that
+# INT has Python's own handler already, and asyncio looks for exactly that.
+SIGNALS: "tuple[SignalName, ...]" = ("TERM", "HUP", "QUIT")
 
 
 class Program:
@@ -138,7 +141,7 @@ def start(site_dir: str) -> None:
     from lastly._run import settle
 
     atexit.register(settle.at_exit)  # the first to register is the last to run
-    os.register_at_fork(after_in_child=_forked)
+    _fork.in_child(_forked)
     if program.main:
         settle.note_hard_exits()
         take_signals(SIGNALS)
@@ -147,17 +150,13 @@ def start(site_dir: str) -> None:
     watch.start(temp=program.mode != "keep", children=program.main)
 
 
-def take_signals(names: "Iterable[str]") -> None:
+def take_signals(names: "Iterable[SignalName]") -> None:
     """Exit functions on these signals. Raises RuntimeError in another thread than the main one."""
-    from lastly import _early, _signals
+    from lastly import _signals, _sigset
     from lastly._exit import state
 
-    # An unmodified program has no cleanups with a limit: nothing to load `threading` for.
-    threads, _early.NO_LATE_THREADS = _early.NO_LATE_THREADS, False
-    try:
-        _signals.install(names)
-    finally:
-        _early.NO_LATE_THREADS = threads
+    # Not install(): an unmodified program has nothing to load `threading` for.
+    _signals.own(_sigset.numbers(names))
     state.unobserve_exit("signals")  # sys.exit stays the program's; what it is given is not needed here
 
 

@@ -8,6 +8,7 @@ all the same, and holds its lock as long as it lives.
 import os
 import sys
 
+from lastly import _fork
 from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
@@ -24,6 +25,7 @@ KILL = "lastly.actions:kill"
 
 program: "Program" = None  # type: ignore[assignment]  # set by inject.start, before anything else
 opened: "Journal | None" = None
+child_starts: "Callable[[str], None]"  # has that reaper look at our children; set with `opened`
 ensure: "Callable[[str], None]"  # sees that a reaper watches this journal; set with `opened`
 children_id: int | None = None
 _complained = False
@@ -36,6 +38,7 @@ class RunIsOver(Exception):  # noqa: N818  # as in errors.py: the name says what
 
 def plan(action: str, args: "list[Any]", kwargs: "dict[str, Any] | None" = None) -> int:
     """Write a plan. Raises RunIsOver, NotRecorded, or whatever else is wrong with our files."""
+    _fork.look()
     journal = opened or _open()
     key = journal.key
     number = journal.plan(action, args, kwargs or {}, run=True)
@@ -64,15 +67,19 @@ def fail(number: int, error: str) -> None:
 
 
 def plan_children() -> None:
-    """Plan the killing of everything that will carry the main program's token."""
+    """Plan the killing of what the main program starts, once; have the reaper see what it starts now."""
     global children_id
+    if children_id is not None:
+        child_starts(opened.path if opened is not None else "")
+        return
     program.mark_forks()
     children_id = plan(KILL, [None], {"token": program.token, "grace": program.grace})
+    child_starts(opened.path if opened is not None else "")
 
 
 def bequeath(pid: int, paths: "list[str]") -> None:
     """Write the journal of another process: what it owes from here on, and releases at its own normal end."""
-    journal_class, _, reach = _aside(_load)
+    journal_class, _, reach, _ = _aside(_load)
     from lastly._system.identity import Identity
 
     journal = journal_class.create(identity=Identity.of(pid))
@@ -86,18 +93,24 @@ def bequeath(pid: int, paths: "list[str]") -> None:
 
 
 def _open() -> "Journal":
-    global opened, ensure
-    journal_class, identity, ensure = _aside(_load)
+    global opened, ensure, child_starts
+    journal_class, identity, ensure, child_starts = _aside(_load)
     opened = journal_class.create(identity=identity)
+    if program.is_me():
+        from lastly import _wakeup
+        from lastly.reaper import client
+
+        # Exit functions need a main thread that comes back to Python: the reaper keeps the time until then.
+        _wakeup.meet(client)
     return opened
 
 
-def _load() -> "tuple[type[Journal], Identity, Callable[[str], None]]":
+def _load() -> "tuple[type[Journal], Identity, Callable[[str], None], Callable[[str], None]]":
     from lastly._system.identity import Identity
     from lastly.journal.file import Journal
     from lastly.reaper import client
 
-    return Journal, program.owner_identity(Identity), client.ensure
+    return Journal, program.owner_identity(Identity), client.ensure, client.child_starts
 
 
 def removal() -> "Callable[[str], object]":

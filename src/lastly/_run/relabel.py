@@ -3,6 +3,9 @@
 putenv makes a new string elsewhere; /proc shows the block the kernel laid down at exec, for ever. A
 forked child that never execs has its parent's block, so a token that is to be found in it must be
 written *into* it: over a placeholder of equal length that the launcher left there.
+
+The reaper remembers children by pid and start time, too, once it has looked at them. It may have to be
+started first, which takes 0.1 s: the children of a program that dies before that are found by this alone.
 """
 
 import os

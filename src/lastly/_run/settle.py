@@ -9,6 +9,7 @@ import os
 import posix
 import sys
 
+from lastly import _fork
 from lastly._exit import state
 from lastly._run import ledger, watch
 
@@ -47,6 +48,7 @@ def crashed() -> bool:
 def _settle(*, crashed: bool) -> None:
     """Once per process: strike out, release, remove. Never raises."""
     global _settled_by
+    _fork.look()
     program = ledger.program
     if _settled_by == os.getpid() or (ledger.opened is None and not (program.again and program.is_me())):
         return

@@ -18,7 +18,7 @@ import sys
 
 from lastly._clock import monotonic
 from lastly._run import handover, launch
-from lastly._system import libc, proc, wait
+from lastly._system import kill, libc, proc, wait
 from lastly._system.cgroup import Group
 
 TYPE_CHECKING = False
@@ -103,12 +103,14 @@ class Supervisor:
             from lastly.reaper import client
 
             self.journal = Journal.create()
-            self.journal.plan("lastly.actions:kill", [None], {"token": self.token, "grace": self.grace})
+            tree = {"token": self.token, "grace": self.grace}
+            self.journal.plan("lastly.actions:kill", [None], tree, run=True)
             if self.group.path:
                 # A group that has gone is what is wanted; `rmdir` alone would call it a failure.
                 argv = [sys.executable, "-I", "-S", "-c", _RMDIR, self.group.path]
                 self.journal.plan("lastly.actions:run", [argv], {"cwd": "/"}, phase=1)
             client.ensure(self.journal.path)
+            client.child_starts(self.journal.path)
         except Exception as error:
             launch.say(f"should this supervisor be killed, its children live on: {error}")
 
@@ -258,14 +260,23 @@ class Supervisor:
     # ---- after the program
 
     def _end_the_rest(self) -> None:
-        """TERM, grace, KILL for whatever is still below us. A second TERM or Ctrl-C ends the grace."""
+        """A moment, TERM, grace, KILL for whatever is still below us. A second TERM or Ctrl-C ends the grace.
+
+        What has lost its parent has become our child. It gets a moment to end by itself, and ends its own
+        children in its own way; after half of the grace all are told.
+        """
         asked: set[tuple[int, int]] = set()
+        orphaned: dict[tuple[int, int], float] = {}
         until = monotonic() + self.grace
         while left := proc.below(os.getpid()):
-            if monotonic() >= until or self.impatient:
+            now = monotonic()
+            if now >= until or self.impatient:
                 break
             for process in left:
-                if process.key not in asked:
+                if process.ppid == os.getpid():
+                    orphaned.setdefault(process.key, now)
+                told_at = orphaned.get(process.key, until) + kill.moment(self.grace)
+                if process.key not in asked and (now >= told_at or now >= until - self.grace / 2):
                     asked.add(process.key)
                     _send(process, _signal.SIGTERM)
                     _send(process, _signal.SIGCONT)

@@ -111,14 +111,12 @@ def look_at_doubts() -> None:
 
 
 def _child(_args: "tuple[Any, ...]") -> None:
-    """A child is about to start: the plan to kill what a crash leaves is written once, before the first."""
+    """A child is about to start: the plan to kill what a crash leaves is written before the first."""
     spawn = sys.modules.get("lastly.reaper.spawn")
     if spawn is not None and spawn.starting:
         return  # the program's own use of lastly starts the reaper: no child of its
     if not _goes_on() or not ledger.program.is_me():
         return
-    for event in CHILD_EVENTS:
-        TABLE.pop(event, None)
     ledger.plan_children()
 
 

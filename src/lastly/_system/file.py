@@ -9,10 +9,13 @@ ago. The birth time tells the two apart, and a mount id tells a bind mount from 
 import os
 import struct
 
+from lastly._system import probe
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _AT_NO_AUTOMOUNT = 0x800
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -51,6 +54,8 @@ class Entry:
 
 
 def _load() -> "Callable[[int, bytes, int], bytes] | None":
+    if probe.missing("statx"):
+        return None
     try:
         import ctypes
     except ImportError:  # an interpreter built without libffi
@@ -89,14 +94,23 @@ def entry(name: str | bytes = b"", *, dir_fd: int) -> Entry:
     if callable(_statx):
         flags = _AT_NO_AUTOMOUNT | _AT_SYMLINK_NOFOLLOW | (0 if raw_name else _AT_EMPTY_PATH)
         try:
-            return _parse(_statx(dir_fd, raw_name, flags), dir_fd if not raw_name else None)
+            return _parse(_statx(dir_fd, raw_name, flags), raw_name, dir_fd)
         except OSError as error:
             if error.errno not in (38, 1):  # ENOSYS, or EPERM from a seccomp filter older than statx
                 raise
     return _by_stat(raw_name, dir_fd)
 
 
-def _parse(raw: bytes, fd: int | None) -> Entry:
+def has_statx() -> bool:
+    """Whether the kernel, the C library and this Python tell when a file was made. Tried anew."""
+    call = _load()
+    try:
+        return call is not None and bool(call(_AT_FDCWD, b"/", 0))
+    except OSError:
+        return False
+
+
+def _parse(raw: bytes, name: bytes, dir_fd: int) -> Entry:
     mask, attributes, uid, mode, ino, seconds, nanos, major, minor, mount = _LAYOUT.unpack_from(raw)
     return Entry(
         dev=os.makedev(major, minor),
@@ -105,24 +119,39 @@ def _parse(raw: bytes, fd: int | None) -> Entry:
         btime=(seconds * 1_000_000_000 + nanos) or None if mask & _BTIME else None,
         uid=uid,
         mode=mode,
-        mount=mount if mask & _MNT_ID else (_mount_of(fd) if fd is not None else None),
+        mount=mount if mask & _MNT_ID else _mount_of(name, dir_fd),
         mount_root=bool(attributes & _MOUNT_ROOT),
     )
 
 
 def _by_stat(name: bytes, dir_fd: int) -> Entry:
     found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False) if name else os.fstat(dir_fd)
-    mount = None if name else _mount_of(dir_fd)
+    mount = _mount_of(name, dir_fd)
     return Entry(found.st_dev, found.st_ino, None, found.st_uid, found.st_mode, mount, mount_root=False)
 
 
-def _mount_of(fd: int) -> int | None:
-    """Read the mount id where statx does not give it (before Linux 5.8)."""
+def _mount_of(name: bytes, dir_fd: int) -> int | None:
+    """Read the mount id where statx does not give it (before Linux 5.8); None without /proc."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd) if name else dir_fd
     try:
         with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
+            return next((int(line[7:]) for line in lines if line.startswith(b"mnt_id:")), None)
+    except OSError:
+        return None
+    finally:
+        if name:
+            os.close(fd)
+
+
+def umask() -> int:
+    """The umask of this process, without changing it where the kernel tells it."""
+    try:
+        with open("/proc/self/status", "rb") as lines:
             for line in lines:
-                if line.startswith(b"mnt_id:"):
-                    return int(line[7:])
+                if line.startswith(b"Umask:"):
+                    return int(line[6:], 8)
     except OSError:
         pass
-    return None
+    before = os.umask(0o077)  # for a moment: a file that another thread makes now is private, never open
+    os.umask(before)
+    return before

@@ -5,6 +5,7 @@ differ between pid namespaces, and start over at boot. A process is therefore na
 
     boot id        /proc/sys/kernel/random/boot_id: one running kernel
     pid namespace  the inode of /proc/self/ns/pid: where the pid counts
+    time namespace the inode of /proc/self/ns/time: where the start time counts; empty on kernels without
     pid
     start time     field 22 of /proc/PID/stat, in clock ticks since boot
 
@@ -19,7 +20,7 @@ what a living program uses is damage.
 import errno
 import os
 
-from lastly._system import proc
+from lastly._system import probe, proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +34,19 @@ class Identity:
     .. versionadded:: 0.1
     """
 
-    __slots__ = ("boot", "host", "machine", "pid", "pidns", "start", "uid")
+    __slots__ = ("boot", "host", "machine", "pid", "pidns", "start", "timens", "uid")
 
     def __init__(
-        self, *, boot: str, pidns: str, pid: int, start: int, host: str, uid: int = -1, machine: str = ""
+        self,
+        *,
+        boot: str,
+        pidns: str,
+        pid: int,
+        start: int,
+        host: str,
+        uid: int = -1,
+        machine: str = "",
+        timens: str = "",
     ) -> None:
         self.boot = boot
         self.pidns = pidns
@@ -45,6 +55,7 @@ class Identity:
         self.host = host
         self.uid = uid
         self.machine = machine
+        self.timens = timens
 
     @classmethod
     def current(cls) -> "Identity":
@@ -61,12 +72,14 @@ class Identity:
         Raises:
             ProcessLookupError: there is none.
         """
+        if why := probe.wrong_proc():
+            raise ProcessLookupError(errno.ESRCH, why)
         start = proc.start_time(pid)
         if start is None:
             raise ProcessLookupError(errno.ESRCH, f"/proc shows no process {pid}")
         return cls(
             boot=boot_id(), pidns=pid_namespace(), pid=pid, start=start, host=os.uname().nodename,
-            uid=os.geteuid(), machine=machine(),
+            uid=os.geteuid(), machine=machine(), timens=time_namespace(),
         )  # fmt: skip
 
     @classmethod
@@ -76,7 +89,7 @@ class Identity:
             found = cls(
                 boot=_a(str, record["boot"]), pidns=_a(str, record["pidns"]), pid=_a(int, record["pid"]),
                 start=_a(int, record["start"]), host=_a(str, record["host"]), uid=_a(int, record.get("uid",
-                -1)), machine=_a(str, record.get("machine", "")),
+                -1)), machine=_a(str, record.get("machine", "")), timens=_a(str, record.get("timens", "")),
             )  # fmt: skip
         except (KeyError, TypeError):
             return None
@@ -85,9 +98,7 @@ class Identity:
 
     def to_mapping(self) -> "dict[str, Any]":
         """The same as JSON."""
-        return {
-            name: getattr(self, name) for name in ("boot", "pidns", "pid", "start", "host", "uid", "machine")
-        }
+        return {name: getattr(self, name) for name in _NAMES}
 
     def same_boot(self) -> bool | None:
         """Whether the kernel it ran on is the one that runs now; None for another machine's."""
@@ -105,12 +116,17 @@ class Identity:
         same = self.same_boot()
         if not same:
             return same
-        if self.pidns != pid_namespace():
+        if not self.comparable() or probe.wrong_proc():
             return None
         found = proc.look(self.pid)
         if found is None:
             return None if proc.exists(self.pid) else False
         return found.start == self.start and not found.dead
+
+    def comparable(self) -> bool:
+        """Whether its pid and its start time mean here what they mean to itself."""
+        # A process sees all start times shifted by the boottime of its own time namespace.
+        return self.pidns == pid_namespace() and self.timens in {"", time_namespace()}
 
     def key(self) -> tuple[str, str, int, int]:
         """What tells two processes apart."""
@@ -126,6 +142,7 @@ class Identity:
         return f"<process {self.pid} on {self.host}, started {self.start}>"
 
 
+_NAMES = ("boot", "pidns", "timens", "pid", "start", "host", "uid", "machine")
 _current: Identity | None = None
 _constant: dict[str, str] = {}
 
@@ -178,6 +195,14 @@ def pid_namespace() -> str:
     try:
         # Not remembered: it differs after a fork into a new namespace, and costs two microseconds.
         return os.readlink("/proc/self/ns/pid")[5:-1]
+    except OSError:
+        return ""
+
+
+def time_namespace() -> str:
+    """The time namespace of this process, as the number of its inode; empty on a kernel without."""
+    try:
+        return os.readlink("/proc/self/ns/time")[6:-1]
     except OSError:
         return ""
 

@@ -25,7 +25,7 @@ import time
 
 from lastly._clock import monotonic
 from lastly._system import probe, proc, wait
-from lastly._system.identity import Identity, boot_id, pid_namespace
+from lastly._system.identity import Identity, boot_id, pid_namespace, time_namespace
 from lastly.errors import NotOurs
 
 TYPE_CHECKING = False
@@ -48,7 +48,8 @@ def identity(pid: int) -> dict[str, object]:
         ProcessLookupError: there is no such process.
     """
     found = Identity.of(pid)
-    return {"pid": pid, "start": found.start, "boot": found.boot, "pidns": found.pidns}
+    names = ("pid", "start", "boot", "pidns", "timens")
+    return {name: getattr(found, name) for name in names}
 
 
 def started() -> int:
@@ -173,6 +174,8 @@ def _here(root: "dict[str, object] | None") -> tuple[int, int] | None:
         return None  # that boot is over, and all its processes
     if root.get("pidns") not in (None, pid_namespace()):
         raise NotOurs(f"process {root.get('pid')} lives in another pid namespace")
+    if root.get("timens") not in (None, "", time_namespace()):
+        raise NotOurs(f"process {root.get('pid')} was started in another time namespace")
     pid, start = root.get("pid"), root.get("start")
     if not isinstance(pid, int) or not isinstance(start, int):
         return None  # it had gone when this was planned

@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_PDEATHSIG, _NAME, _SUBREAPER = 1, 15, 36
+_PDEATHSIG, _NAME, _SUBREAPER, _IS_SUBREAPER = 1, 15, 36, 37
 _library: "Any" = None  # False: there is none
 
 
@@ -50,6 +50,15 @@ def die_with_parent(signum: int) -> str:
 def name_process(name: str) -> str:
     """Set what ps and top call this process (15 bytes)."""
     return _prctl(_NAME, name.encode()[:15])
+
+
+def refuses_prctl() -> str:
+    """Return why this process cannot become the parent of orphans, or an empty string; changes nothing."""
+    if not _load():
+        return "no ctypes in this Python"
+    import ctypes
+
+    return _prctl(_IS_SUBREAPER, ctypes.byref(ctypes.c_int()))
 
 
 def give_back_memory() -> None:

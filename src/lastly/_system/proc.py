@@ -75,14 +75,17 @@ def _runs_as(process: Process, user: int) -> bool:
 
     They are root's for programs that keep their memory from others (ssh-agent, gpg-agent).
     """
-    if process.ppid in {0, _KTHREADD}:
-        return False
+    return process.ppid not in {0, _KTHREADD} and users(process.pid)[:1] == [user]
+
+
+def users(pid: int) -> list[int]:
+    """The user ids a process runs with: real, effective, saved, of its files. None when it is not shown."""
     try:
-        with open(f"/proc/{process.pid}/status", "rb") as status:
+        with open(f"/proc/{pid}/status", "rb") as status:
             line = next(line for line in status if line.startswith(b"Uid:"))
     except (OSError, StopIteration):
-        return False
-    return int(line.split()[1]) == user
+        return []
+    return [int(word) for word in line.split()[1:]]
 
 
 def start_time(pid: int) -> int | None:
@@ -108,9 +111,9 @@ def exists(pid: int) -> bool:
     return True
 
 
-def now() -> int:
-    """Return the present in clock ticks since boot, as start times are counted."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
+def ticks(seconds: float) -> int:
+    """Return seconds since the boot in clock ticks, as start times are counted."""
+    return int(seconds * os.sysconf("SC_CLK_TCK"))
 
 
 def command(pid: int) -> list[bytes]:

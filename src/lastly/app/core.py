@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from lastly._scope import Scope
+    from lastly._sigset import SignalName
     from lastly.app.commandline import ArgumentParser
     from lastly.app.config import Config
     from lastly.app.handlers import HandlerManager, InterfaceManager
@@ -211,7 +212,7 @@ class App(settings.MetaMixin):
         """Add an argument to the command line; see :meth:`argparse.ArgumentParser.add_argument`."""
         self.args.add_argument(*args, **options)
 
-    def catch_signal(self, signum: int | str) -> None:
+    def catch_signal(self, signum: "int | SignalName") -> None:
         """Catch the signal *signum* too, until the app is closed; a second call does nothing more.
 
         Args:

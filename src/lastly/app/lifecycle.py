@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from lastly._cleanup import Cleanup
     from lastly._scope import Scope
+    from lastly._sigset import SignalName
     from lastly.app.core import App
     from lastly.app.handlers import HandlerManager, InterfaceManager
 
@@ -205,7 +206,7 @@ def run_forever(app: "App", interval: float, tb: bool) -> None:
         app.reload()
 
 
-def catch_signal(app: "App", signum: int | str) -> None:
+def catch_signal(app: "App", signum: "int | SignalName") -> None:
     """Add *signum* to the signals that *app* catches."""
     meta = app._meta
     known = _sigset.numbers(meta.catch_signals or ())

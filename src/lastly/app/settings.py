@@ -4,10 +4,11 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself cos
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
     from typing import Any, ClassVar
 
+    from lastly._sigset import SignalName
     from lastly.app.core import App
 
 
@@ -92,7 +93,7 @@ class Settings:
     #: close() ends with sys.exit(exit_code). For a program that is the right thing, in its tests it is not.
     exit_on_close = False
     #: Signals that are caught, by number or by name ("USR1"); None leaves every signal as it is.
-    catch_signals: "ClassVar[list[int | str] | None]" = [
+    catch_signals: "ClassVar[Sequence[int | SignalName] | None]" = [
         _signal.SIGTERM,
         _signal.SIGINT,
         _signal.SIGHUP,

@@ -13,9 +13,10 @@ that gives none still ends by the signal, unless the app was reloaded since or i
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
-from posix import getpid, register_at_fork
+from posix import getpid
 
-from lastly import _finish, _signals, _sigset, _swallowed
+from lastly import _finish, _fork, _signals, _sigset, _swallowed
+from lastly._exit import stack
 from lastly.app.failures import attach
 from lastly.errors import CaughtSignal
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from lastly._finish import Status
     from lastly.app.core import App
 
 
@@ -41,7 +43,7 @@ class Watch:
 
 # The open apps that catch signals, the innermost last, and what was installed before the first of them.
 _open: "list[App]" = []
-_before: "tuple[list[int], str, float | None]" = ([], "signal", None)
+_before: "tuple[list[int], Status, float | None]" = ([], "signal", None)
 # Whether signals were not given back, because one of them was on its way when the last app closed.
 _kept = False
 
@@ -139,7 +141,7 @@ def forget() -> None:
     """Take the signal that came for answered: the process does not end by it."""
     _signals.answered()
     _signals.state.handled = 0
-    _swallowed.begin()
+    _swallowed.watched = None
 
 
 def _raising(exc: CaughtSignal) -> None:
@@ -176,7 +178,7 @@ def last_call(app: "App") -> "list[BaseException]":
 
 def leave_alone(function: "Callable[..., Any]") -> None:
     """Let no signal cut *function* short; it comes when the outermost such function has returned."""
-    _signals.closing.add(function.__code__)
+    stack.closing.add(function.__code__)
 
 
 def raise_due() -> None:
@@ -206,4 +208,4 @@ def _forked() -> None:
     _signals.raising = None
 
 
-register_at_fork(after_in_child=_forked)
+_fork.in_child(_forked)

@@ -44,7 +44,7 @@ def examine(group: str, grace: "float | None" = None) -> list[Finding]:
     found: list[Finding] = cgroup(group)
     located = _tried(home)
     found += located
-    for check in (file_system, socket_path, reaper, owed, kernel, processes, container):
+    for check in (trust, file_system, socket_path, reaper, owed, kernel, processes, container):
         found += [new for new in _tried(check) if located[0].what not in new.what]  # said once
     return found + _tried(systemd, grace)
 
@@ -77,6 +77,13 @@ def home() -> list[Finding]:
         fix = "make it writable, or set LASTLY_HOME"
         return [Finding("home", "wrong", f"{path}: cannot be written: {error.strerror}", fix)]
     return [Finding("home", "ok", f"{path}: yours, private, writable")]
+
+
+def trust() -> list[Finding]:
+    """Nobody else writes into the home."""
+    from lastly.cli import trust as others
+
+    return others.examine()
 
 
 def file_system() -> list[Finding]:
@@ -147,13 +154,20 @@ def kernel() -> list[Finding]:
     """What the kernel gives for telling who has died."""
     import socket
 
-    found = []
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-        found.append(Finding("pidfd", "ok", "deaths are seen at once (pidfd)"))
-    except OSError as error:
-        fix = "allow pidfd_open in the container's seccomp profile"
-        found.append(Finding("pidfd", "wrong", f"no pidfd: {error.strerror}", fix))
+    from lastly._system import file, libc, probe, wait
+
+    if probe.has_pidfd():
+        found = [Finding("pidfd", "ok", "deaths are seen at once (pidfd)")]
+    else:
+        what = f"no pidfd_open: deaths are seen within {wait.POLL:g} s, by polling start times"
+        found = [Finding("pidfd", "ok", what, "Linux 5.3, or allow it in the container's seccomp profile")]
+    if not file.has_statx():
+        what = "no statx: a file that got the inode of a removed one cannot be told from it"
+        fix = "Linux 4.11 and glibc 2.28 or musl 1.2.5, or allow it in the container's seccomp profile"
+        found.append(Finding("statx", "unprotected", what, fix))
+    if why := libc.refuses_prctl():
+        what = f"no prctl ({why}): what an action starts may outlive it"
+        found.append(Finding("prctl", "unprotected", what, "allow it in the container's seccomp profile"))
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with one, other:
         try:
@@ -167,6 +181,10 @@ def kernel() -> list[Finding]:
 
 def processes() -> list[Finding]:
     """Children can be found by their token."""
+    from lastly._system import probe
+
+    if why := probe.wrong_proc():
+        return [Finding("proc", "wrong", f"{why}: nothing durable can be promised", "mount /proc")]
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
             proc = [line for line in file if line.split(" ")[4] == "/proc"]

@@ -1,16 +1,18 @@
 """How what was rented from Amazon is given back: run in the owner, or in the reaper's child."""
 
 import os
-from time import sleep, time
+from time import sleep
 
 from lastly import _portable
 from lastly._action import Action, seconds
 from lastly.errors import LastlyError
-from lastly.integrations._rented import at_least, bound, looks, warn_of_secret
+from lastly.integrations._rented import at_least, bound, elapsed, looks, warn_of_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from lastly._action import AnyAction
 
 TAG = "lastly:token"
 SETTLE = 30.0
@@ -32,6 +34,9 @@ _ENDING = ("shutting-down", "terminated")
 
 # Prefixes planned by this process: as long as it lives, it knows whether its uploads are over.
 _here: set[tuple[str, str]] = set()
+
+# By profile and region.
+_accounts: dict[tuple[str, str], str] = {}
 
 
 # ---- talking to Amazon
@@ -71,34 +76,83 @@ def _code(error: Exception) -> str:
 
 
 def _recorded(
-    action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+    action: "AnyAction", service: str, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> "tuple[list[Any], dict[str, Any]]":
-    """Make the arguments complete, as the environment has them now."""
+    """Make the arguments complete: whose Amazon is meant, as the environment has it now.
+
+    The undo may be run where the environment means another region, account or server, and there "not there"
+    would count as success.
+    """
     _portable.check_call(action, args, kwargs)
+    kwargs = dict(kwargs)
     if "settle" in kwargs:
-        kwargs = {**kwargs, "settle": seconds(kwargs["settle"], "settle")}
+        kwargs["settle"] = seconds(kwargs["settle"], "settle")
     session = _session(kwargs.get("profile"), kwargs.get("region"))
     _portable.allow(*VARIABLES)
     if kwargs.get("profile") is None and _SECRETS[0] in os.environ:
         warn_of_secret(_SECRETS, "a profile, a role or a credentials file")
-    return _portable.arguments(action, args, {**kwargs, "region": session.region_name})
+    elif kwargs.get("profile") is None:
+        kwargs["profile"] = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+    kwargs["region"] = session.region_name
+    kwargs["endpoint_url"] = kwargs.get("endpoint_url") or _endpoint(service)
+    if "account" in (action.fn.__kwdefaults__ or ()) and kwargs.get("account") is None:
+        kwargs["account"] = _account_now(session, kwargs["endpoint_url"])
+    return _portable.arguments(action, args, kwargs)
+
+
+def _endpoint(service: str) -> str | None:
+    return os.environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def _account_now(session: "Any", endpoint_url: str | None) -> str | None:
+    """The number of the account that the credentials are of; None when nobody says so soon.
+
+    A server that is not Amazon's has accounts of its own, or none.
+    """
+    if endpoint_url and not os.environ.get("AWS_ENDPOINT_URL_STS"):
+        return None
+    key = (session.profile_name, session.region_name)
+    if key not in _accounts:
+        from botocore.config import Config  # type: ignore[import-untyped]
+
+        quick = Config(connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1})
+        try:
+            _accounts[key] = session.client("sts", config=quick).get_caller_identity()["Account"]
+        except Exception:  # no credentials, no way to STS: what is created next says so better, or works
+            return None
+    return _accounts[key]
+
+
+def check_account(account: str | None, profile: str | None, region: str | None) -> None:
+    """Raise LastlyError unless this process's credentials are of the account in which it was created."""
+    if account is None:
+        return
+    session = _session(profile, region)
+    here = _accounts.get((session.profile_name, session.region_name))
+    if here is None:
+        here = session.client("sts").get_caller_identity()["Account"]
+    if here != account:
+        raise LastlyError(
+            f"this was created in account {account}, and the credentials here are of account {here}: "
+            "run the undo where those of the first one are"
+        )
 
 
 def _prepare_instances(
     args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> "tuple[list[Any], dict[str, Any]]":
-    return _recorded(terminate_instances, args, kwargs)
+    return _recorded(terminate_instances, "ec2", args, kwargs)
 
 
 def _prepare_prefix(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
     given = bound(delete_prefix, args, kwargs)
     _check_prefix(given["prefix"])
     _here.add((given["bucket"], given["prefix"]))
-    return _recorded(delete_prefix, args, kwargs)
+    return _recorded(delete_prefix, "s3", args, kwargs)
 
 
 def _prepare_stack(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
-    return _recorded(delete_stack, args, kwargs)
+    return _recorded(delete_stack, "cloudformation", args, kwargs)
 
 
 def _check_prefix(prefix: str) -> None:
@@ -114,6 +168,7 @@ def _terminate_instances(
     profile: str | None = None,
     region: str | None = None,
     endpoint_url: str | None = None,
+    account: str | None = None,
     settle: float = SETTLE,
     count: int | None = None,
     token: str = "",
@@ -129,6 +184,8 @@ def _terminate_instances(
         profile: as in ``boto3.Session``.
         region: as in ``boto3.Session``.
         endpoint_url: of EC2, where it is not Amazon's.
+        account: its number; with credentials of another one nothing is done. Default: that of the credentials
+            when deferred, as far as Amazon says so.
         settle: seconds that a new instance may take to be visible to everybody. Default 30.
         count: how many were asked for under this plan, when that is certain: then the waiting ends earlier.
         token: given by the journal: what was created carries it.
@@ -136,10 +193,11 @@ def _terminate_instances(
 
     .. versionadded:: 0.1
     """
+    check_account(account, profile, region)
     ec2 = client("ec2", profile, region, endpoint_url)
     known = confirmed or {}
     expected = {*ids, *known.get("ids", ())}
-    if time() - known.get("at", time()) > settle:
+    if elapsed(known.get("at")) > settle:
         settle = 0.0  # what is not visible now has been forgotten, an hour after its end
     ended: set[str] = set()
     for _ in looks(settle):
@@ -247,6 +305,7 @@ def _delete_stack(
     profile: str | None = None,
     region: str | None = None,
     endpoint_url: str | None = None,
+    account: str | None = None,
     settle: float = SETTLE,
     token: str = "",
     confirmed: "dict[str, Any] | None" = None,
@@ -258,15 +317,19 @@ def _delete_stack(
         profile: as in ``boto3.Session``.
         region: as in ``boto3.Session``.
         endpoint_url: of CloudFormation, where it is not Amazon's.
+        account: its number; with credentials of another one nothing is done. Default: that of the credentials
+            when deferred, as far as Amazon says so.
         settle: seconds that a new stack may take to be visible to everybody. Default 30.
         token: given by the journal: what was created carries it.
         confirmed: given by the journal: the id, once it is known.
 
     Raises:
-        LastlyError: CloudFormation could not delete it; the message has its reason.
+        LastlyError: the credentials are of another account; or CloudFormation could not delete it, and the
+            message has its reason.
 
     .. versionadded:: 0.1
     """
+    check_account(account, profile, region)
     cloudformation = client("cloudformation", profile, region, endpoint_url)
     stack = (confirmed or {}).get("id") or (name if name.startswith("arn:") else None)
     if stack is None:

@@ -14,7 +14,7 @@ import gc
 import os
 from time import sleep
 
-from lastly import _closing, _ending, _held, _root
+from lastly import _closing, _ending, _fork, _held, _root
 from lastly._clock import monotonic
 from lastly.integrations import _door
 
@@ -238,4 +238,4 @@ def _in_child() -> None:
     settings = _Settings()
 
 
-os.register_at_fork(after_in_child=_in_child)
+_fork.in_child(_in_child)

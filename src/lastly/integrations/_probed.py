@@ -5,13 +5,13 @@ cleanups run at exit, which is just when it is asked. So one thread serves all, 
 says nothing can keep the others waiting.
 """
 
-import os
 import selectors
 import socket
 import threading
 import weakref
 from time import sleep
 
+from lastly import _fork
 from lastly._clock import monotonic
 from lastly.integrations import health
 
@@ -155,4 +155,4 @@ def _forked() -> None:
     _servers.clear()
 
 
-os.register_at_fork(after_in_child=_forked)
+_fork.in_child(_forked)

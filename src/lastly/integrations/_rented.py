@@ -11,11 +11,13 @@ and the program that sent it died. So nothing found once is not yet nothing ther
 """
 
 import os
-from time import sleep
+from time import CLOCK_BOOTTIME, clock_gettime, sleep
 
 from lastly import _durable, _portable
 from lastly._clock import monotonic
 from lastly._root import root
+from lastly._system.identity import boot_id
+from lastly._warn import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from lastly._action import Action
+    from lastly._action import AnyAction
     from lastly._scope import Scope
 
 
@@ -67,12 +69,12 @@ class Rented:
         return f"<{type(self).__name__} {self.name!r}{'' if self.cleanup.pending else ' gone'}>"
 
 
-def planned(scope: "Scope | None", action: "Action", *args: "Any", **kwargs: "Any") -> _durable.Plan:
+def planned(scope: "Scope | None", action: "AnyAction", *args: "Any", **kwargs: "Any") -> _durable.Plan:
     """Owe an action, to the scope or to the process."""
     return _durable.planned(root if scope is None else scope, action, args, kwargs)
 
 
-def bound(action: "Action", args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "dict[str, Any]":
+def bound(action: "AnyAction", args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "dict[str, Any]":
     """Return the arguments by name; TypeError, when they are deferred, for what the action would refuse."""
     import inspect
 
@@ -91,6 +93,19 @@ def looks(seconds: float) -> "Iterator[None]":
             return
         sleep(max(0.0, min(pause, until - monotonic())))
         pause = min(pause * 1.6, 5.0)
+
+
+def moment() -> "list[Any]":
+    """Now, for `elapsed`: seconds since the boot, which nobody sets as one sets a clock."""
+    return [boot_id(), clock_gettime(CLOCK_BOOTTIME)]
+
+
+def elapsed(since: object) -> float:
+    """Seconds since a moment; 0 when that was another boot's, or another machine's: not known."""
+    match since:
+        case [str(boot), int() | float() as up] if boot == boot_id():
+            return clock_gettime(CLOCK_BOOTTIME) - up
+    return 0.0
 
 
 def at_least(version: str, wanted: "tuple[int, int]", package: str, extra: str) -> None:
@@ -117,12 +132,8 @@ def warn_of_secret(variables: "tuple[str, ...]", instead: str) -> None:
     if secret in _warned or secret in os.environ.get("LASTLY_ENV", "").split(","):
         return
     _warned.add(secret)
-    import warnings
-
-    warnings.warn(
+    warn(
         f"the secret ({secret}) is not written to the journal: after kill -9 nobody can log in to undo this. "
         f"Keep it in {instead}; or, to have it written there (a file that only you can read), put it into "
-        f"the environment, and LASTLY_ENV={','.join(variables)}",
-        RuntimeWarning,
-        stacklevel=8,
+        f"the environment, and LASTLY_ENV={','.join(variables)}"
     )

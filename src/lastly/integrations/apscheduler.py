@@ -16,12 +16,11 @@ import sys
 import weakref
 from time import sleep
 
-from lastly import _root
+from lastly import _reloader, _root
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
 from lastly._system import wait
 from lastly.errors import CleanupTimeout, FrameworkError
-from lastly.integrations import _werkzeug
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ def manage(scheduler: "T", wait: "float | timedelta | None" = 10.0, *, scope: "S
     that before CPython shuts executors down. A ``scheduler.shutdown()`` of the program's own may stay where
     it is, and does nothing afterwards. A second call for the same scheduler sets `wait` anew.
 
-    It may be started before or after. Where Werkzeug's reloader imports the program twice, jobs run in the
-    process that serves; import Flask before this is called.
+    It may be started before or after. Where Werkzeug's or Django's reloader runs the program twice, jobs run
+    in the process that serves.
 
     Args:
         scheduler: a ``BackgroundScheduler`` or ``BlockingScheduler`` of APScheduler 3, a ``Scheduler`` of
@@ -81,7 +80,7 @@ def manage(scheduler: "T", wait: "float | timedelta | None" = 10.0, *, scope: "S
         )
     _check_version()
     if "werkzeug" in sys.modules:
-        _werkzeug.attend()
+        _reloader.watch()
     managed: _Managed | None = known.__dict__.get("_process_jobs")
     if managed is None:
         managed = known._process_jobs = _Managed(scheduler)
@@ -116,7 +115,7 @@ class _Managed:
 
     def __call__(self) -> "float | None":
         scheduler: Any = self._scheduler()
-        if _werkzeug.only_reloads() and scheduler.state == _RUNNING:
+        if _reloader.only_reloads() and scheduler.state == _RUNNING:
             scheduler.pause()
         for executor in scheduler._executors.values():
             _end_with_us(executor)

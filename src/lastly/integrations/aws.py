@@ -15,12 +15,11 @@ The actions can also be deferred by themselves, and planned around a creation of
 """
 
 import os
-from time import time
 
 from lastly._action import seconds
 from lastly.integrations import _aws
 from lastly.integrations._aws import SETTLE, TAG, VARIABLES, delete_prefix, delete_stack, terminate_instances
-from lastly.integrations._rented import Rented, planned
+from lastly.integrations._rented import Rented, moment, planned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ def run_instances(
     with plan:
         reply = _refusable(plan, lambda: ec2.run_instances(**request))
         ids = [str(one["InstanceId"]) for one in reply["Instances"]]
-        plan.confirm(ids=ids, at=time())
+        plan.confirm(ids=ids, at=moment())
     made = Instances(" ".join(ids), plan.cleanup)
     made.ids, made.reply = ids, reply
     return made

@@ -14,10 +14,11 @@ import os
 import threading
 import weakref
 
-from lastly import _root
+from lastly import _reloader, _root
 from lastly._action import seconds as _seconds
 from lastly._scope import Scope
-from lastly.integrations import _drain, _werkzeug
+from lastly._warn import warn
+from lastly.integrations import _drain
 from lastly.integrations.health import Health
 
 try:
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from datetime import timedelta
-    from typing import Any, TypeVar
+    from typing import Any, ParamSpec, TypeVar
 
     from flask import Flask
 
     from lastly._cleanup import Cleanup
 
+    P = ParamSpec("P")
     T = TypeVar("T")
 
 _KEY = "lastly"
@@ -65,7 +67,7 @@ class AppCleanups:
             self._scope, self._handles, self._pid = scope, (close, look), os.getpid()
         return self._scope
 
-    def defer(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> "Cleanup":
+    def defer(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> "Cleanup":
         """Have ``fn(*args, **kwargs)`` run when this process stops serving; return its handle.
 
         As `lastly.defer`, but: not in the process of Werkzeug's reloader, which imports the application, too,
@@ -102,7 +104,7 @@ class AppCleanups:
 
 def _forget_if_not_served(reference: "weakref.ref[Scope]") -> None:
     scope = reference()
-    if scope is not None and _werkzeug.only_reloads():
+    if scope is not None and _reloader.only_reloads():
         for cleanup in scope._pending():
             if not cleanup.durable:
                 cleanup.detach()
@@ -159,11 +161,11 @@ class Lastly:
         layers: Any = app  # assigning is how Flask has one put a layer around it
         layers.wsgi_app = layered if self.health is None else self.health.wsgi(layered)
         _drain.watch(self.grace, self.linger)
-        _werkzeug.attend()
+        _reloader.watch()
         if self.signals:
             _take_signals()
 
-    def defer(self, fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> "Cleanup":
+    def defer(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> "Cleanup":
         """Defer for the current application, or for the only one there is: see `AppCleanups.defer`.
 
         Raises:
@@ -200,7 +202,7 @@ def cleanups_of(app: "Any") -> AppCleanups:
     return found
 
 
-def defer(fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> "Cleanup":
+def defer(fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> "Cleanup":
     """Defer for the current application, in a request or another application context.
 
     Raises:
@@ -217,12 +219,10 @@ def defer(fn: "Callable[..., Any]", /, *args: "Any", **kwargs: "Any") -> "Cleanu
 
 def _take_signals() -> None:
     import signal
-    import warnings
 
     from lastly import _signals
 
     if threading.current_thread() is not threading.main_thread():
-        text = "signals=True in a thread that is not the main one: no signals are taken"
-        warnings.warn(text, RuntimeWarning, stacklevel=4)
+        warn("signals=True in a thread that is not the main one: no signals are taken")
     elif signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # else a server, or somebody, has them
         _signals.install()

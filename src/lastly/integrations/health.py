@@ -11,9 +11,7 @@ Needs no framework: `Health` is a WSGI application, an ASGI application, a layer
 server of its own.
 """
 
-import os
-
-from lastly import _root
+from lastly import _fork, _root
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
 from lastly.errors import CaughtSignal
@@ -264,4 +262,4 @@ async def _lifespan(
             return
 
 
-os.register_at_fork(after_in_child=resume)
+_fork.in_child(resume)

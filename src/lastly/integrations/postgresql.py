@@ -17,6 +17,8 @@ from time import sleep
 
 from lastly import _portable
 from lastly._action import Action, seconds
+from lastly._system.identity import machine
+from lastly.errors import LastlyError
 from lastly.integrations._rented import Rented, at_least, planned, warn_of_secret
 
 TYPE_CHECKING = False
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from lastly._action import AnyAction
     from lastly._scope import Scope
 
     Connection = psycopg.Connection[tuple[Any, ...]]
@@ -45,6 +48,7 @@ VARIABLES = (
 
 _UNDER = "SELECT set_config('application_name', %s, false)"  # a session says under which plan it works
 _LONGEST = 2_147_483.0  # seconds: what the server can wait for a lock
+_TARGET = ("host", "hostaddr", "port", "dbname", "user")
 _SECRETS = ("password", "sslpassword", "oauth_client_secret")
 
 # Of this process: what the journal must not hold, by the connection string that it holds; locks by token.
@@ -205,19 +209,20 @@ def _comment(kind: str, name: str, token: str) -> "Any":
 # ---- undoing
 
 
-def _drop_database(*names: str, conninfo: str = "", token: str = "") -> None:
+def _drop_database(*names: str, conninfo: str = "", machine: str = "", token: str = "") -> None:
     """Drop databases, whoever is connected to them; not there is success.
 
     Args:
         names: which; none: the one that was created under this plan, known by its comment.
         conninfo: where the server is, with another database of it.
+        machine: given when deferred: the machine whose local server it is.
         token: given by the journal: what was created carries it.
 
     .. versionadded:: 0.1
     """
     psycopg = _psycopg()
     found = "SELECT datname FROM pg_database WHERE datname = %s OR shobj_description(oid, 'pg_database') = %s"
-    with _connect(conninfo) as session:
+    with _connect(conninfo, machine) as session:
         if not names:
             _end(session, _mark(token))
             names = tuple(str(row[0]) for row in session.execute(found, [_own_name(token), _mark(token)]))
@@ -226,7 +231,7 @@ def _drop_database(*names: str, conninfo: str = "", token: str = "") -> None:
             session.execute(drop.format(psycopg.sql.Identifier(name)))
 
 
-def _drop_schema(*names: str, conninfo: str = "", token: str = "") -> None:
+def _drop_schema(*names: str, conninfo: str = "", machine: str = "", token: str = "") -> None:
     """Drop schemas with all that is in them; not there is success.
 
     Waits for transactions that use what is in them, 30 seconds; then it fails, to be tried again.
@@ -234,13 +239,14 @@ def _drop_schema(*names: str, conninfo: str = "", token: str = "") -> None:
     Args:
         names: which; none: the one that was created under this plan, known by its comment.
         conninfo: which database.
+        machine: given when deferred: the machine whose local server it is.
         token: given by the journal: what was created carries it.
 
     .. versionadded:: 0.1
     """
     psycopg = _psycopg()
     found = "SELECT nspname FROM pg_namespace WHERE obj_description(oid, 'pg_namespace') = %s"
-    with _connect(conninfo) as session:
+    with _connect(conninfo, machine) as session:
         if not names:
             _end(session, _mark(token))
             names = tuple(str(row[0]) for row in session.execute(found, [_mark(token)]))
@@ -250,7 +256,7 @@ def _drop_schema(*names: str, conninfo: str = "", token: str = "") -> None:
             session.execute(drop.format(psycopg.sql.Identifier(name)))
 
 
-def _end_sessions(*, conninfo: str = "", token: str = "") -> None:
+def _end_sessions(*, conninfo: str = "", machine: str = "", token: str = "") -> None:
     """End the sessions of this plan, and with them their locks and temporary tables; none is success.
 
     For a session of your own, planned with `Scope.planned`: set its ``application_name`` to ``lastly``, a
@@ -258,6 +264,7 @@ def _end_sessions(*, conninfo: str = "", token: str = "") -> None:
 
     Args:
         conninfo: any database of the server.
+        machine: given when deferred: the machine whose local server it is.
         token: given by the journal: the sessions carry it.
 
     .. versionadded:: 0.1
@@ -268,7 +275,7 @@ def _end_sessions(*, conninfo: str = "", token: str = "") -> None:
         with mine, suppress(psycopg.Error):  # it is broken, or still waits for the lock
             mine.execute("SELECT pg_advisory_unlock_all()")  # closing alone releases them a moment later
             return
-    with _connect(conninfo) as session:
+    with _connect(conninfo, machine) as session:
         _end(session, _mark(token))
 
 
@@ -295,7 +302,11 @@ def _psycopg() -> "Any":
     return psycopg
 
 
-def _connect(conninfo: str) -> "Connection":
+def _connect(conninfo: str, where: str = "") -> "Connection":
+    if where and (here := machine()) and here != where:
+        raise LastlyError(
+            f"{conninfo!r} is a server of another machine, reached from that one only: run this undo there"
+        )
     session: Connection = _psycopg().connect(
         conninfo, autocommit=True, application_name="lastly", **_secrets.get(conninfo, {})
     )
@@ -303,14 +314,20 @@ def _connect(conninfo: str) -> "Connection":
 
 
 def _prepare(
-    action: Action, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+    action: "AnyAction", args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> "tuple[list[Any], dict[str, Any]]":
-    """Take passwords out of the connection string; this process keeps them, the journal has none."""
+    """Say which server is meant, whatever the environment says when and where the undo is run.
+
+    Passwords are taken out of the connection string; this process keeps them, the journal has none.
+    """
     _portable.check_call(action, args, kwargs)
     parse = _psycopg().conninfo
     given = parse.conninfo_to_dict(kwargs.get("conninfo", ""))
     secrets = {name: given.pop(name) for name in _SECRETS if name in given}
-    plain = parse.make_conninfo("", **given)
+    target = {**_target(given), **given}
+    plain = parse.make_conninfo("", **target)
+    if _is_local(target):
+        kwargs = {"machine": machine(), **kwargs}
     _portable.allow(*VARIABLES)
     if secrets:
         _secrets[plain] = secrets
@@ -319,9 +336,51 @@ def _prepare(
     return _portable.arguments(action, args, {**kwargs, "conninfo": plain})
 
 
-def _action(fn: "Any") -> Action:
+def _target(given: "dict[str, Any]") -> "dict[str, Any]":
+    """Where libpq would connect to: by a service, by the environment, by its own defaults."""
+    pq = _psycopg().pq
+    found: dict[str, Any] = {}
+    try:
+        found = {
+            one.keyword.decode(): one.val.decode()
+            for one in pq.Conninfo.get_defaults()
+            if one.val and one.keyword.decode() in _TARGET
+        }
+    except MemoryError:  # its answer when PGSERVICE names none
+        pass
+    if service := given.get("service"):
+        found.update(_service(service))
+    if not {"host", "hostaddr"} & {*found, *given}:
+        nobody = pq.PGconn.connect_start(b"host='' port=1 dbname=x user=x")  # it knows its folder of sockets
+        found["host"] = nobody.host.decode()
+        nobody.finish()
+    if "hostaddr" in given and "host" not in given:
+        found.pop("host", None)  # of another server
+    found.setdefault("dbname", given.get("user") or found.get("user", ""))
+    return found
+
+
+def _service(name: str) -> "dict[str, str]":
+    """What a service's file says of it: the user's, or else the system's."""
+    from configparser import ConfigParser, Error
+
+    parser = ConfigParser(delimiters=("=",), interpolation=None, strict=False, default_section="")
+    system = os.path.join(os.environ.get("PGSYSCONFDIR", ""), "pg_service.conf")
+    own = os.environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")
+    for path in (system, own):
+        with suppress(Error, UnicodeDecodeError):
+            parser.read(path)
+    return {key: value for key, value in parser.items(name) if key in _TARGET} if name in parser else {}
+
+
+def _is_local(target: "dict[str, Any]") -> bool:
+    host = str(target.get("hostaddr") or target.get("host") or "")
+    return host.startswith(("/", "@", "127.")) or host in ("localhost", "::1")
+
+
+def _action(fn: "Any") -> "AnyAction":
     fn.__name__ = fn.__qualname__ = fn.__name__[1:]  # its public name, in help(), repr() and the journal
-    action: Action = Action(
+    action: AnyAction = Action(
         fn, name=f"{__name__}:{fn.__name__}", prepare=lambda args, kwargs: _prepare(action, args, kwargs),
         remote=True, retries=8, timeout=300.0, backoff=5.0,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 
-from lastly import _closing, _early, _root
+from lastly import _closing, _early, _fork, _root
 from lastly._action import seconds as _seconds
 from lastly._clock import monotonic
 from lastly.integrations import health
@@ -155,4 +155,4 @@ def _forked() -> None:
         _herald = None
 
 
-os.register_at_fork(after_in_child=_forked)
+_fork.in_child(_forked)

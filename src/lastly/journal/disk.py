@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import stat
 
 from lastly.journal import locks
 
@@ -21,6 +22,22 @@ def open_file(path: str, flags: int) -> int:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     finally:
         os.close(fd)
+
+
+def check_ours(fd: int, path: str) -> None:
+    """See that nobody else has written the journal that is open at `fd`, or put it there: it is executed.
+
+    Raises:
+        PermissionError: it is not a plain file of this user, with one name, in a folder of this user's own.
+    """
+    found, folder = os.fstat(fd), os.stat(os.path.dirname(path))
+    me = os.geteuid()
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != me or found.st_mode & 0o022:
+        raise PermissionError(f"{path!r} is not a journal of this user's own: left alone")
+    if found.st_nlink > 1:
+        raise PermissionError(f"{path!r} has another name, a hard link: who gave it this one? left alone")
+    if folder.st_uid != me or folder.st_mode & 0o022:
+        raise PermissionError(f"{path!r} is in a folder that others may write to: left alone")
 
 
 def full() -> OSError:
@@ -75,15 +92,6 @@ def open_same(path: str, wanted: tuple[int, int] | None) -> int:
         os.close(fd)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     return fd
-
-
-def is_at(fd: int, path: str) -> bool:
-    """Whether the open file is the one at `path`."""
-    try:
-        at, is_ = os.stat(path, follow_symlinks=False), os.fstat(fd)
-    except OSError:
-        return False
-    return (at.st_dev, at.st_ino) == (is_.st_dev, is_.st_ino)
 
 
 def sync_directory(path: str) -> None:

@@ -52,8 +52,8 @@ def _seconds(value: "Any") -> bool:
 
 _EVERY: "dict[str, Callable[[Any], bool]]" = {"n": _count, "t": _moment, "id": _count}
 _OWNER: "dict[str, Callable[[Any], bool]]" = {
-    **dict.fromkeys(("boot", "pidns", "host", "machine", "exe", "argv0", "token", "parent"), _text),
-    "pid": _pid, "start": _count, "uid": _integer, "next": _count, "t": _moment,
+    **dict.fromkeys(("boot", "pidns", "timens", "host", "machine", "exe", "argv0", "token", "parent"), _text),
+    "pid": _pid, "ppid": _count, "start": _count, "uid": _integer, "next": _count, "t": _moment,
     "n": _count,
 }  # fmt: skip
 _PLAN = {

@@ -14,7 +14,6 @@ the old one or the new one, both whole. A nested call that writes meanwhile writ
 """
 
 import os
-import stat
 from _thread import RLock
 from itertools import count
 from time import time
@@ -114,9 +113,8 @@ class Journal:
         except FileNotFoundError:
             return None
         try:
+            disk.check_ours(fd, path)
             found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-                raise PermissionError(f"{path!r} is not a journal of this user's own: left alone")  # noqa: TRY301  # closed below
             if not locks.take(fd):
                 os.close(fd)
                 return None
@@ -390,7 +388,7 @@ class Journal:
         finally:
             # Also reached by a signal's exception, which may come just after the rename: ask the file, not a
             # variable.
-            if disk.is_at(fd, self.path):
+            if locks.is_at(fd, self.path):
                 old, self.fd, self._mirror = self.fd, fd, -1
                 self.key = disk.key(fd)
                 self._synced = self._torn = False
@@ -410,4 +408,5 @@ def _header(identity: Identity) -> "dict[str, Any]":
         "kind": "owner", "v": VERSION, **identity.to_mapping(), "t": round(time(), 3), "next": 1,
         "exe": sys.executable or "", "argv0": (getattr(sys, "argv", None) or [""])[0],
         "token": os.urandom(12).hex(), "parent": os.environ.get("LASTLY_TOKEN", ""),
+        **({"ppid": os.getppid()} if identity.pid == os.getpid() else {}),
     }  # fmt: skip

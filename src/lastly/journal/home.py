@@ -51,16 +51,42 @@ def _chosen(variable: str) -> str | None:
         return os.path.abspath(home)
     base = os.environ.get(variable)
     # The XDG specification: a relative path is invalid, and ignored.
-    return os.path.join(base, "lastly") if base and os.path.isabs(base) else None
+    return os.path.join(base, "lastly") if base and os.path.isabs(base) and _may_use(base) else None
+
+
+def _may_use(folder: str) -> bool:
+    """Whether a folder that a variable names is this user's to make something in.
+
+    Root may have been started with a user's variables (sudo -E, su -m). What it made there would shut the
+    user out.
+    """
+    if os.geteuid() != 0:
+        return True
+    while True:
+        try:
+            return os.stat(folder).st_uid == 0
+        except OSError:
+            folder, below = os.path.dirname(folder), folder
+            if folder == below:
+                return True
 
 
 def _user_home() -> str:
     home = os.path.expanduser("~")
+    if os.path.isabs(home) and not _may_use(home):
+        import pwd
+
+        try:
+            home = pwd.getpwuid(0).pw_dir
+        except KeyError:  # a container without a user database
+            home = "/root"
     if not os.path.isabs(home):
-        raise NotRecorded(
+        refused = NotRecorded(
             "cannot record a cleanup: this user has no home directory; "
             "set LASTLY_HOME to a directory of its own"
         )
+        refused.errno = errno.EACCES
+        raise refused
     return home
 
 
@@ -114,11 +140,15 @@ def _listed(path: str) -> list[str]:
 
 
 def degrades(error: NotRecorded) -> bool:
-    """Whether a program may go on without a journal, after a warning: a read-only or a network home.
+    """Whether a program may go on without a journal, after a warning.
 
-    Not when somebody named the home (``LASTLY_HOME``) and it cannot be written: then the name is wrong.
+    On a network home; on one that is read-only or not this user's to write, and where there is none (a
+    container under a user without an account). Not when somebody named the home (``LASTLY_HOME``) and it
+    cannot be written: then the name is wrong.
     """
-    return error.errno == errno.EREMOTE or (error.errno == errno.EROFS and not configured())
+    if error.errno == errno.EREMOTE:
+        return True
+    return error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} and not configured()
 
 
 def _checked(path: str, *, create: bool) -> str:
@@ -126,6 +156,8 @@ def _checked(path: str, *, create: bool) -> str:
         if create:
             make(path)
         found = os.stat(path)
+    except NotRecorded:
+        raise
     except OSError as error:
         raise unusable(path, error) from error
     if not stat.S_ISDIR(found.st_mode):
@@ -147,17 +179,31 @@ def _checked(path: str, *, create: bool) -> str:
 
 
 def make(path: str) -> None:
-    """Make a directory, for this user alone, and those above it that are missing."""
+    """Make a directory, for this user alone, and those above it that are missing.
+
+    Raises:
+        NotRecorded: this is root, and what it would be made in belongs to somebody else.
+    """
+    parent, name = os.path.split(path)
+    if not name:
+        return
     try:
-        os.mkdir(path, 0o700)
+        folder = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        make(parent)
+        folder = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        owner = os.fstat(folder).st_uid
+        if os.geteuid() == 0 and owner != 0 and not os.path.isdir(path):
+            raise NotRecorded(
+                f"cannot record a cleanup: this is root, and {path!r} would be made in a folder of user "
+                f"{owner}, who could not use it any more; set LASTLY_HOME to a directory of root's"
+            )
+        os.mkdir(name, 0o700, dir_fd=folder)
     except FileExistsError:
         return
-    except FileNotFoundError:
-        parent = os.path.dirname(path)
-        if parent == path or os.path.isdir(parent):
-            raise  # /proc says that of what cannot be made in it
-        make(parent)
-        make(path)
+    finally:
+        os.close(folder)
 
 
 def unusable(path: str, error: OSError) -> NotRecorded:

@@ -11,6 +11,7 @@ until the new program ends; if that one uses lastly too, the process simply has 
 import os
 from _thread import RLock
 
+from lastly import _fork
 from lastly.journal import disk
 from lastly.journal.file import Journal
 
@@ -47,7 +48,7 @@ def get() -> Journal:
             if not _registered:
                 import atexit
 
-                os.register_at_fork(after_in_child=_after_fork)
+                _fork.in_child(_after_fork)
                 atexit.register(leave)
                 _registered = True
         return journal

@@ -15,7 +15,7 @@ import os
 
 from lastly._action import BACKOFF, RETRIES, TIMEOUT
 from lastly._system.identity import Identity
-from lastly.journal import locks
+from lastly.journal import disk, locks
 from lastly.journal.fields import PLANNED, clean
 from lastly.journal.record import VERSION, decode
 
@@ -159,11 +159,15 @@ class Replay:
         return f"<journal {self.path}: {len(self.items)} items, {len(self.pending())} owed>"
 
 
-def read(path: str) -> Replay:
+def read(path: str, *, trusted: bool = False) -> Replay:
     """Read the journal at `path`; safe on one's own.
 
+    Args:
+        path: the journal.
+        trusted: something is done because of what it says, so it must be ours.
+
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or is not ours where it must be.
     """
     fd = locks.held(path)
     if fd is not None:
@@ -171,6 +175,8 @@ def read(path: str) -> Replay:
         return replay(contents(fd), path)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
+        if trusted:
+            disk.check_ours(fd, path)
         return replay(contents(fd), path)
     finally:
         os.close(fd)

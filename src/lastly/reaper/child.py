@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # without the enums of `signal`, in which every answer is wrapped
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import Any
 
 TAIL = 4000  # bytes of output that are kept: the last ones
@@ -29,11 +30,12 @@ _limits = resource.getrlimit(resource.RLIMIT_NOFILE)  # as it was before the rea
 
 
 class ActionFailed(LastlyError):  # noqa: N818 - as in errors.py: the name says what happened
-    """An action did not succeed; ``output`` is the end of what it printed."""
+    """An action did not succeed; ``output`` is the end of what it printed, ``status`` its exit status."""
 
-    def __init__(self, text: str, output: str = "") -> None:
+    def __init__(self, text: str, output: str = "", status: int | None = None) -> None:
         super().__init__(text)
         self.output = output
+        self.status = status
 
 
 _adopting = False
@@ -50,7 +52,13 @@ def adopt_orphans() -> None:
 
 
 def run(
-    argv: list[str], env: dict[str, str], cwd: str, limit: float, request: "dict[str, Any] | None"
+    argv: list[str],
+    env: dict[str, str],
+    cwd: str,
+    limit: float,
+    request: "dict[str, Any] | None",
+    *,
+    ok: "Container[int]" = (0,),
 ) -> None:
     """Run the program to its end, or to its limit.
 
@@ -59,6 +67,7 @@ def run(
         env: its whole environment, but for the token that is added.
         cwd: where to run it.
         limit: seconds after which it is killed.
+        ok: exit statuses that mean success.
         request: given to it on descriptor 3 as JSON; it then has to answer ``{"ok": true}`` on descriptor 4.
 
     Raises:
@@ -73,26 +82,32 @@ def run(
     output = started.output.decode("utf-8", "replace")
     if not ended and not (request is not None and b'"ok"' in started.answer):
         raise ActionFailed(f"took longer than {limit:g} s and was killed", output)
-    _judge(argv, status, bytes(started.answer), request is not None, output)
+    if _answered(bytes(started.answer), output):
+        return  # what its interpreter made of its own end after that is not the cleanup's
+    _judge(argv, status, ok, output)
+    if request is not None:
+        raise ActionFailed("its process ended before the function returned", output)
 
 
-def _judge(argv: list[str], status: int, answer: bytes, asked: bool, output: str) -> None:
+def _answered(answer: bytes, output: str) -> bool:
+    """Whether it said that it is done; ActionFailed: it said why not, or why it could not be started."""
     try:
         said = json.loads(answer) if answer else {}
     except ValueError:
         said = {}
     if said.get("error"):
         raise ActionFailed(str(said["error"]), output)
-    if said.get("ok"):
-        return  # what its interpreter made of its own end after that is not the cleanup's
+    return bool(said.get("ok"))
+
+
+def _judge(argv: list[str], status: int, ok: "Container[int]", output: str) -> None:
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         raise ActionFailed(f"its process died of signal {-code} ({signal_name(-code)})", output)
-    if code != 0:
+    if code not in ok:
         last = output.strip().rpartition("\n")[2]
-        raise ActionFailed(f"{argv[0]!r} ended with status {code}" + (f": {last}" if last else ""), output)
-    if asked:
-        raise ActionFailed("its process ended before the function returned", output)
+        text = f"{argv[0]!r} ended with status {code}" + (f": {last}" if last else "")
+        raise ActionFailed(text, output, code)
 
 
 class _Child:

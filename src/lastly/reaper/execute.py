@@ -11,6 +11,7 @@ import sys
 
 from lastly._system import kill, remove
 from lastly.journal.replay import Item, Replay
+from lastly.journal.turns import Turn
 from lastly.reaper import child
 from lastly.reaper.child import ActionFailed
 
@@ -20,12 +21,27 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from lastly._system.family import Family
+
 __all__ = ["ActionFailed", "is_foreign", "run"]
 
 _RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_runner.py")
 # Its text, for when its file is in an archive, or has gone with the environment that this reaper is from.
 _TEXT = __loader__.get_data(_RUNNER).decode()  # type: ignore[name-defined]  # every import sets it
 _NAMESPACE = "lastly.actions:"
+
+
+class Death:
+    """What is known about the end of the owner, beside its journal.
+
+    Attributes:
+        not_born: what is younger than this was not made by the owner; see `remove`.
+        family: its descendants that were seen while it lived.
+    """
+
+    def __init__(self, not_born: "tuple[float, float] | None" = None, family: "Family | None" = None) -> None:
+        self.not_born = not_born
+        self.family = family
 
 
 def is_foreign(action: str) -> bool:
@@ -38,7 +54,7 @@ def run(
     attempt: int,
     seen: Replay,
     *,
-    not_born: "tuple[float, float] | None" = None,
+    death: Death,
     announce: "Callable[[float], None]" = lambda _limit: None,
 ) -> None:
     """Run the cleanup once; returns when it is done.
@@ -51,7 +67,7 @@ def run(
     """
     context = item.context or seen.context or {}
     if item.action in _BUILT_IN:
-        _BUILT_IN[item.action](item, context, not_born, announce)
+        _BUILT_IN[item.action](item, context, death, announce)
         return
     limit = max(item.timeout, 0.1)
     announce(limit)
@@ -68,50 +84,92 @@ def run(
     child.run([exe, "-P", *runner], _env(context), _cwd(context), limit, request)
 
 
-def _do_remove(item: Item, _context: "dict[str, Any]", not_born: "Any", announce: "Any") -> None:
+def _do_remove(item: Item, _context: "dict[str, Any]", death: Death, announce: "Any") -> None:
     expect = item.known if item.known.get("ino") is not None else item.kwargs.get("expect")
     path = _text(item)
     announce(item.timeout)
-    _within(item.timeout, lambda: remove.remove(path, expect=expect or None, not_born=not_born))
+
+    def run() -> None:
+        remove.remove(path, expect=expect or None, not_born=death.not_born)
+
+    def run_in_turn() -> None:
+        with Turn(path, item.timeout):
+            run()
+
+    # Known to be there when it was deferred, as a lock file is: others may want the name.
+    _within(item.timeout, run_in_turn if item.kwargs.get("expect") else run)
 
 
-def _do_kill(item: Item, _context: "dict[str, Any]", _not_born: "Any", announce: "Any") -> None:
+def _do_kill(item: Item, _context: "dict[str, Any]", death: Death, announce: "Any") -> None:
     target = item.known if item.known.get("pid") is not None else (item.args[0] if item.args else None)
     grace = _seconds(item.kwargs.get("grace"), 5.0)
     announce(grace + 15.0)
     token = item.kwargs.get("token")
+    family = death.family
+    whole = target is None and item.extra.get("run") is True  # `lastly run`: whatever its program has started
+    seen: list[tuple[int, int]] = []
+    if family is not None and whole:
+        seen = family.below(family.key)
+    elif family is not None and isinstance(target, dict):
+        seen = family.below((target.get("pid", 0), target.get("start", 0)))
 
     def end() -> None:
         kill.kill_tree(
             target if isinstance(target, dict) else None,
             token=token if isinstance(token, str) and len(token) >= _SHORTEST else None,
             grace=grace,
-            newborn=0.0 if isinstance(target, dict) else _NEWBORN,
+            newborn=0.0 if isinstance(target, dict) or seen else _NEWBORN,
+            orphans=True,
+            seen=seen,
+            led=family.led() if family is not None and whole else None,
         )
 
     _within(grace + item.timeout, end)
 
 
-def _do_kill_token(item: Item, _context: "dict[str, Any]", _not_born: "Any", announce: "Any") -> None:
+def _do_kill_token(item: Item, _context: "dict[str, Any]", _death: Death, announce: "Any") -> None:
     token = _text(item)
     if len(token) < _SHORTEST:
         raise ActionFailed(f"{token!r} is not a token")
     grace = _seconds(item.kwargs.get("grace"), 5.0)
     announce(grace + 15.0)
-    _within(grace + item.timeout, lambda: kill.kill_tree(None, token=token, grace=grace))
+    _within(grace + item.timeout, lambda: kill.kill_tree(None, token=token, grace=grace, orphans=True))
 
 
-def _do_run(item: Item, context: "dict[str, Any]", _not_born: "Any", announce: "Any") -> None:
-    argv = item.args[0] if item.args else None
+def _do_run(item: Item, context: "dict[str, Any]", _death: Death, announce: "Any") -> None:
+    argv = _words(item.args[0] if item.args else None)
+    unless, ok = item.kwargs.get("unless"), item.kwargs.get("ok", [0])
+    if not isinstance(ok, list) or not all(isinstance(status, int) for status in ok):
+        raise ActionFailed(f"not exit statuses: {ok!r}")
+    limit = _seconds(item.kwargs.get("timeout"), item.timeout)
+    cwd = item.kwargs.get("cwd")
+    cwd = cwd if isinstance(cwd, str) else _cwd(context)
+    if unless is not None:
+        announce(limit)
+        if _is_so(_words(unless), _env(context), cwd, limit):
+            return
+    announce(limit)
+    child.run(argv, _env(context), cwd, limit, None, ok=ok)
+
+
+def _is_so(argv: list[str], env: dict[str, str], cwd: str, limit: float) -> bool:
+    """Whether the program says yes; it could not be asked: ActionFailed."""
+    try:
+        child.run(argv, env, cwd, limit, None)
+    except ActionFailed as error:
+        if error.status is None:
+            raise
+        return False
+    return True
+
+
+def _words(argv: "Any") -> list[str]:
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
         raise ActionFailed(f"not a program with arguments: {argv!r}")
-    limit = _seconds(item.kwargs.get("timeout"), item.timeout)
-    announce(limit)
-    cwd = item.kwargs.get("cwd")
-    child.run(argv, _env(context), cwd if isinstance(cwd, str) else _cwd(context), limit, None)
+    return argv
 
 
-_BUILT_IN: "dict[str, Callable[[Item, dict[str, Any], Any, Any], None]]" = {
+_BUILT_IN: "dict[str, Callable[[Item, dict[str, Any], Death, Any], None]]" = {
     "lastly.actions:remove": _do_remove,
     "lastly.actions:kill": _do_kill,
     "lastly.actions:kill_token": _do_kill_token,

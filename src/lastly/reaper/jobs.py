@@ -1,5 +1,6 @@
 """What workers do: settle one dead owner, or write settled ones into the history."""
 
+from lastly._system.family import Family
 from lastly.reaper import child, history
 from lastly.reaper.settle import settle
 
@@ -22,8 +23,9 @@ def work(job: "dict[str, Any]", announce: "Callable[[float], None]") -> "dict[st
         if job["do"] == "archive":
             return history.archive(job["items"])
         outcome = settle(
-            job["path"], force=job["force"], died=job["died"], unwritten=job["unwritten"], announce=announce
-        )
+            job["path"], force=job["force"], died=job["died"], unwritten=job["unwritten"],
+            family=Family.from_mapping(job["family"]) if job.get("family") else None, announce=announce,
+        )  # fmt: skip
         answer = outcome.to_mapping()
         # In one message, whose size the kernel limits. For the log; the journal has them all.
         answer["ran"] = [{**ran, "error": ran["error"][:300]} for ran in answer["ran"][-_TOLD:]]

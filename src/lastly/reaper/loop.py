@@ -14,10 +14,11 @@ from itertools import count
 from time import CLOCK_BOOTTIME, clock_gettime, time
 
 from lastly._clock import monotonic
-from lastly._system import wait
+from lastly._system import probe, proc, wait
 from lastly.journal import home
 from lastly.reaper import election, jobs, owners
 from lastly.reaper.deadlines import Deadlines
+from lastly.reaper.families import Families
 from lastly.reaper.log import Log
 from lastly.reaper.owners import Owner
 from lastly.reaper.peers import Peers
@@ -57,9 +58,11 @@ class Reaper:
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.order = count()
         self.quit = False
+        self.polling = False
         self.served = self.began = monotonic()
         self.peers = Peers(self)
         self.deadlines = Deadlines(self)
+        self.families = Families(self)
         self.pool = Pool(
             jobs.work, watch=self._watch_worker, unwatch=self._unwatch_worker, answer=self._answer,
             keep=lambda: {self.log.fd},
@@ -178,9 +181,10 @@ class Reaper:
         try:
             self.scan()
             self.peers.hush(HUSH)
+            self.families.look_at_all()
         finally:  # also when no descriptor was left to look with
             short = any(o.state == owners.WATCHED and o.pidfd is None for o in self.owners.values())
-            self.at(1.0 if short else RESCAN, self._rescan)
+            self.at(1.0 if short and not self.polling else RESCAN, self._rescan)
 
     def own(self, name: str, pid: int, peer_pidfd: "Callable[[], int | None]") -> Owner:
         """A process says that it owes what stands in this journal.
@@ -218,15 +222,10 @@ class Reaper:
                 self._settle(owner)
                 return owner
         owner.state = owners.WATCHED
-        if pidfd is not None:
-            try:
-                self.epoll.register(pidfd, select.EPOLLIN)
-            except OSError:  # it is asked for again soon
-                os.close(pidfd)
-                raise
-            owner.pidfd = pidfd
-            self.deaths[pidfd] = owner
-        self.log("own", journal=name)
+        self._watch_owner(owner, pidfd)
+        if known is None:
+            self.log("own", journal=name)
+        self.families.adopt(owner)
         self.pool.spare()
         return owner
 
@@ -240,11 +239,35 @@ class Reaper:
             owner.pidfd = None
         self.deadlines.drop(owner)
 
+    def _watch_owner(self, owner: Owner, pidfd: int | None) -> None:
+        if pidfd is not None:
+            try:
+                self.epoll.register(pidfd, select.EPOLLIN)
+            except OSError:  # it is asked for again soon
+                os.close(pidfd)
+                raise
+            owner.pidfd = pidfd
+            self.deaths[pidfd] = owner
+        elif not self.polling and not probe.has_pidfd():
+            self.polling = True
+            self.at(wait.POLL, self._poll)
+
     def _unwatch_owner(self, owner: Owner) -> None:
         if owner.pidfd is not None and self.deaths.pop(owner.pidfd, None) is not None:
             self.epoll.unregister(owner.pidfd)
 
     # ---- an owner's end
+
+    def _poll(self) -> None:
+        """Look whether those live that have no pidfd, on a kernel without."""
+        left = [o for o in self.owners.values() if o.state == owners.WATCHED and o.pidfd is None]
+        self.polling = bool(left)
+        if left:
+            self.at(wait.POLL, self._poll)
+        for owner in left:
+            key = owner.key()
+            if key is not None and not proc.lives(*key):
+                self._died(owner)
 
     def _died(self, owner: Owner) -> None:
         self._unwatch_owner(owner)
@@ -266,6 +289,7 @@ class Reaper:
             "died": owner.died,
             "force": force,
             "unwritten": owner.unwritten,
+            "family": owner.family.to_mapping() if owner.family is not None else None,
         }
         self.pool.submit(job)
 
@@ -378,5 +402,6 @@ class Reaper:
         return {
             "deadlines": len(graces), "graces": sorted(set(graces))[-10:],
             "pid": os.getpid(), "seconds": round(monotonic() - self.began, 3), "owners": states,
+            "children": self.families.count(),
             "workers": len(self.pool.workers), "jobs": self.pool.busy, "home": os.path.dirname(self.root),
         }  # fmt: skip

@@ -2,12 +2,15 @@
 
 import os
 
-from lastly._system.identity import Identity, boot_id, open_pidfd, pid_namespace
+from lastly._system import probe, wait
+from lastly._system.identity import Identity, boot_id, open_pidfd
 from lastly.journal.record import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+
+    from lastly._system.family import Family
 else:
     import _signal as signal  # without the enums of `signal`, in which every answer is wrapped
 
@@ -24,8 +27,8 @@ class Owner:
     """One journal, and the process it belongs to as far as it can be watched."""
 
     __slots__ = (
-        "died", "due", "epoch", "grace", "name", "path", "pause", "pidfd", "signals", "state", "unwritten",
-        "wakeup",
+        "died", "due", "epoch", "family", "grace", "looked_at", "name", "path", "pause", "pidfd", "signals",
+        "state", "unwritten", "wakeup",
     )  # fmt: skip
 
     def __init__(self, name: str, path: str) -> None:
@@ -41,11 +44,22 @@ class Owner:
         self.signals: frozenset[int] = frozenset()
         self.grace = 0.0
         self.due: object = None
+        self.family: Family | None = None  # its children, once it is known to have some
+        self.looked_at = 0.0  # until when they are not looked at again
+
+    def key(self) -> tuple[int, int] | None:
+        """Pid and start time of the process, as the name of its journal has them; None for another boot's."""
+        words = self.name.rpartition("/")[2].split(".")
+        pid = pid_of(self.name)
+        return (pid, int(words[1])) if pid is not None and words[1].isdecimal() else None
 
     def kill(self) -> bool:
         """SIGKILL, to exactly this process."""
-        if self.pidfd is None or self.state != WATCHED:
+        if self.state != WATCHED:
             return False
+        if self.pidfd is None:
+            key = self.key()
+            return key is not None and wait.send(*key, signal.SIGKILL)
         try:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         except ProcessLookupError:
@@ -67,9 +81,11 @@ def look(path: str) -> tuple[str, int | None]:
         return QUEUED, None  # a worker reads the rest, and keeps what it cannot read
     if identity.boot != boot_id():
         return QUEUED, None  # dead on this machine, unknown on another: settle() knows
-    if identity.pidns != pid_namespace():
+    if not identity.comparable():
         return KEPT, None
     try:
+        if not probe.has_pidfd():
+            return (QUEUED if identity.alive() is False else WATCHED), None
         pidfd = open_pidfd(identity)
     except OSError:
         return WATCHED, None  # no descriptors left: asked again soon

@@ -13,6 +13,7 @@ import struct
 from array import array
 
 from lastly._clock import monotonic
+from lastly._system import probe
 from lastly._system.sockets import Address
 from lastly.reaper import protocol
 
@@ -197,13 +198,17 @@ class Peers:
             return {"ok": op}
         raise ValueError(f"unknown message {op!r:.40}")
 
-    def _own(self, peer: Peer, message: "dict[str, Any]") -> "dict[str, Any]":
+    def _own(self, peer: Peer, message: "dict[str, Any]") -> "dict[str, Any] | None":
         name = message.get("journal")
         if not isinstance(name, str) or name.count("/") != 1 or "\0" in name or not name.endswith(".j"):
             raise ValueError("not the name of a journal")
         if ".." in name.split("/"):
             raise ValueError("not the name of a journal")
-        peer.owner = self.reaper.own(name, peer.pid, lambda: _peer_pidfd(peer.socket))
+        owner = self.reaper.own(name, peer.pid, lambda: _peer_pidfd(peer.socket))
+        if message.get("children") is True:
+            self.reaper.families.expect(owner)
+            return None
+        peer.owner = owner
         self.silent.pop(peer.socket.fileno(), None)
         # The line to say it on may be closed by the program at any time: it is not what we watch.
         return {"ok": "own"}
@@ -230,6 +235,8 @@ def _descriptors(ancillary: "list[tuple[int, int, bytes]]") -> list[int]:
 
 def _peer_pidfd(sock: _socket.socket) -> int | None:
     """Ask for the process that connected, whatever its pid means by now; None before Linux 6.5."""
+    if probe.missing("pidfd"):
+        return None
     try:
         return sock.getsockopt(_socket.SOL_SOCKET, protocol.SO_PEERPIDFD)
     except OSError:

@@ -6,6 +6,7 @@ can enter; it is not an abstract one, which every user of the machine could reac
 SO_PEERCRED.
 
     program → reaper   own       journal         this process owes what stands in this journal
+                                 children        and it starts a child: look, there is no answer
                        deadline  signals, grace  (with a descriptor) kill me if a signal stays unanswered
                        calm                      the signal was answered, I live on
                        sweep     force           look again; force: also at what waits for its next attempt

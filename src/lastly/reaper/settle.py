@@ -16,6 +16,7 @@ import os
 import time
 
 from lastly._clock import monotonic
+from lastly._system.family import Family
 from lastly.errors import NotOurs
 from lastly.journal.file import Journal
 from lastly.journal.replay import Item, Replay
@@ -71,6 +72,7 @@ def settle(
     died: "tuple[float, float] | None" = None,
     elsewhere: bool = False,
     unwritten: "list[dict[str, Any]] | None" = None,
+    family: Family | None = None,
     announce: "Callable[[float], None] | None" = None,
 ) -> Outcome:
     """Run what the dead owner of the journal at ``path`` owes; a second call runs what is still owed.
@@ -83,6 +85,7 @@ def settle(
         died: when the owner was seen to die, where that is known: unix time, and seconds since the boot.
         elsewhere: an owner of another machine or pid namespace is dead, too: the caller vouches for it.
         unwritten: what an earlier outcome for this journal had in its attribute of that name.
+        family: the descendants of the owner that were seen while it lived.
         announce: called before something that may take long, with its limit in seconds.
     """
     try:
@@ -96,7 +99,7 @@ def settle(
         seen = journal.taken or journal.read()
         if (refusal := not_dead(seen, elsewhere=elsewhere)) is not None:
             return refusal
-        settling = _Settling(journal, seen, by, died, announce)
+        settling = _Settling(journal, seen, by, died, family=family, announce=announce)
         for record in unwritten or ():
             settling.write(record)
         return settling.run(force, only)
@@ -127,6 +130,8 @@ class _Settling:
         seen: Replay,
         by: str,
         died: "tuple[float, float] | None",
+        *,
+        family: Family | None,
         announce: "Callable[[float], None] | None",
     ) -> None:
         self.journal = journal
@@ -139,7 +144,13 @@ class _Settling:
         self.void = "the boot it belonged to is over"
         if same_boot is not False:
             self.void = "the machine or pid namespace it belonged to was given up"
-        self.not_born = _since_boot() if same_boot is False else _since(*died) if died else None
+        not_born = _since_boot() if same_boot is False else _since(*died) if died else None
+        if family is None and seen.identity is not None:
+            family = Family(seen.identity.pid, seen.identity.start)
+        if family is not None:
+            family.parent = family.parent or (seen.header or {}).get("ppid", 0)
+            family.died = died[1] if died is not None else None
+        self.death = execute.Death(not_born, family)
         self.outcome = Outcome(journal.path, "final")
 
     def run(self, force: bool, only: int | None) -> Outcome:
@@ -201,7 +212,7 @@ class _Settling:
         self._note(item, "run", attempt=number, by=self.by, pid=os.getpid())
         began = monotonic()
         try:
-            execute.run(item, number, self.seen, not_born=self.not_born, announce=self.announce)
+            execute.run(item, number, self.seen, death=self.death, announce=self.announce)
         except NotOurs as error:
             return self._abandon(item, str(error), attempt=number)
         except Exception as error:

@@ -12,6 +12,8 @@ What is left of the trap: another thread that sits in ``os.wait()`` in just that
 import os
 import sys
 
+from lastly._system import probe
+from lastly._warn import warn_only
 from lastly.journal import home
 from lastly.reaper import protocol
 
@@ -48,7 +50,11 @@ def start(line: int | None = None, *, shell: bool = True) -> None:
         words.append(str(protocol.LINE))
     starting = True
     try:
-        if shell and _spawn([SHELL, "-c", 'cd /; exec "$@" &', "lastly", *flags, _BOOT, *words], line):
+        if (
+            shell
+            and not probe.missing("sh")
+            and _spawn([SHELL, "-c", 'cd /; exec "$@" &', "lastly", *flags, _BOOT, *words], line)
+        ):
             return
         if not _spawn([*flags, _LEAVE + _BOOT, *words], line):
             raise OSError(f"{flags[0]} does not start")
@@ -64,13 +70,7 @@ def _idle() -> float:
         seconds = -1.0
     if seconds >= 0:
         return seconds
-    import warnings
-
-    text = f"LASTLY_REAPER_IDLE must be a number of seconds, not {given!r}: {protocol.IDLE:g} it is"
-    try:
-        warnings.warn(text, RuntimeWarning, stacklevel=5)
-    except RuntimeWarning:  # turned into an error: a reaper is started all the same
-        pass
+    warn_only(f"LASTLY_REAPER_IDLE must be a number of seconds, not {given!r}: {protocol.IDLE:g} it is")
     return protocol.IDLE
 
 
@@ -102,7 +102,13 @@ def _spawn(argv: list[str], line: int | None) -> bool:
         _wait(_spawned.pop())
     try:
         pid = os.posix_spawn(
-            argv[0], argv, {}, file_actions=_descriptors(line), setsid=True, setsigmask=(), setsigdef=usual
+            argv[0],
+            argv,
+            probe.passed_on(),
+            file_actions=_descriptors(line),
+            setsid=True,
+            setsigmask=(),
+            setsigdef=usual,
         )
     except OSError:
         if argv[0] == SHELL:

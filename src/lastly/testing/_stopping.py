@@ -17,8 +17,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import pytest
 
-_NAMES = ("SIGTERM", "SIGHUP", "SIGQUIT")
+    from lastly._sigset import SignalName
+
+_NAMES: "tuple[SignalName, ...]" = ("SIGTERM", "SIGHUP", "SIGQUIT")
 _PLUGIN = "lastly-stopping"
+
+_held: "list[BaseException]" = []  # for the rest of the process
 
 
 def begin(session: "pytest.Session") -> None:
@@ -51,9 +55,9 @@ class Stopping:
         self.taken = _signals.state if taken else None
 
     def pytest_keyboard_interrupt(self, excinfo: "pytest.ExceptionInfo[BaseException]") -> None:
-        """Keep the signal: pytest catches it by name, and goes on to its teardowns, but ends by it."""
+        """Hold the exception: pytest goes on, to its teardowns, and it would be taken for swallowed."""
         if hasattr(excinfo.value, "signum"):
-            _swallowed.trust()
+            _held.append(excinfo.value)
 
     def pytest_runtest_logfinish(self) -> None:
         """Begin no other test when the signal has not come out of this one: a guest loop of trio keeps it."""

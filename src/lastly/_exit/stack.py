@@ -1,0 +1,75 @@
+"""Where in its life the main thread is: told by the interpreter, and read off the thread's stack.
+
+A signal's exception is raised in the program's own code only. A closing scope and the exit functions are left
+alone: it would cut them short, and end nowhere.
+
+Whether the end has begun is no question of frames. Python code runs with nobody below it also where a C
+program calls it (embedding), and in a greenlet; and when C code reports a `SystemExit` by ``PyErr_Print``,
+the interpreter ends right there, on top of the program's frames. But `threading` is told, before anything
+else is done. Where it is not loaded (an unmodified program under `lastly run`) the frames must do.
+"""
+
+from lastly._exit import state
+from lastly._scope import CLOSED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+BODY, CLOSING, JOIN, EXIT = "body", "closing", "join", "exit"
+
+# Code objects of functions that run cleanups: a stack that holds one is not interrupted.
+closing: "set[CodeType]" = set()
+
+# Whether `threading` was loaded before the program ran on.
+told = False
+
+
+def where(frame: "FrameType | None", start: "FrameType | None") -> str:
+    """Return where this frame of the main thread stands.
+
+    Args:
+        frame: what was interrupted; None: no Python code, at the prompt.
+        start: the bottom frame of the program, as far as it is known.
+    """
+    found = BODY
+    bottom = None
+    while frame is not None:
+        if frame.f_code in closing and not _has_closed(frame):
+            found = CLOSING
+        elif frame.f_code.co_name == "_shutdown" and frame.f_globals.get("__name__") == "threading":
+            # In its first moment it has not begun to wait.
+            return JOIN if found == BODY and state.finalizing() else EXIT
+        bottom, frame = frame, frame.f_back
+    if state.finalizing():
+        return EXIT
+    if bottom is None or bottom is start or state.is_main(bottom):
+        return found
+    # After an error of the program's own, what runs with nobody below it is its excepthook.
+    running = state.ended_by() is None if told else _runs(bottom, start)
+    return found if running else EXIT
+
+
+def bottom_of(frame: "FrameType") -> "FrameType":
+    """Return the outermost frame of this stack."""
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def _has_closed(frame: "FrameType") -> bool:
+    """Whether the scope in this frame is done, and has called `raise_due`, or is about to."""
+    scope = frame.f_locals.get("self")
+    return getattr(scope, "_closer", frame) is None and getattr(scope, "_shut", None) == CLOSED
+
+
+def _runs(bottom: "FrameType", start: "FrameType | None") -> bool:
+    """Whether the program has not begun to run, or its first frame has not ended: this is a greenlet's."""
+    if bottom.f_globals.get("__name__") == "importlib._bootstrap":
+        return True
+    try:
+        if start is not None:
+            start.clear()  # of a frame that has ended: drops locals that nobody sees
+    except RuntimeError:
+        return True
+    return False

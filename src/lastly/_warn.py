@@ -1,0 +1,44 @@
+"""Warnings that point at the line of the program, however deep in this library they arise."""
+
+import sys
+from _warnings import warn_explicit  # a name that lasts to the very end of the interpreter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Between the program and us, and nobody's line: a `with` of an ExitStack, a decorated function.
+_BETWEEN = frozenset({"contextlib", "functools"})
+
+
+def warn(text: str, category: type[Warning] = RuntimeWarning, source: "Any" = None) -> None:
+    """Give a warning at the line that called into this library.
+
+    `warnings.warn` counts frames, and each way into the library has another number of them.
+
+    Args:
+        text: the message.
+        category: its class.
+        source: the object that it is about, for tracemalloc.
+    """
+    frame = sys._getframe(1)  # noqa: SLF001  # documented, and what warnings.warn itself uses
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    where = frame.f_globals
+    # Without module_globals: a loader would be asked for the line, and some raise (python -c, -m).
+    warn_explicit(
+        text, category, frame.f_code.co_filename, frame.f_lineno, where.get("__name__") or "<unknown>",
+        where.setdefault("__warningregistry__", {}), source=source,
+    )  # fmt: skip
+
+
+def warn_only(text: str) -> None:
+    """As `warn`, where the caller goes on even if warnings are errors."""
+    try:
+        warn(text)
+    except RuntimeWarning:
+        pass
+
+
+def _is_ours(module: str) -> bool:
+    return module == "lastly" or module.startswith("lastly.") or module in _BETWEEN

@@ -1,0 +1,313 @@
+"""Old kernels, sandboxes, strange containers: what is missing there is done without, or said before anything is made.
+
+Each fallback is switched on by LASTLY_PRETEND_NO, or for real by a seccomp filter or a namespace where this machine
+allows that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import Programs, gone, wait_until
+
+from lastly._system import proc
+
+MISSING = ["nothing", "pidfd", "statx", "memfd", "sh", "pidfd,statx,memfd,sh"]
+OWES = """
+import os, subprocess, sys, time, lastly
+from lastly import actions, defer
+made = os.fspath(lastly.temp_dir())
+os.makedirs(made + "/a/b"); open(made + "/a/f", "w").close()
+defer(actions.run, [sys.executable, "-S", "-c", "open('ran', 'w').close()"])
+child = lastly.Popen([sys.executable, "-S", "-c", '''if True:
+    import subprocess, time
+    print("grandchild", subprocess.Popen(["sleep", "600"], start_new_session=True).pid, flush=True)
+    time.sleep(600)'''], grace=1)
+print("made", child.pid, made, flush=True)
+time.sleep(600)
+"""
+
+
+def owes(programs: Programs, tmp_path: Path, before: str = "", **env: str) -> tuple[object, list[tuple[int, int]], str]:
+    program = programs.start(before + OWES, cwd=tmp_path, env=env, flags=("-W", "error"))
+    lines = sorted(program.line() for _ in range(2))
+    assert lines[0].startswith("grandchild"), lines
+    _, child, made = lines[1].split(" ", 2)
+    pids = [int(child), int(lines[0].split()[1])]
+    return program, [(pid, proc.start_time(pid) or 0) for pid in pids], made
+
+
+def all_gone(tmp_path: Path, tree: list[tuple[int, int]], made: str) -> bool:
+    return gone(made) and (tmp_path / "ran").exists() and not any(proc.lives(*key) for key in tree)
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_killed(programs: Programs, tmp_path: Path, missing: str) -> None:
+    program, tree, made = owes(programs, tmp_path, LASTLY_PRETEND_NO=missing)
+    program.send(signal.SIGKILL)
+    program.wait()
+    wait_until(lambda: all_gone(tmp_path, tree, made), what=f"all is gone: {made}, {tree}, ran")
+    assert "error" not in (programs.home / "reaper.log").read_text()
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_killed_and_reaped_by_hand(programs: Programs, tmp_path: Path, missing: str) -> None:
+    env = {"LASTLY_PRETEND_NO": missing}
+    program, tree, made = owes(programs, tmp_path, **env, LASTLY_REAPER="later")
+    program.send(signal.SIGKILL)
+    program.wait()
+    result = programs.run_command(["lastly", "reap"], env=env, cwd=tmp_path)
+    assert result.status == 0, result.err
+    assert all_gone(tmp_path, tree, made)
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_ended_by_a_signal(programs: Programs, tmp_path: Path, missing: str) -> None:
+    program, tree, made = owes(programs, tmp_path, "import lastly; lastly.install()\n", LASTLY_PRETEND_NO=missing)
+    program.send(signal.SIGTERM)
+    assert program.wait().status == -signal.SIGTERM
+    assert all_gone(tmp_path, tree, made)
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_run_killed(programs: Programs, tmp_path: Path, missing: str) -> None:
+    code = """
+import subprocess, tempfile, time
+made = tempfile.mkdtemp()
+child = subprocess.Popen(["sleep", "600"], env={}, start_new_session=True)
+print("made", child.pid, made, flush=True)
+time.sleep(600)
+"""
+    env = {"LASTLY_PRETEND_NO": missing, "LASTLY_HOME": str(programs.home)}
+    program = programs.start_command(["lastly", "run", "--grace", "1", "-c", code], env=env)
+    _, child, made = program.line("made").split(" ", 2)
+    key = (int(child), proc.start_time(int(child)) or 0)
+    seen = "from lastly.reaper import api; import sys; sys.exit(not (api.status() or {}).get('children'))"
+    wait_until(lambda: programs.run_command(["python", "-c", seen]).status == 0, what="the child was seen")
+    program.send(signal.SIGKILL)
+    program.wait()
+    wait_until(lambda: gone(made) and not proc.lives(*key), what="all is gone")
+
+
+def test_the_reaper_without_pidfds_is_quiet_and_leaves(programs: Programs, tmp_path: Path) -> None:
+    """Nothing is written again and again while it polls, and an owner that ended well is forgotten."""
+    env = {"LASTLY_PRETEND_NO": "pidfd", "LASTLY_REAPER_IDLE": "0.1"}
+    program = programs.start("import lastly; lastly.temp_dir(); print('up', flush=True); input()", env=env, stdin=-1)
+    program.line("up")
+    log = programs.home / "reaper.log"
+    wait_until(lambda: log.exists() and " own " in log.read_text(), what="it is watched")
+    program.write("\n")
+    assert program.wait().status == 0
+    wait_until(lambda: " exit " in log.read_text(), what="the reaper leaves")
+    assert log.read_text().count(" own ") == 1
+
+
+def test_without_proc_nothing_durable_is_promised(programs: Programs) -> None:
+    code = """
+    import lastly, os
+    from lastly.errors import NotRecorded
+    for make in (lastly.temp_dir, lambda: lastly.Popen(["sleep", "600"])):
+        try:
+            make()
+        except NotRecorded as error:
+            print(error)
+    print(os.listdir(os.environ["TMPDIR"]))
+    """
+    result = programs.run(code, env={"LASTLY_PRETEND_NO": "proc"})
+    assert len(result.lines) == 3, result
+    assert all("/proc is not mounted" in line and "see that /proc is mounted" in line for line in result.lines[:2])
+    assert "tmp" not in result.lines[2]
+
+
+@pytest.mark.root
+def test_the_proc_of_another_pid_namespace(programs: Programs, tmp_path: Path) -> None:
+    """Its numbers are strangers: refused before anything exists, and what is passed by number is never signalled."""
+    code = """
+import os, subprocess, sys
+import lastly
+from lastly import actions
+from lastly.errors import NotOurs, NotRecorded
+for _ in range(3): subprocess.run(["true"])
+try:
+    lastly.Popen(["sleep", "600"])
+except NotRecorded as error:
+    print(error)
+child = subprocess.Popen(["sleep", "600"])
+try:
+    actions.kill({"pid": child.pid, "start": 1, "boot": sys.argv[1], "pidns": None})
+except NotOurs as error:
+    print(error)
+print(child.poll())
+child.kill()
+"""
+    from lastly._system.identity import boot_id
+
+    (tmp_path / "inside.py").write_text(code)
+    result = programs.run_command(
+        ["unshare", "--pid", "--fork", "--kill-child", sys.executable, str(tmp_path / "inside.py"), boot_id()]
+    )
+    assert len(result.lines) == 3, result
+    assert all("shows the processes of another pid namespace" in line for line in result.lines[:2]), result.lines
+    assert result.lines[2] == "None"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("then", ["exec", "stay"])
+def test_a_time_namespace(programs: Programs, tmp_path: Path, then: str) -> None:
+    """Start times are shown with the reader's own offset: whoever looks from outside cannot prove a death."""
+    code = f"""
+import lastly, os, sys, time
+print("made", os.getpid(), lastly.temp_dir(), flush=True)
+if {then!r} == "exec": os.execvp("sleep", ["sleep", "600"])
+time.sleep(600)
+"""
+    (tmp_path / "inside.py").write_text(code)
+    offset = ["--boottime", "100000", "--monotonic", "100000"]
+    if subprocess.run(["unshare", "-T", *offset, "--fork", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no time namespaces here")
+    program = programs.start_command(
+        ["unshare", "-T", *offset, "--fork", sys.executable, str(tmp_path / "inside.py")], env={"LASTLY_REAPER": "later"}
+    )
+    _, pid, made = program.line("made").split(" ", 2)
+    try:
+        wait_until(lambda: then != "exec" or proc.command(int(pid))[:1] == [b"sleep"], what="exec")
+        programs.run_command(["lastly", "reap"])
+        assert os.path.isdir(made)
+    finally:
+        os.kill(int(pid), signal.SIGKILL)
+    program.wait()
+    programs.run_command(["lastly", "reap", "--elsewhere"])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("missing", ["nothing", "statx"])
+def test_a_mount_inside_is_not_entered(programs: Programs, tmp_path: Path, missing: str) -> None:
+    """Also where its id must be read from /proc; a folder on the same disk has the same device."""
+    for name in ("host", "made/inside"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "host" / "precious").touch()
+    code = f"from lastly import actions\\ntry: actions.remove({str(tmp_path / 'made')!r})\\nexcept OSError as error: print(error)"
+    (tmp_path / "remove.py").write_text(code.replace("\\n", "\n"))
+    result = programs.run_command(
+        ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" "$2" && exec "$3" "$4"', "sh", str(tmp_path / "host"),
+         str(tmp_path / "made" / "inside"), sys.executable, str(tmp_path / "remove.py")],
+        env={"LASTLY_PRETEND_NO": missing},
+    )  # fmt: skip
+    assert "a mount point is inside" in result.out, result
+    assert (tmp_path / "host" / "precious").exists()
+
+
+# A seccomp filter that answers some system calls with an error; the reaper inherits it.
+SECCOMP = """
+import ctypes, platform, struct
+def without(calls, number):
+    steps = [(0x20, 0, 0, 0), *((0x15, len(calls) - i, 0, call) for i, call in enumerate(calls)),
+             (0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x00050000 | number)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    program = struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(code))
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.c_char_p(program), 0, 0) == 0
+CALLS = {"x86_64": {"prctl": 157, "pidfd_open": 434, "statx": 332, "memfd_create": 319, "socket": 41, "socketpair": 53},
+         "aarch64": {"prctl": 167, "pidfd_open": 434, "statx": 291, "memfd_create": 279, "socket": 198,
+                     "socketpair": 199}}[platform.machine()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("calls", "error"),
+    [("pidfd_open", 38), ("pidfd_open", 1), ("statx", 38), ("statx", 1), ("memfd_create", 1), ("prctl", 1),
+     ("pidfd_open statx memfd_create prctl", 1)],
+)  # fmt: skip
+def test_a_sandbox_that_refuses(programs: Programs, tmp_path: Path, calls: str, error: int) -> None:
+    refused = SECCOMP + f"without([CALLS[call] for call in {calls.split()!r}], {error})\n"
+    program, tree, made = owes(programs, tmp_path, refused)
+    program.send(signal.SIGKILL)
+    program.wait()
+    wait_until(lambda: all_gone(tmp_path, tree, made), what=f"all is gone: {made}, {tree}, ran")
+
+
+def test_a_sandbox_without_unix_sockets(programs: Programs, tmp_path: Path) -> None:
+    """No reaper can be reached: one warning, and what the program ends itself is ended."""
+    code = SECCOMP + "without([CALLS['socket'], CALLS['socketpair']], 97)\n" + """
+import lastly, warnings
+made = lastly.temp_dir()
+other = lastly.temp_dir()
+print(made)
+"""
+    result = programs.run(code, flags=("-W", "always"))
+    assert result.status == 0
+    assert result.err.count("Warning") == 1, result.err
+    assert "no reaper could be started" in result.err
+    assert gone(result.lines[0])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("home", ["/", None], ids=["HOME=/", "no HOME"])
+def test_a_user_without_an_account(programs: Programs, tmp_path: Path, home: str | None) -> None:
+    """OpenShift's default: no place of its own. The thing is made, its cleanup is in-process, and one line says so."""
+    os.chmod(tmp_path, 0o777)
+    code = """
+import os, sys, zlib, tempfile, subprocess, shutil, warnings, _posixsubprocess, json, struct, fcntl, select
+import lastly, lastly.resources, lastly.actions, lastly._durable, lastly.journal.file, lastly.journal.own
+import lastly._system.remove, lastly._popen, linecache, tracemalloc
+os.setgroups([]); os.setgid(0); os.setuid(1000770000)
+made = lastly.temp_dir(dir=sys.argv[1])
+other = lastly.temp_dir(dir=sys.argv[1])
+print(made, os.path.isdir(made), flush=True)
+"""
+    env = {"HOME": home, "LASTLY_HOME": None, "XDG_STATE_HOME": None, "XDG_RUNTIME_DIR": None}
+    result = programs.run(code, str(tmp_path), env=env, flags=("-W", "always::RuntimeWarning"))
+    assert result.status == 0, result.err
+    assert result.lines[0].endswith(" True")
+    assert result.err.count("RuntimeWarning") == 1, result.err
+    assert gone(result.lines[0].split()[0])
+
+
+@pytest.mark.root
+def test_a_read_only_root(programs: Programs, tmp_path: Path) -> None:
+    code = "import lastly\nprint(lastly.temp_dir(dir='/dev/shm'))\n"
+    (tmp_path / "program.py").write_text(code)
+    result = programs.run_command(
+        ["unshare", "--mount", "sh", "-c", 'mount -o remount,ro,bind / && exec "$0" -W always "$1"', sys.executable,
+         str(tmp_path / "program.py")],
+        env={"LASTLY_HOME": None, "HOME": "/usr/nobody", "XDG_STATE_HOME": None, "XDG_RUNTIME_DIR": None,
+             "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    if "mount:" in result.err and "lastly" not in result.err:
+        pytest.skip("the root of this machine cannot be made read-only: " + result.err.strip())
+    assert result.status == 0, result.err
+    assert result.err.count("RuntimeWarning") == 1, result.err
+    assert gone(result.lines[0])
+
+
+
+
+@pytest.mark.parametrize(
+    ("missing", "name", "level", "word"),
+    [
+        ("nothing", "pidfd", "ok", "at once"),
+        ("pidfd", "pidfd", "ok", "0.25 s"),
+        ("statx", "statx", "unprotected", "inode"),
+        ("proc", "proc", "wrong", "not mounted"),
+    ],
+)
+def test_the_doctor_says_what_it_found(programs: Programs, missing: str, name: str, level: str, word: str) -> None:
+    result = programs.run_command(["lastly", "doctor", "--json"], env={"LASTLY_PRETEND_NO": missing})
+    found = {finding["name"]: finding for finding in json.loads(result.out)["findings"]}
+    assert found[name]["level"] == level, found
+    assert word in found[name]["what"]
+
+
+def test_the_doctor_names_a_sandbox(programs: Programs) -> None:
+    code = SECCOMP + "without([CALLS['prctl'], CALLS['statx'], CALLS['pidfd_open']], 1)\n" + """
+from lastly.cli.doctor import kernel
+for finding in kernel(): print(finding.name, finding.level)
+"""
+    result = programs.run(code)
+    assert result.lines == ["pidfd ok", "statx unprotected", "prctl unprotected"], result.err
