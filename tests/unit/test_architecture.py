@@ -114,6 +114,8 @@ def targets(node: ast.AST, source: str, path: Path) -> Iterator[str]:
             package = package[: len(package) - node.level + 1]
             base = ".".join([*package, *filter(None, [base])])
         for alias in node.names:
+            if (base, alias.name) == ("lastly", "__version__"):
+                continue  # a text: the package itself is loaded before any of its modules
             whole = below(f"{base}.{alias.name}")
             yield whole if whole in MODULES else below(base)
 

@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 
+from lastly import __version__
 from lastly._system import libc, remove
 from lastly.reaper import election, protocol
 from lastly.reaper.log import Log
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
 def serve(
     state: str, runtime: str, idle: float, *, foreground: bool = False, line: int | None = None
 ) -> bool:
-    """Become the reaper; returns False when there is one already.
+    """Become the reaper; returns False when there is one already, of this version or a later one.
 
     Args:
         state: the state directory.
@@ -59,9 +60,12 @@ def serve(
         return False
     remove.keep(state)
     elected = election.elect(runtime)
+    if elected is None and protocol.is_outdated(runtime):
+        elected = election.succeed(runtime)
     if elected is None:
         os.close(lock)
         return False
+    election.note_version(elected)
     _no_limits()
     remove.identity(state)  # what is looked up when first needed is looked up now: nobody waits yet
     remove.check_allowed(os.path.join(state, "x"))
@@ -76,7 +80,7 @@ def serve(
     gc.collect()
     gc.freeze()  # the workers share these pages as long as nobody writes to them
     libc.give_back_memory()
-    log("start", version=protocol.VERSION, idle=None if idle == float("inf") else idle)
+    log("start", version=__version__, idle=None if idle == float("inf") else idle)
     try:
         reaper.run()
     except KeyboardInterrupt:

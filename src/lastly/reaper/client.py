@@ -180,6 +180,9 @@ def _reach(line: _Line, journal: str, now: float) -> None:
     made = _connect()
     if made is not None and not _introduced(made, journal):
         made = None
+    if made is not None and now >= line.start_at and protocol.is_outdated(home.runtime_dir()):
+        made.close()  # of the one that is started, and takes its place, this process is the first peer
+        made = None
     if made is None:
         line.ask_at = now + _ASK
         if now >= line.start_at:

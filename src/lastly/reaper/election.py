@@ -13,10 +13,18 @@ follows the binding, sees the journal. If nobody holds reaper.run, the new one i
 
 An idle reaper closes its socket first, then takes the connections that came before, then scans once more.
 Whoever came too late for that has been refused, and is in the case above.
+
+**Versions that meet.** A reaper lives as long as there are owners, and would never run what a later version
+plans. It writes its version into reaper.run. A program of a later version starts a reaper of its own all the
+same; that one asks the earlier one to leave, waits until it has, and takes its place. Nothing is lost: what
+an earlier version has planned a later one can run.
 """
 
+import _socket
 import os
 
+from lastly import __version__
+from lastly._system.sockets import Address
 from lastly.journal import locks
 from lastly.reaper import protocol
 
@@ -31,6 +39,26 @@ def lock(folder: str, *, wait: float = _PATIENCE) -> int | None:
 def elect(folder: str) -> int | None:
     """Take reaper.run, holding reaper.lock; returns its descriptor, or None when there is a reaper."""
     return locks.exclusive(os.path.join(folder, protocol.RUN), 0.0)
+
+
+def note_version(fd: int) -> None:
+    """Write into reaper.run of what version its holder is."""
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{__version__}\n".encode(), 0)
+
+
+def succeed(folder: str) -> int | None:
+    """Ask the reaper to leave and take reaper.run when it has; None when it does not. Holding reaper.lock."""
+    made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        with Address(os.path.join(folder, protocol.SOCKET)) as path:
+            made.connect(path)
+        made.send(protocol.encode("quit"))
+    except OSError:  # it is leaving already
+        pass
+    finally:
+        made.close()
+    return locks.exclusive(os.path.join(folder, protocol.RUN), _PATIENCE)
 
 
 def still(fd: int, folder: str) -> bool:

@@ -13,6 +13,7 @@ from collections import deque
 from itertools import count
 from time import CLOCK_BOOTTIME, clock_gettime, time
 
+from lastly import __version__
 from lastly._clock import monotonic
 from lastly._system import probe, proc, wait
 from lastly.journal import home
@@ -401,7 +402,7 @@ class Reaper:
         graces = [owner.grace for owner in self.owners.values() if owner.wakeup is not None]
         return {
             "deadlines": len(graces), "graces": sorted(set(graces))[-10:],
-            "pid": os.getpid(), "seconds": round(monotonic() - self.began, 3), "owners": states,
-            "children": self.families.count(),
+            "pid": os.getpid(), "version": __version__, "seconds": round(monotonic() - self.began, 3),
+            "owners": states, "children": self.families.count(),
             "workers": len(self.pool.workers), "jobs": self.pool.busy, "home": os.path.dirname(self.root),
         }  # fmt: skip

@@ -16,6 +16,9 @@ SO_PEERCRED.
 """
 
 import json
+import os
+
+from lastly import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 SOCKET = "reaper.sock"  # bound by the reaper
-RUN = "reaper.run"  # whoever holds the flock on it is the reaper
+RUN = "reaper.run"  # whoever holds the flock on it is the reaper, of the version that stands in it
 LOCK = "reaper.lock"  # held while one starts or exits idle
 LINE = 3  # the descriptor on which a reaper inherits the connection of its starter
 LIMIT = 8192  # bytes in one message
@@ -57,3 +60,30 @@ def decode(raw: bytes) -> "dict[str, Any]":
 def reply(message: "dict[str, Any]") -> bytes:
     """Make an answer."""
     return json.dumps(message).encode("ascii")
+
+
+def is_outdated(folder: str) -> bool:
+    """Whether the reaper that there is, is of an earlier version than this one."""
+    try:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(os.path.join(folder, RUN), flags)
+    except OSError:
+        return False
+    try:
+        written = os.read(fd, 100).decode("ascii", "replace").strip()
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return written != __version__ and _numbers(written) < _numbers(__version__)
+
+
+def _numbers(version: str) -> list[int]:
+    """Return the numbers at its beginning; none for what is no version."""
+    found = []
+    for part in version.split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        found.append(int(digits))
+    return found
