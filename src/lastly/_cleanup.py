@@ -126,8 +126,8 @@ class Cleanup:
         self._name = checked_name(name, "named")
         return self
 
-    def within(self, limit: "float | timedelta | None") -> "Cleanup":
-        """Stop waiting for it after `limit` seconds, say so, and go on; the last call counts.
+    def within(self, timeout: "float | timedelta | None") -> "Cleanup":
+        """Stop waiting for it after `timeout` seconds, say so, and go on; the last call counts.
 
         It then runs in a thread of its own, for no other way of no longer waiting exists; the thread is left
         behind when the time is over (in an `AsyncScope` a coroutine is cancelled instead). None: it runs in
@@ -137,7 +137,7 @@ class Cleanup:
         Raises:
             TypeError, ValueError: not a length of time.
         """
-        value = HERE if limit is None else seconds(limit, "within")
+        value = HERE if timeout is None else seconds(timeout, "within")
         stack = self._stack
         # Nothing between these two lines calls anything: no other thread can take it in between.
         if self in stack:

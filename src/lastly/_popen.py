@@ -179,21 +179,21 @@ if TYPE_CHECKING:
 
     @overload
     def server(
-        argv: Command, *, ready: Place, within: float | timedelta = 30.0, text: Literal[True],
+        argv: Command, *, ready: Place, timeout: float | timedelta = 30.0, text: Literal[True],
         encoding: str | None = None, errors: str | None = None, universal_newlines: bool | None = None,
         scope: Scope | None = None, grace: float | timedelta = GRACE, **options: Unpack[Options],
     ) -> Popen[str]: ...  # fmt: skip
 
     @overload
     def server(
-        argv: Command, *, ready: Place, within: float | timedelta = 30.0, text: Literal[False] | None = None,
+        argv: Command, *, ready: Place, timeout: float | timedelta = 30.0, text: Literal[False] | None = None,
         encoding: None = None, errors: None = None, universal_newlines: Literal[False] | None = None,
         scope: Scope | None = None, grace: float | timedelta = GRACE, **options: Unpack[Options],
     ) -> Popen[bytes]: ...  # fmt: skip
 
     @overload
     def server(
-        argv: Command, *, ready: Place, within: float | timedelta = 30.0, text: bool | None = None,
+        argv: Command, *, ready: Place, timeout: float | timedelta = 30.0, text: bool | None = None,
         encoding: str | None = None, errors: str | None = None, universal_newlines: bool | None = None,
         scope: Scope | None = None, grace: float | timedelta = GRACE, **options: Unpack[Options],
     ) -> Popen[Any]: ...  # fmt: skip
@@ -203,7 +203,7 @@ def server(
     argv: "Any",
     *,
     ready: "int | str | os.PathLike[str] | tuple[str, int] | Callable[[], object]",
-    within: "float | timedelta" = 30.0,
+    timeout: "float | timedelta" = 30.0,
     scope: "Scope | None" = None,
     grace: "float | timedelta" = GRACE,
     **options: "Any",
@@ -215,7 +215,7 @@ def server(
         ready: where it will listen: a port on loopback, ``(host, port)``, or the path of a Unix socket; or a
             function that is called until it returns something true. A place at which somebody listens
             already is refused: that one would be taken for the child.
-        within: seconds (or a timedelta) until it must be ready. Default 30.
+        timeout: seconds (or a timedelta) until it must be ready. Default 30.
         scope: the scope at whose close it is ended; default: the program's end.
         grace: seconds (or a timedelta) between SIGTERM and SIGKILL. Default 5.
         options: further ones of `subprocess.Popen`.
@@ -230,7 +230,7 @@ def server(
     .. versionadded:: 0.1
     """
     probe = ready if callable(ready) else _at(ready)
-    until = monotonic() + seconds(within, "within")
+    until = monotonic() + seconds(timeout, "timeout")
     child = Popen(argv, scope=scope, grace=grace, **options)
     try:
         while not probe():
@@ -238,7 +238,7 @@ def server(
             if child_ends(child, 0.01):
                 raise ChildProcessError(f"{argv!r} ended with status {child.returncode} before it was ready")  # noqa: TRY301  # closed below
             if monotonic() > until:
-                raise TimeoutError(f"{argv!r} was not ready within {seconds(within, 'within'):g} s")  # noqa: TRY301  # closed below
+                raise TimeoutError(f"{argv!r} was not ready within {seconds(timeout, 'timeout'):g} s")  # noqa: TRY301  # closed below
     except BaseException:
         child.close()
         raise

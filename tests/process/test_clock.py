@@ -122,7 +122,7 @@ def test_the_grace_of_a_signal_under_frozen_time(programs, python):
 @pytest.mark.parametrize(
     "call",
     [
-        "lastly.server([sys.executable, '-c', 'import time; time.sleep(99)'], ready=lambda: False, within=0.3)",
+        "lastly.server([sys.executable, '-c', 'import time; time.sleep(99)'], ready=lambda: False, timeout=0.3)",
         "actions.run.call((['sleep', '99'],), {'timeout': 0.3}, attempt=1, token='', confirmed={})",
         "lastly.lock_file('lock', wait=0.3)",
         "actions.kill.call((child,), {'grace': 0.3}, attempt=1, token='', confirmed={}) or 1/0",

@@ -122,8 +122,8 @@ def test_a_second_ctrl_c_does_not_wait(programs: Programs, folder: Path) -> None
     slow.close()
 
 
-def test_the_grace_of_requests_ends(programs: Programs, folder: Path) -> None:
-    code = (folder / "app.py").read_text().replace("health=True", "health=True, grace=0.2")
+def test_the_time_of_requests_ends(programs: Programs, folder: Path) -> None:
+    code = (folder / "app.py").read_text().replace("health=True", "health=True, timeout=0.2")
     (folder / "app.py").write_text(code)
     server = start(programs, folder, "waitress()")
     slow = server.begin("/slow")

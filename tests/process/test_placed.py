@@ -467,7 +467,7 @@ def test_server(programs, where):
         print(child.pid)
         try: server(["sh", "-c", "exit 3"], ready=1)
         except ChildProcessError as error: print(error)
-        try: server(["sleep", "600"], ready=lambda: False, within=0.05)
+        try: server(["sleep", "600"], ready=lambda: False, timeout=0.05)
         except TimeoutError as error: print(error)
         for ready in port, ("127.0.0.1", port), 0, 70_000, ("127.0.0.1", 0), (port,), "", None:
             try: server(["touch", sys.argv[1] + "/started"], ready=ready)

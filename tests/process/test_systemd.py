@@ -130,7 +130,7 @@ def test_no_more_time_than_the_grace(programs: Programs, manager: Manager) -> No
 
 @pytest.mark.parametrize("manager", ["path"], indirect=True)
 def test_no_more_time_than_the_limit(programs: Programs, manager: Manager) -> None:
-    body = "lastly.defer(wait_for_go); systemd.ready(limit=1); thread = threading.enumerate()[-1]; lastly.defer(thread.join)"
+    body = "lastly.defer(wait_for_go); systemd.ready(grace=1); thread = threading.enumerate()[-1]; lastly.defer(thread.join)"
     program = start(programs, manager, body)
     program.line("cleaning up")  # the thread that asked for time has ended
     assert [manager.message(), manager.message()] == [["READY=1"], ["STOPPING=1"]]

@@ -41,12 +41,14 @@ _PAUSE = 0.01  # seconds between two looks at running jobs
 _STOPPED, _RUNNING = 0, 1  # states of a scheduler
 
 
-def manage(scheduler: "T", wait: "float | timedelta | None" = 10.0, *, scope: "Scope | None" = None) -> "T":
+def manage(
+    scheduler: "T", timeout: "float | timedelta | None" = 10.0, *, scope: "Scope | None" = None
+) -> "T":
     """Stop a scheduler in time, however the program ends; return it.
 
     At the end no new job is begun, those that run are waited for, and then the scheduler is shut down: all
     that before CPython shuts executors down. A ``scheduler.shutdown()`` of the program's own may stay where
-    it is, and does nothing afterwards. A second call for the same scheduler sets `wait` anew.
+    it is, and does nothing afterwards. A second call for the same scheduler sets `timeout` anew.
 
     It may be started before or after. Where Werkzeug's or Django's reloader runs the program twice, jobs run
     in the process that serves.
@@ -54,7 +56,7 @@ def manage(scheduler: "T", wait: "float | timedelta | None" = 10.0, *, scope: "S
     Args:
         scheduler: a ``BackgroundScheduler`` or ``BlockingScheduler`` of APScheduler 3, a ``Scheduler`` of
             APScheduler 4.
-        wait: seconds, or a timedelta, that running jobs get; None: as long as they take. Jobs that take
+        timeout: seconds, or a timedelta, that running jobs get; None: as long as they take. Jobs that take
             longer are named in a `CleanupTimeout`; if they run in processes, these are killed. APScheduler 4
             waits as long as they take.
         scope: the scope at whose close it is stopped, before all else; default: the program's end.
@@ -65,7 +67,7 @@ def manage(scheduler: "T", wait: "float | timedelta | None" = 10.0, *, scope: "S
 
     .. versionadded:: 0.1
     """
-    limit = None if wait is None else _seconds(wait, "wait")
+    limit = None if timeout is None else _seconds(timeout, "timeout")
     known: Any = scheduler
     owner = _root.root if scope is None else scope
     title = f"stop {type(scheduler).__name__}"

@@ -115,7 +115,7 @@ class Lastly:
 
     Args:
         app: the application; None: give it to `init_app` later, in an application factory.
-        grace: seconds, or a timedelta, that requests in flight get when a server without signal handlers of
+        timeout: seconds, or a timedelta, that requests in flight get when a server without signal handlers of
             its own (the development server, ``flask run``, waitress) has to stop; then the cleanups begin.
             Where `lastly.install` has a grace, requests get half of it at most. Other servers have settings
             of their own for it.
@@ -132,12 +132,12 @@ class Lastly:
         self,
         app: "Flask | None" = None,
         *,
-        grace: "float | timedelta" = 20.0,
+        timeout: "float | timedelta" = 20.0,
         linger: "float | timedelta" = 0.0,
         signals: bool = False,
         health: "Health | bool" = False,
     ) -> None:
-        self.grace = _seconds(grace, "grace")
+        self.timeout = _seconds(timeout, "timeout")
         self.linger = _seconds(linger, "linger")
         self.signals = signals
         self.health = Health() if health is True else health or None
@@ -160,7 +160,7 @@ class Lastly:
         layered = _drain.Counted(app.wsgi_app)
         layers: Any = app  # assigning is how Flask has one put a layer around it
         layers.wsgi_app = layered if self.health is None else self.health.wsgi(layered)
-        _drain.watch(self.grace, self.linger)
+        _drain.watch(self.timeout, self.linger)
         _reloader.watch()
         if self.signals:
             _take_signals()

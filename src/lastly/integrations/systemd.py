@@ -49,7 +49,7 @@ def notify(*lines: str) -> bool:
     return _send(lines, 0.0)
 
 
-def ready(status: str = "", *, limit: "float | timedelta" = 600.0) -> bool:
+def ready(status: str = "", *, grace: "float | timedelta" = 600.0) -> bool:
     """Tell systemd that the program is ready, and, when it ends, that it stops and how long that takes.
 
     From the first signal on, or from the beginning of the process's own end, systemd hears ``STOPPING=1``,
@@ -60,7 +60,7 @@ def ready(status: str = "", *, limit: "float | timedelta" = 600.0) -> bool:
 
     Args:
         status: a line for ``systemctl status``.
-        limit: seconds, or a timedelta, from the end's beginning after which no more time is asked for. With
+        grace: seconds, or a timedelta, from the end's beginning after which no more time is asked for. With
             ``install(grace=…)`` none is asked for beyond its end.
 
     Returns:
@@ -71,7 +71,7 @@ def ready(status: str = "", *, limit: "float | timedelta" = 600.0) -> bool:
     lines = ["READY=1"]
     if status:
         lines.append(f"STATUS={_one_line(status)}")
-    seconds = _seconds(limit, "limit")
+    seconds = _seconds(grace, "grace")
     if not _send(lines, _PATIENCE):
         return False
     global _herald
