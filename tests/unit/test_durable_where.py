@@ -66,7 +66,7 @@ SCRIPT = textwrap.dedent("""
     if __name__ == "__main__":
         lastly.defer(mine)
         found = replay.read(own.peek().path)
-        print([item.action for item in found.items.values()], found.context["main"])
+        print([item.action for item in found.items.values()], found.contexts.newest()["main"])
 """)
 
 

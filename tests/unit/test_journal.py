@@ -189,10 +189,10 @@ def test_what_cannot_be_read_is_not_kept(home, monkeypatch):
     path = dead_journal()
     before = os.listdir("/proc/self/fd")
 
-    def broken(_fd):
+    def broken(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("lastly.journal.file.contents", broken)
+    monkeypatch.setattr(os, "pread", broken)
     with pytest.raises(OSError, match="Input/output"):
         Journal.take(path)
     assert os.listdir("/proc/self/fd") == before

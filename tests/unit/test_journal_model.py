@@ -72,7 +72,7 @@ def test_any_history(history, where):
                 moments.clear()  # another file
             moments.append((size, dict(model)))
         found = journal.read()
-        assert {n: item.state for n, item in found.items.items()} == model
+        assert {item.id: item.state for item in found.items.values()} == model
         assert not found.damage
         assert not any(item.doubt for item in found.items.values())
 
@@ -83,7 +83,7 @@ def test_any_history(history, where):
         expected = [states for size, states in moments if size <= cut][-1]
         also = [states for size, states in moments if size <= cut + 1][-1]  # whole but for its LF
         torn = replay(data[:cut])
-        assert {n: item.state for n, item in torn.items.items()} in (expected, also)
+        assert {item.id: item.state for item in torn.items.values()} in (expected, also)
         assert not any(item.doubt for item in torn.items.values())
     finally:
         journal.close(unlink=True)

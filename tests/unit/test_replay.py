@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lastly.journal import index
+from lastly.journal.index import CHUNK, Numbers
 from lastly.journal.record import encode
-from lastly.journal.replay import replay
+from lastly.journal.replay import Replay, replay
 
 
 def lines_of(*records):
@@ -195,3 +197,58 @@ def test_nothing_in_a_file_raises(rows, end):
     repr(found)
     if found.identity is not None:
         found.identity.alive()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 30), max_size=40), st.integers(1, 5))
+def test_numbers_are_a_set(some, first):
+    numbers = Numbers()
+    for n in some:
+        numbers.add(n)
+    model = set(some) - {0}
+    assert numbers.last == max(model, default=0)
+    assert numbers.missing(first) == max((n for n in range(first, numbers.last) if n not in model), default=0)
+
+
+@pytest.mark.parametrize("size", [50, 5000, 200_000])
+def test_a_journal_read_again_piece_by_piece(size, monkeypatch):
+    """Records that cross a block, and that are longer than one, ours and in another form, are read as they stand."""
+    rows, expected = [HEADER], {}
+    for number in range(1, 60):
+        plan = {"kind": "plan", "n": number, "t": 1.0, "id": number, "action": "m:f", "args": ["x" * (size % (number * 37 + 1) + number)]}
+        rows.append(plan if number % 3 else {"id": number, **plan})
+        expected[number] = plan["args"]
+    for number in range(1, 60, 7):
+        rows.append({"kind": "run", "n": 60 + number, "t": 2.0, "id": number, "attempt": number, "by": "y" * size})
+    data = b"".join(map(encode, rows))
+    for chunk, block in ((CHUNK, 1 << 16), (64, 32), (1000, 4096)):
+        monkeypatch.setattr(index, "CHUNK", chunk)
+        monkeypatch.setattr(index, "_BLOCK", block)
+        found = Replay("", lambda offset, length: data[offset : offset + length])
+        assert {item.id: item.args for item in found.items.values()} == expected
+        assert {item.id for item in found.items.values() if item.attempts} == set(range(1, 60, 7))
+        assert [item.id for item in found.pending()] == sorted(expected, reverse=True)
+        assert not found.damage
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_written_on_after_it_was_read(data):
+    """Taken in piece by piece, at any places, it says what it says when it is read at once."""
+    rows = [HEADER] + [
+        {"kind": "plan", "n": n, "t": 1.0, "id": n, "action": "m:f", "phase": n % 3} for n in range(1, 8)
+    ] + [{"kind": kind, "n": 8 + n, "t": 1.0, "id": n % 7 + 1} for n, kind in enumerate(["run", "done", "fail", "release"] * 3)]
+    whole = b"".join(map(encode, rows))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
+    so_far = b""
+    found = Replay("", lambda offset, length: so_far[offset : offset + length])
+    for cut in (*cuts, len(whole)):
+        so_far = whole[:cut]
+        found.refresh()
+    at_once = replay(whole)
+    assert states(found) == states(at_once)
+    assert [item.id for item in found.pending()] == [item.id for item in at_once.pending()]
+    assert (found.next_n, found.torn, found.missing) == (at_once.next_n, at_once.torn, at_once.missing)
+    assert [event["kind"] for item in found.items.values() for event in item.events] == [
+        event["kind"] for item in at_once.items.values() for event in item.events
+    ]

@@ -122,16 +122,17 @@ class Journal:
             now = os.stat(path, follow_symlinks=False)
             if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino):
                 raise FileNotFoundError  # noqa: TRY301  # closed below
-            seen = replay(contents(fd), path)
+            taken = cls(path, fd, {}, 1)
+            # As long as it is open, what it says of a cleanup is read when it is asked for.
+            taken.taken = seen = Replay(path, lambda offset, size: os.pread(taken.fd, size, offset))
         except FileNotFoundError:
             disk.close(fd)
             return None
         except BaseException:
             disk.close(fd)
             raise
-        taken = cls(path, fd, seen.header or {}, seen.next_n)
-        taken._torn = seen.torn
-        taken.taken = seen
+        taken.header, taken.token = seen.header or {}, seen.token
+        taken._n, taken._torn = seen.next_n, seen.torn
         return taken
 
     def read(self) -> Replay:
@@ -243,9 +244,12 @@ class Journal:
             why the others do not (a full disk, say), or None.
         """
         now = round(time(), 3)
-        numbered = [{"n": n, "t": now, **record} for n, record in enumerate(records, self._n)]
+        lines = [
+            encode({"kind": record["kind"], "n": n, "t": now, **record})
+            for n, record in enumerate(records, self._n)
+        ]
         try:
-            self._write(self.fd, b"".join(map(encode, numbered)))
+            self._write(self.fd, b"".join(lines))
         except NotRecorded as error:
             whole = self._whole
             self._n += whole

@@ -17,10 +17,12 @@ from lastly._action import BACKOFF, RETRIES, TIMEOUT
 from lastly._system.identity import Identity
 from lastly.journal import disk, locks
 from lastly.journal.fields import PLANNED, clean
-from lastly.journal.record import VERSION, decode
+from lastly.journal.index import ABANDONED, CHUNK, OWED, Index, of_bytes
+from lastly.journal.record import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 FINAL = frozenset({"done", "released", "void", "abandoned"})
@@ -49,10 +51,12 @@ class Item:
         "state", "t", "timeout", "token",
     )  # fmt: skip
 
-    def __init__(self, plan: "dict[str, Any]", token: str, contexts: "dict[int, dict[str, Any]]") -> None:
+    def __init__(self, plan: "dict[str, Any]", token: str, contexts: "Contexts") -> None:
         given, self.odd = clean(plan)
         self.id: int = given["id"]
-        self.action: str = given["action"]
+        self.action: str = given.get("action", "")
+        if not self.action and "action" not in self.odd:
+            self.odd.append("action")
         self.args: list[Any] = given.get("args", [])
         self.kwargs: dict[str, Any] = given.get("kwargs", {})
         self.known: dict[str, Any] = dict(given.get("known", {}))
@@ -62,7 +66,7 @@ class Item:
         self.retries: int = given.get("retries", RETRIES)
         self.timeout = float(given.get("timeout", TIMEOUT))
         self.backoff = float(given.get("backoff", BACKOFF))
-        self.context: dict[str, Any] | None = contexts.get(given.get("context", 0))
+        self.context = contexts.get(given["context"]) if "context" in given else None
         self.t = float(given.get("t", 0.0))
         self.changed = self.t
         self.token = f"{token}.{self.id}"
@@ -108,52 +112,193 @@ class Item:
         return f"<item {self.id} {self.action} {self.state}>"
 
 
+class Items:
+    """The cleanups of one journal by id, in the order of their plans; each is read when it is asked for."""
+
+    def __init__(self, replay: "Replay", index: Index) -> None:
+        self._replay = replay
+        self._index = index
+        self._added: dict[int, list[dict[str, Any]]] = {}
+
+    def add(self, record: "dict[str, Any]") -> None:
+        """Let a record count that could not be written into the journal."""
+        self._added.setdefault(record["id"], []).append(record)
+
+    def __len__(self) -> int:
+        return len(self._index.ids)
+
+    def __iter__(self) -> "Iterator[int]":
+        return iter(self._index.ids)
+
+    def __contains__(self, number: object) -> bool:
+        return isinstance(number, int) and self._index.place(number) is not None
+
+    def __getitem__(self, number: int) -> Item:
+        place = self._index.place(number)
+        if place is None:
+            raise KeyError(number)
+        return self.at(place)
+
+    def get(self, number: int) -> Item | None:
+        """The cleanup of this id, if there is one."""
+        place = self._index.place(number)
+        return None if place is None else self.at(place)
+
+    def values(self) -> "Iterator[Item]":
+        """All of them."""
+        return map(self.at, range(len(self)))
+
+    def unsettled(self) -> "Iterator[Item]":
+        """Those that are owed or were given up, in the order of their plans."""
+        for place, state in enumerate(self._index.states):
+            if state in (OWED, ABANDONED):
+                yield self.at(place)
+
+    def owed(self) -> "Iterator[Item]":
+        """Those that are owed, in the order to run them: by phase, then newest first."""
+        for item in map(self.at, self._index.owed()):
+            if not item.final:  # by what could not be written
+                yield item
+
+    def at(self, place: int) -> Item:
+        """The cleanup at a place of the index."""
+        index, number = self._index, self._index.ids[place]
+        plan = index.record(index.plans[place])
+        if plan is None or plan.get("id") != number:  # its checksum is right, and that is all
+            plan = {"kind": "plan", "id": number}
+        item = Item(plan, self._replay.token, self._replay.contexts)
+        item.apply(plan)
+        for record in (*index.words(place), *self._added.get(number, ())):
+            item.apply(record)
+        missing = self._replay.missing
+        item.doubt = missing > 0 and not item.final and item.last_n < missing
+        return item
+
+
+class Contexts:
+    """What children need to run the actions of one journal, by number; each is read when it is asked for."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._where: dict[int, int] = {}
+        self._last: tuple[int, dict[str, Any] | None] = (-1, None)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def add(self, number: int, offset: int) -> None:
+        """Take in where one stands."""
+        self._where.pop(number, None)
+        self._where[number] = offset
+
+    def get(self, number: int) -> "dict[str, Any] | None":
+        """The context of this number, if there is one."""
+        offset = self._where.get(number)
+        if offset is None:
+            return None
+        if self._last[0] != offset:
+            self._last = (offset, self._index.record(offset))
+        return self._last[1]
+
+    def newest(self) -> "dict[str, Any] | None":
+        """The last one."""
+        return self.get(next(reversed(self._where))) if self._where else None
+
+
 class Replay:
     """What one journal says.
 
     Attributes:
-        header: the owner record, or None when it is damaged. identity: the owner; from the file's name when
-            need be.
-        items: id → `Item`. context: the last one. contexts: all of them, by number.
-        damage: one line per damaged record. torn: the last line has no end (somebody was killed writing it).
-        newer: written by a later version of lastly: neither run nor dropped.
+        header: the owner record, without what is odd in it, or None when it is damaged. identity: the owner;
+            from the file's name when need be.
+        items: id → `Item`. contexts: what children need, by number.
+        damage: one line per damaged record, at most 20. newer: written by a later version of lastly: neither
+            run nor dropped.
         unknown: records of kinds that this version does not know: the file is not to be dropped.
-        next_n: the number of the next record.
     """
 
     __slots__ = (
-        "context", "contexts", "damage", "header", "identity", "items", "newer", "next_n", "path", "torn",
-        "unknown"
+        "_index", "contexts", "damage", "header", "identity", "items", "newer", "path", "unknown"
     )  # fmt: skip
 
-    def __init__(self, path: str = "") -> None:
+    def __init__(self, path: str = "", source: "Callable[[int, int], bytes] | None" = None) -> None:
         self.path = path
         self.header: dict[str, Any] | None = None
         self.identity: Identity | None = None
-        self.items: dict[int, Item] = {}
-        self.context: dict[str, Any] = {}
-        self.contexts: dict[int, dict[str, Any]] = {}
         self.damage: list[str] = []
-        self.torn = False
         self.newer = False
         self.unknown: list[dict[str, Any]] = []
-        self.next_n = 1
+        self._index = Index(source or of_bytes(b""), self._other, self.complain)
+        self.contexts = Contexts(self._index)
+        self.items = Items(self, self._index)
+        self.refresh()
+        if not self._has_header():
+            self.identity = identity_from_path(path)
+            if len(self.items) or self.unknown:
+                self.complain("no owner record")
+
+    def _has_header(self) -> bool:
+        return self.header is not None
 
     @property
     def token(self) -> str:
         """The owner's token: the first part of every item's."""
         return str((self.header or {}).get("token", ""))
 
+    @property
+    def torn(self) -> bool:
+        """The last line has no end: somebody was killed writing it."""
+        return self._index.torn
+
+    @property
+    def next_n(self) -> int:
+        """The number of the next record."""
+        return max(self._first, self._index.numbers.last + 1)
+
+    @property
+    def missing(self) -> int:
+        """The number of the last record that is missing; 0 for none."""
+        return self._index.numbers.missing(self._first)
+
+    @property
+    def _first(self) -> int:
+        return (self.header or {}).get("next", 1)  # type: ignore[no-any-return]  # cleaned
+
+    @property
+    def owes(self) -> bool:
+        """Whether anything is still owed."""
+        return next(self.items.owed(), None) is not None
+
     def pending(self) -> list[Item]:
         """What is still owed, in the order to run it: by phase, then newest first."""
-        owed = [item for item in self.items.values() if not item.final]
-        owed.sort(key=lambda item: (item.phase, -item.id))
-        return owed
+        return list(self.items.owed())
+
+    def refresh(self) -> None:
+        """Take in what was written since."""
+        self._index.scan()
 
     def complain(self, what: str) -> None:
         """Note something that is wrong with the file."""
         if len(self.damage) < _MOST_DAMAGE:
             self.damage.append(what)
+
+    def _other(self, record: "dict[str, Any]", offset: int) -> None:
+        kind = record["kind"]
+        if kind == "context":
+            self.contexts.add(clean(record)[0].get("id", 0), offset)
+        elif kind == "owner":
+            if self.header is None:
+                self._take_header(record)
+        elif kind != "adopt":
+            self.unknown.append(record)
+
+    def _take_header(self, record: "dict[str, Any]") -> None:
+        self.header, odd = clean(record)
+        if odd:
+            self.complain(f"odd fields in the owner record: {', '.join(odd)}")
+        self.identity = Identity.from_mapping(self.header) or identity_from_path(self.path)
+        version = record.get("v")
+        self.newer = not (version.__class__ is int and version <= VERSION)
 
     def __repr__(self) -> str:
         return f"<journal {self.path}: {len(self.items)} items, {len(self.pending())} owed>"
@@ -186,7 +331,7 @@ def contents(fd: int) -> bytes:
     """Everything in the open file, without moving its offset."""
     parts = []
     offset = 0
-    while part := os.pread(fd, 1 << 18, offset):
+    while part := os.pread(fd, CHUNK, offset):
         parts.append(part)
         offset += len(part)
     return b"".join(parts)
@@ -194,86 +339,7 @@ def contents(fd: int) -> bytes:
 
 def replay(data: bytes, path: str = "") -> Replay:
     """Read the bytes of a journal. Never raises."""
-    found = Replay(path)
-    lines = data.split(b"\n")
-    found.torn = bool(lines[-1])
-    records = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            records.append(decode(line))
-        except ValueError as error:
-            if number < len(lines):
-                found.complain(f"line {number}: {error}")
-            continue
-        if number == len(lines):
-            found.torn = True  # whole, but for its LF: the next writer has to start with one all the same
-    _header(found, records)
-    _apply(found, records)
-    return found
-
-
-def _header(found: Replay, records: "list[dict[str, Any]]") -> None:
-    for record in records:
-        if record["kind"] == "owner":
-            found.header, odd = clean(record)
-            if odd:
-                found.complain(f"odd fields in the owner record: {', '.join(odd)}")
-            found.identity = Identity.from_mapping(found.header)
-            version = record.get("v")
-            found.newer = not (version.__class__ is int and version <= VERSION)
-            break
-    if found.identity is None:
-        found.identity = identity_from_path(found.path)
-    if found.header is None and records:
-        found.complain("no owner record")
-
-
-def _apply(found: Replay, records: "list[dict[str, Any]]") -> None:
-    numbers: set[int] = set()
-    later: list[tuple[int, dict[str, Any]]] = []
-    for record in records:
-        kind = record["kind"]
-        given, odd = clean(record)
-        if kind == "context":
-            found.context = found.contexts[given.get("id", 0)] = record
-        elif kind == "plan" or kind in _STATE:
-            if odd:
-                found.complain(f"odd fields in a record ({kind}): {', '.join(odd)}")
-            if not given.get("id") or (kind == "plan" and not given.get("action")):
-                continue  # about nobody knows what: as if it were missing
-            if kind == "plan":
-                _plan(found, record)
-            else:
-                later.append((given["id"], record))
-        elif kind not in ("owner", "adopt"):
-            found.unknown.append(record)
-        numbers.add(given.get("n", 0))
-    # In a second pass: after a compaction a word may stand before the plan that it is about.
-    for about, record in later:
-        if (known := found.items.get(about)) is not None:
-            known.apply(record)
-    _doubt(found, numbers)
-
-
-def _plan(found: Replay, record: "dict[str, Any]") -> None:
-    if record["id"] not in found.items:
-        found.items[record["id"]] = item = Item(record, found.token, found.contexts)
-        item.apply(record)
-
-
-def _doubt(found: Replay, numbers: "set[int]") -> None:
-    first = (found.header or {}).get("next", 1)
-    last = max(numbers, default=0)
-    found.next_n = max(first, last + 1)
-    if last - first > len(numbers) + 1_000_000:
-        missing = last  # numbers from outer space: nobody's writing; all before them is in doubt
-    else:
-        missing = max((n for n in range(first, last) if n not in numbers), default=0)
-    if missing:
-        for item in found.items.values():
-            item.doubt = not item.final and item.last_n < missing
+    return Replay(path, of_bytes(data))
 
 
 def identity_from_path(path: str) -> Identity | None:

@@ -55,7 +55,7 @@ def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what
         except OSError as error:
             seen = Replay(path)
             seen.complain(str(error))
-        items = [item for item in seen.items.values() if all or not item.final or item.state == "abandoned"]
+        items = seen.items.values() if all else seen.items.unsettled()
         found.append({**_owner(seen), "cleanups": [_cleanup(seen.path, item) for item in items]})
     found.sort(key=lambda owner: owner["since"])
     return found
@@ -248,7 +248,7 @@ def forget(ref: str, *, by: str) -> None:
     try:
         _owed(ref, journal.read().items[number].state)
         journal.release(number, by=by, reason=f"forgotten by {by}")
-        empty = not journal.read().pending()
+        empty = not journal.read().owes
     finally:
         journal.close()
     if empty:

@@ -37,7 +37,7 @@ def _owed(seen: "Replay", text: str) -> list[str]:
     owner = reference(seen.path)
     program = (seen.header or {}).get("argv0", "")
     pid = str(seen.identity.pid) if seen.identity is not None else ""
-    items = [item for item in seen.items.values() if not item.final or item.state == "abandoned"]
+    items = list(seen.items.unsettled())
     if not (text in (pid, program, os.path.basename(program)) or _begins(owner, text)):
         items = [
             item

@@ -65,7 +65,7 @@ def run(
         ActionFailed: the function raised, or its process could not be started or died.
         OSError: the system refused.
     """
-    context = item.context or seen.context or {}
+    context = item.context or seen.contexts.newest() or {}
     if item.action in _BUILT_IN:
         _BUILT_IN[item.action](item, context, death, announce)
         return

@@ -89,9 +89,7 @@ def archive(items: "list[dict[str, Any]]") -> "dict[str, Any]":
                 continue
             seen = journal.taken or journal.read()
             taken.append((journal, seen, item))
-        ready = [
-            entry for entry in taken if not entry[1].pending() and not entry[1].unknown and not entry[1].newer
-        ]
+        ready = [entry for entry in taken if not (entry[1].owes or entry[1].unknown or entry[1].newer)]
         try:
             _write(ready)
         except (sqlite3.Error, OSError) as error:

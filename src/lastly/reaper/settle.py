@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 LONGEST = 300.0  # seconds of backoff
 FULL = 5.0  # seconds after which a journal that could not be written is tried again
 MOST_UNWRITTEN = 100  # records that are kept in memory: in one message to the reaper
+MOST_TOLD = 1000  # cleanups of one owner that are listed although all went well
+_TOGETHER = 64  # removals that are begun and ended with one write each
+_LONGEST_UNWRITTEN = 0.05  # seconds that one that is done may wait for the others to be written
 _KILLS = frozenset({"lastly.actions:kill", "lastly.actions:kill_token"})
 _HARMLESS = _KILLS | {"lastly.actions:remove"}  # however often they are run
 
@@ -42,13 +45,14 @@ class Outcome:
             (somebody else holds the lease), ``gone`` (no journal), ``alive`` (the owner lives, or nobody can
             tell), ``kept`` (there is something this version must neither run nor drop).
         next: unix time of the next attempt, for ``wait``.
-        ran: one dict per cleanup that was run or settled: id, action, state, error, seconds.
+        ran: one dict per cleanup that was run or settled: id, action, state, error, seconds. more: how many
+            are done beside these.
         unwritten: records that the journal did not take (a full disk): whoever settles it again is to be
             given them, or runs again what has been run.
         why: for people.
     """
 
-    __slots__ = ("next", "path", "ran", "state", "unwritten", "why")
+    __slots__ = ("more", "next", "path", "ran", "state", "unwritten", "why")
 
     def __init__(self, path: str, state: str, why: str = "", next: float | None = None) -> None:  # noqa: A002 - the journal's word
         self.path = path
@@ -56,6 +60,7 @@ class Outcome:
         self.why = why
         self.next = next
         self.ran: list[dict[str, Any]] = []
+        self.more = 0
         self.unwritten: list[dict[str, Any]] = []
 
     def to_mapping(self) -> "dict[str, Any]":
@@ -100,8 +105,7 @@ def settle(
         if (refusal := not_dead(seen, elsewhere=elsewhere)) is not None:
             return refusal
         settling = _Settling(journal, seen, by, died, family=family, announce=announce)
-        for record in unwritten or ():
-            settling.write(record)
+        settling.remember(unwritten or [])
         return settling.run(force, only)
     finally:
         journal.close()
@@ -152,32 +156,82 @@ class _Settling:
             family.died = died[1] if died is not None else None
         self.death = execute.Death(not_born, family)
         self.outcome = Outcome(journal.path, "final")
+        self.plain: list[Item] = []  # to be run together
+        self.words: list[dict[str, Any]] = []  # to be written
+        self.flushed = monotonic()
+        self.next: float | None = None  # when something is tried again
+        self.unknown = ""  # an action of a later version
+
+    def remember(self, unwritten: "list[dict[str, Any]]") -> None:
+        """Write what could not be written the last time; what still cannot holds as if it stood there."""
+        self.words = [record for record in unwritten if record["id"] in self.seen.items]
+        self.flush()
+        self.seen.refresh()
+        for record in self.outcome.unwritten:
+            self.seen.items.add(record)
 
     def run(self, force: bool, only: int | None) -> Outcome:
-        due: list[float] = []
-        unknown: list[str] = []
-        others: list[float] = []
-        items = self.seen.pending()
-        if force and only is not None and self.seen.items[only].state == "abandoned":
-            items.append(self.seen.items[only])
+        if only is not None:
+            self._run_one(self.seen.items[only], force)
+        else:
+            self._run_all(force)
+        self.flush()
+        outcome = self.outcome
+        if self.next is not None or outcome.unwritten:
+            outcome.state, outcome.next = "wait", self.next or time.time() + FULL
+        elif self.unknown or self.seen.unknown:
+            outcome.state = "kept"
+            outcome.why = f"this version does not know {self.unknown or 'some of its records'}"
+        return outcome
+
+    def _run_one(self, item: Item, force: bool) -> None:
+        if not item.final or (force and item.state == "abandoned"):
+            self._settle(item, force)
+        self.flush()
+        self.seen.refresh()
+        if self.next is None and self.seen.owes:
+            self.next = time.time()
+
+    def _run_all(self, force: bool) -> None:
+        for item in self.seen.items.owed():
+            if not self._is_plain(item):
+                self._run_plain()
+                self._settle(item, force)
+                continue
+            self.plain.append(item)
+            if len(self.plain) == _TOGETHER:
+                self._run_plain()
+        self._run_plain()
+
+    def _is_plain(self, item: Item) -> bool:
+        """A removal that nobody has tried yet. Many of them are begun with one write, and ended with one."""
+        return (
+            item.action == "lastly.actions:remove"
+            and not (item.attempts or item.odd or item.doubt or item.error)
+            and not self.outcome.unwritten
+        )
+
+    def _run_plain(self) -> None:
+        items, self.plain = self.plain, []
         for item in items:
-            if only is not None and item.id != only:
-                others.append(item.next or time.time())
-                continue
-            if execute.is_foreign(item.action):
-                unknown.append(item.action)
-                continue
-            again = self._one(item, force)
-            if again is not None:
-                due.append(again)
-        if due or self.outcome.unwritten:
-            self.outcome.state, self.outcome.next = "wait", min(due, default=time.time() + FULL)
-        elif unknown or (self.seen.unknown and not others):
-            self.outcome.state = "kept"
-            self.outcome.why = f"this version does not know {', '.join(unknown) or 'some of its records'}"
-        elif others:
-            self.outcome.state, self.outcome.next = "wait", min(others)
-        return self.outcome
+            self._note(item, "run", attempt=1, by=self.by, pid=os.getpid())
+        self.flush()
+        for item in items:
+            self._later(self._do(item, 1))
+            if monotonic() - self.flushed > _LONGEST_UNWRITTEN:
+                self.flush()
+        self.flush()
+
+    def _settle(self, item: Item, force: bool) -> None:
+        if execute.is_foreign(item.action):
+            self.unknown = item.action
+            return
+        self._later(self._one(item, force))
+        self.flush()
+
+    def _later(self, again: float | None) -> None:
+        if again is not None:
+            self.next = again if self.next is None else min(self.next, again)
 
     def _one(self, item: Item, force: bool) -> float | None:
         """Settle one cleanup; returns when it is to be tried again, if it is."""
@@ -210,6 +264,10 @@ class _Settling:
             return time.time() + FULL  # never run what could not be remembered
         number = item.attempts + 1
         self._note(item, "run", attempt=number, by=self.by, pid=os.getpid())
+        self.flush()
+        return self._do(item, number)
+
+    def _do(self, item: Item, number: int) -> float | None:
         began = monotonic()
         try:
             execute.run(item, number, self.seen, death=self.death, announce=self.announce)
@@ -246,23 +304,32 @@ class _Settling:
         return None
 
     def _note(self, item: Item, kind: str, **fields: "Any") -> None:
-        self.write({"kind": kind, "id": item.id, **fields})
-
-    def write(self, record: "dict[str, Any]") -> None:
-        """Append a record. A full disk must not keep us from the cleanup that may free it, nor make us run
-        again what has been run: what cannot be written is kept in memory, and holds as if it stood there.
-        """
-        item = self.seen.items.get(record["id"])
-        if item is None or (item.action in _HARMLESS and len(self.outcome.unwritten) >= MOST_UNWRITTEN):
-            return
+        record = {"kind": kind, "id": item.id, **fields}
         item.apply(record)
-        waiting = [*self.outcome.unwritten, record]
-        error = self.journal.note(waiting)
-        self.outcome.unwritten = waiting
-        if error is not None:
-            self.outcome.why = f"cannot write to the journal: {error}"
+        self.words.append(record)
+
+    def flush(self) -> None:
+        """Write what was noted. A full disk must not keep us from the cleanup that may free it, nor make us
+        run again what has been run: what cannot be written is handed on.
+        """
+        if self.words:
+            waiting = [*self.outcome.unwritten, *self.words]
+            self.words = []
+            error = self.journal.note(waiting)
+            if error is not None:
+                self.outcome.why = f"cannot write to the journal: {error}"
+            while len(waiting) > MOST_UNWRITTEN and self._harmless(waiting[-1]):
+                waiting.pop()
+            self.outcome.unwritten = waiting
+        self.flushed = monotonic()
+
+    def _harmless(self, record: "dict[str, Any]") -> bool:
+        return self.seen.items[record["id"]].action in _HARMLESS
 
     def _say(self, item: Item, state: str, error: str = "", seconds: float | None = None) -> None:
+        if state == "done" and len(self.outcome.ran) >= MOST_TOLD:
+            self.outcome.more += 1
+            return
         said = {
             "id": item.id,
             "action": item.action,

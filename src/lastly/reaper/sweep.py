@@ -139,7 +139,7 @@ def _one(
     outcome = Outcome(path, "due")
     outcome.ran = [
         {"id": item.id, "action": item.action, "state": item.state, "error": item.error, "seconds": None}
-        for item in seen.pending()
+        for item in seen.items.owed()
         if number is None or item.id == number
     ]
     return outcome
