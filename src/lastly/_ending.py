@@ -150,8 +150,7 @@ def explain(signum: int) -> None:
     """Say why the repeated signal does not end the program yet, and what does."""
     from lastly import _signals
 
-    how = "Ctrl-C again" if _signals.state.presses else "Ctrl-C twice"
-    say(f"{signal_name(signum)} again: still cleaning up{pending(': ')}. To leave at once: {how} (after 2 s)")
+    say(f"{signal_name(signum)} again: still cleaning up{pending(': ')}. {_signals.way_out()}")
 
 
 def pending(before: str) -> str:

@@ -15,6 +15,7 @@ What still fails: killed by SIGKILL in between, the terminal keeps the smaller r
 import os
 import sys
 import time
+from _signal import SIGINT, default_int_handler, getsignal  # type: ignore[import-not-found]  # no stub
 
 from lastly import _closing
 
@@ -78,10 +79,20 @@ def text(spent: float) -> str:
     """Return the line."""
     from lastly import _root
 
+    out = _way_out()
+    return f"lastly: {_root.describe()} ({spent:.0f} s{out and '; '}{out})"
+
+
+def _way_out() -> str:
+    """Say what Ctrl-C does at this moment; nothing where it does not reach the thread that is closing."""
+    threading: Any = sys.modules.get("threading")
+    if threading is not None and threading.main_thread().ident not in _closing.closing.copy().values():
+        return ""
     signals: Any = sys.modules.get("lastly._signals")
-    signalled = signals is not None and signals.state.signum
-    force = "Ctrl-C twice forces" if signalled else "Ctrl-C interrupts it"
-    return f"lastly: {_root.describe()} ({spent:.0f} s; {force})"
+    if signals is not None:
+        out: str = signals.way_out()
+        return out
+    return "Ctrl-C interrupts it" if getsignal(SIGINT) is default_int_handler else ""
 
 
 def draw(spent: float) -> None:

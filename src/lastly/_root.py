@@ -144,11 +144,17 @@ def before_join() -> None:
     finally:
         _closing.closing.pop(root, None)
         root._used = _closing.clock() - began
-    if _early.NO_LATE_THREADS and len(root) and os.isatty(2):
+    if _early.NO_LATE_THREADS:
+        watch()
+    prepare()
+
+
+def watch() -> None:
+    """Start the live line's thread, to be there when the root scope closes."""
+    if len(root) and os.isatty(2):
         from lastly import _live
 
         _live.stay()
-    prepare()
 
 
 def prepare() -> None:
@@ -233,8 +239,10 @@ def announce(signum: int, deadline: "float | None") -> None:
     ending = False
     if signum:
         tell_ending(now=True)
-    if deadline is not None and _early.SOON:
-        prepare()
+    if signum and _early.SOON:
+        watch()
+        if deadline is not None:
+            prepare()
 
 
 def tell_ending(*, now: bool = False) -> None:

@@ -243,13 +243,31 @@ def _handler(signum: int, frame: "FrameType | None") -> None:
             _ending.end_now()
         _deliver(state.signum, frame, _where(frame))
         return
+    forced = signum in _KEYBOARD and presses_to_force() == 1
     repeated = _note(signum)
     _wakeup.answered()
     where = _where(frame)
     if repeated:
+        if forced:
+            _ending.force("forced")
         _repeated(signum, frame, where)
     else:
         _deliver(signum, frame, where)
+
+
+def presses_to_force() -> int:
+    """Return how many times Ctrl-C must be pressed, one right after the other, to leave at once."""
+    if state.presses and (state.count >= 2 or monotonic() - state.first_press >= _FORCE_AFTER):
+        return 1
+    return 2 if state.count else 3
+
+
+def way_out() -> str:
+    """Return what Ctrl-C does at this moment, in a few words; nothing when that is not known."""
+    handler = _signal.getsignal(_signal.SIGINT)
+    if handler is _handler:
+        return f"Ctrl-C{('', ' twice', ' three times')[presses_to_force() - 1]} forces"
+    return "Ctrl-C interrupts it" if handler is _signal.default_int_handler else ""
 
 
 def _note(signum: int) -> bool:
@@ -287,9 +305,6 @@ def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
 
 
 def _repeated(signum: int, frame: "FrameType | None", where: str) -> None:
-    pressed = signum in _KEYBOARD and state.presses >= 2
-    if pressed and (state.count >= 3 or monotonic() - state.first_press >= _FORCE_AFTER):
-        _ending.force("forced")
     if where == JOIN:
         _ending.end_now()
     elif where != BODY or _held.repeated(pressed=signum in _KEYBOARD):
