@@ -138,6 +138,15 @@ def waits(frame: "FrameType | None") -> None:
     _finish.die_of(state.signum)
 
 
+def give_up(place: str) -> None:
+    """End the program where it stands: it swallows every signal."""
+    from lastly import _signals
+
+    times = f"{signal_name(_signals.state.signum)} was swallowed {_signals.state.tries} times"
+    say(f"{times}{place and f', last by {place}'}; the program ends here, after its cleanups")
+    end_now()
+
+
 def force(why: str) -> None:
     """Leave now: what is durable stays owed, all else is lost and named."""
     from lastly import _signals

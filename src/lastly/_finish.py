@@ -66,9 +66,12 @@ def die_of(signum: int, limit: float = 0.0) -> "NoReturn":
 def _thread_count() -> int:
     import _thread
 
-    joins: Any = sys.modules.get("lastly._joins")
+    # Threads of ours hold no buffer's lock.
+    ours: list[Any] = [sys.modules.get(f"lastly.{name}") for name in ("_joins", "_swallowed")]
     count: int = _thread._count()  # noqa: SLF001  # what threading itself counts by
-    return count - (0 if joins is None else joins.looking)
+    for module in ours:
+        count -= 0 if module is None else module.looking
+    return count
 
 
 def _default(signum: int) -> None:

@@ -49,5 +49,5 @@ def go_on() -> None:
     state = _signals.state
     if state.held == WAITS:
         state.held = GOES_ON
-        state.again = 1
-        _swallowed.send_again(state.signum, 0.0)
+        state.again = _signals.RAISE
+        _swallowed.follow(0.0)

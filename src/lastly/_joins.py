@@ -148,7 +148,7 @@ def describe() -> str:
     """Say for what the main thread waits, if it does; in any thread."""
     from lastly import _signals
 
-    frame = at(sys._current_frames().get(_signals._main_ident))
+    frame = at(sys._current_frames().get(_signals.main_ident))
     return "" if frame is None else f"waiting for {names(frame)}"
 
 
@@ -170,11 +170,11 @@ def _look() -> None:
     looking += 1
     try:
         while state is _signals.state and state.signum and state.patience is patience and not state.dying:
-            if at(sys._current_frames().get(_signals._main_ident)) is not None:
+            if at(sys._current_frames().get(_signals.main_ident)) is not None:
                 if _signal.getsignal(signum) is not _signals._handler:
                     return
                 state.waits = True
-                _signal.pthread_kill(_signals._main_ident, signum)
+                _signal.pthread_kill(_signals.main_ident, signum)
             sleep(TICK)
     finally:
         looking -= 1

@@ -1,12 +1,12 @@
 """Event loops in the main thread: end them by cancelling the main task.
 
 What we want: after SIGTERM the main task is cancelled, its ``async with`` and ``finally`` blocks finish, with
-everything they await, and then `CaughtSignal` leaves ``asyncio.run()`` as an exception leaves any other
-call. An exception out of the handler would hit whichever coroutine is running at that moment, and cancel
-all others at once.
+everything they await, and then `CaughtSignal` leaves ``asyncio.run()`` as an exception leaves any other call.
+An exception out of the handler would hit whichever coroutine is running at that moment, and cancel all others
+at once.
 
-asyncio does this for Ctrl-C alone, and only when it finds Python's own handler. Nobody is told which task
-is the main one, but the stack knows: `Runner.run` and `run_until_complete` stand in it, with the task in a
+asyncio does this for Ctrl-C alone, and only when it finds Python's own handler. Nobody is told which task is
+the main one, but the stack knows: `Runner.run` and `run_until_complete` stand in it, with the task in a
 variable. While a runner closes, that is the sum of the cancelled tasks, which must be waited for and not be
 cancelled again. In ``run_forever`` there is no main task; there the exception comes out of the loop's own
 turn.
@@ -14,57 +14,178 @@ turn.
 In trio the main task is alone in the innermost nursery of the root task. What cancelled it must not be seen
 by the caller of ``trio.run``; the run's outcome is replaced when the task exits.
 
-Neither asyncio nor trio is imported here: where one runs, it has been.
+Twisted's reactor logs whatever comes out of its callbacks, `CaughtSignal` too, and turns on. It is told to
+stop; its shutdown triggers run, and the signal is raised where `reactor.run` has returned to.
+
+A task can swallow its cancellation as any code can swallow an exception (_swallowed.py). It still deals with
+it as long as one of the coroutines that it stands in handles the `CancelledError`, or what it waits for does.
+If none does, it is cancelled again. trio cancels again by itself, at every step, so there such steps are
+counted.
+
+A loop may stand in another greenlet (the synchronous API of playwright): asyncio says that it runs, but it
+does not turn, and would never deliver what it is told. So with greenlets around the loop must stand in the
+interrupted stack, or in that of a parent, which is where it goes on. Otherwise the code is ordinary code.
+
+None of these packages is imported here: where one runs, it has been.
 """
 
-# ruff: noqa: SLF001  # asyncio tells which loop runs by a private name
+# ruff: noqa: SLF001  # asyncio and trio tell the state of a task by private names only
 
 import sys
 
+from lastly import _swallowed
+from lastly._clock import monotonic
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
     from typing import Any
 
 _CLOSING = ("_cancel_all_tasks", "close")
+# Seconds after which a second signal interrupts a callback that keeps the loop from turning.
+_STUCK_AFTER = 2.0
 
-_task: "Any" = None  # the main task that was cancelled and has not ended yet
+_asked: "_Asyncio | _Trio | _Twisted | None" = None  # the loop that was told to end, and has not done so yet
+_loop: "Any" = None  # asyncio's, also when its main task has ended: then it may wait for the others
 
 
 def cancel(frame: "FrameType | None") -> bool:
-    """Cancel the main task of the loop that runs in this thread; False when there is none."""
+    """Have the loop that runs in this stack end; False when there is none."""
+    global _asked
+    reactor: Any = sys.modules.get("twisted.internet.reactor")
+    if getattr(reactor, "running", False) and _stands(frame, type(reactor).run):
+        _asked = _Twisted(reactor)
+        return True
     events: Any = sys.modules.get("asyncio.events")
     loop = events._get_running_loop() if events is not None else None
-    if loop is not None:
+    if loop is not None and _turns(frame, type(loop).run_forever):
         return _cancel_asyncio(loop, frame)
-    return "trio" in sys.modules and _cancel_trio()
+    return "trio" in sys.modules and _cancel_trio(frame)
 
 
 def cancelling() -> bool:
-    """Whether a cancelled main task has still to end."""
-    return _task is not None
+    """Whether a loop that was told to end has still to do so."""
+    return _asked is not None
+
+
+def fate() -> str:
+    """Return UNDER_WAY or SWALLOWED: what has become of the cancellation."""
+    return _swallowed.UNDER_WAY if _asked is None or _asked.ends() else _swallowed.SWALLOWED
+
+
+def cancel_again() -> bool:
+    """Cancel once more what swallowed it; False: there is nothing to be cancelled."""
+    return _asked is not None and _asked.again()
+
+
+def insist() -> bool:
+    """Whether a second signal is to be raised here: the loop could not even turn since the first."""
+    return isinstance(_asked, _Asyncio) and not _asked.turned and monotonic() - _asked.at >= _STUCK_AFTER
+
+
+def where() -> str:
+    """Return what swallowed the cancellation, for a message."""
+    return "" if _asked is None else _asked.where()
 
 
 def forget() -> None:
     """Know of no loop: a forked child has its parent's, but does not run it."""
-    global _task
-    _task = None
+    global _asked
+    _asked = None
+
+
+def _turns(frame: "FrameType | None", run: "Any") -> bool:
+    return "greenlet" not in sys.modules or not hasattr(run, "__code__") or _stands(frame, run)
+
+
+def _stands(frame: "FrameType | None", run: "Any") -> bool:
+    """Whether a function stands in this stack, or in that of a parent greenlet."""
+    greenlet: Any = sys.modules.get("greenlet")
+    fiber = greenlet.getcurrent() if greenlet is not None else None
+    while True:
+        while frame is not None:
+            if frame.f_code is run.__code__:
+                return True
+            frame = frame.f_back
+        fiber = fiber and fiber.parent
+        if fiber is None:
+            return False
+        frame = fiber.gr_frame
+
+
+def _raise() -> None:
+    from lastly import _signals
+
+    if _signals.state.signum:
+        raise _signals._watched(_signals.state.signum, None)
+
+
+# ── whether a task deals with its cancellation ────────────────────────────────────────────────────
+
+
+def _deals(coro: "Any", *, strict: bool = False) -> bool:
+    """Whether one of the coroutines handles a cancellation, or runs at this moment.
+
+    A variable that holds it counts: a group of tasks keeps it so while it waits for its tasks. Unless
+    `strict`: somebody has asked a second time.
+    """
+    import gc
+
+    for each, frame, running in _awaited(coro):
+        if running or frame is None:
+            return True
+        errors = [thing for thing in gc.get_referents(each) if issubclass(type(thing), BaseException)]
+        if strict:
+            for value in frame.f_locals.values():
+                errors = _without(errors, value)
+        if any(type(error).__name__ in ("CancelledError", "Cancelled") for error in _swallowed.chain(errors)):
+            return True
+    return False
+
+
+def _without(errors: "list[Any]", value: object) -> "list[Any]":
+    found = [at for at, error in enumerate(errors) if error is value]
+    return errors[: found[0]] + errors[found[0] + 1 :] if found else errors
+
+
+def _awaited(coro: "Any") -> "Iterable[tuple[Any, FrameType | None, bool]]":
+    """Yield a coroutine, what it awaits, and so on: with the frame, and whether it runs."""
+    import gc
+
+    while coro is not None:
+        for kind, next_one in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
+            if hasattr(coro, f"{kind}_frame"):
+                yield coro, getattr(coro, f"{kind}_frame"), getattr(coro, f"{kind}_running")
+                coro = getattr(coro, next_one)
+                break
+        else:  # one step of an asynchronous generator knows it, and does not tell
+            coro = next((thing for thing in gc.get_referents(coro) if hasattr(thing, "ag_frame")), None)
+
+
+def _place(coro: "Any") -> str:
+    """Return where a coroutine waits: the innermost frame that is not asyncio's or trio's."""
+    found = ""
+    for _, frame, _ in _awaited(coro):
+        if frame is not None and not frame.f_globals.get("__name__", "").startswith(
+            ("asyncio.", "trio.", "anyio.")
+        ):
+            found = f"{frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
+    return found
 
 
 # ── asyncio ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _cancel_asyncio(loop: "Any", frame: "FrameType | None") -> bool:
-    global _task
+    global _asked
     task, closing = _main_task(frame)
     if task is None:
         loop.call_soon_threadsafe(_raise)
         return True
-    _task = task
-    task.add_done_callback(_ended)
+    _asked = _Asyncio(loop, task)
     if not closing:
         task.cancel()
-    loop.call_soon_threadsafe(bool)  # the loop may sleep in select
     return True
 
 
@@ -85,62 +206,109 @@ def _main_task(frame: "FrameType | None") -> "tuple[Any, bool]":
     return (task if usable else None), closing
 
 
-def _raise() -> None:
-    from lastly import _signals
+class _Asyncio:
+    """A main task that was cancelled, and then those that a runner cancels when it closes."""
 
-    if _signals.state.signum:
-        raise _signals._watched(_signals.state.signum, None)
+    def __init__(self, loop: "Any", task: "Any") -> None:
+        self.loop, self.task = loop, task
+        self.at, self.turned = monotonic(), False
+        task.add_done_callback(self._ended)
+        loop.call_soon_threadsafe(self._turn)  # the loop may sleep in select
+
+    def _turn(self) -> None:
+        self.turned = True
+
+    def _ended(self, task: "Any") -> None:
+        """Let CaughtSignal out of the loop; an error of the task's own goes its way instead."""
+        global _asked
+        _asked = None
+        error = None if task.cancelled() else task.exception()
+        if error is None or type(error).__name__ == "CancelledError":
+            _raise()
+
+    def ends(self) -> bool:
+        from lastly import _signals
+
+        return _task_deals(self.task, strict=_signals.state.count > 1)
+
+    def again(self) -> bool:
+        self.task.cancel()
+        self.loop.call_soon_threadsafe(bool)
+        return True
+
+    def where(self) -> str:
+        return _place(self.task.get_coro()) if hasattr(self.task, "get_coro") else repr(self.task)
 
 
-def _ended(task: "Any") -> None:
-    """Let CaughtSignal out of the loop; an error of the task's own goes its way instead and is not lost."""
-    global _task
-    _task = None
-    error = None if task.cancelled() else task.exception()
-    if error is None or type(error).__name__ == "CancelledError":
-        _raise()
+def _task_deals(task: "Any", *, strict: bool) -> bool:
+    """Whether a task deals with its cancellation, or one that it waits for; a future of `gather` likewise."""
+    if task.done():
+        return True
+    if not hasattr(task, "get_coro"):
+        return any(_task_deals(child, strict=strict) for child in getattr(task, "_children", ()))
+    waits_for = getattr(task, "_fut_waiter", None)
+    if waits_for is None or waits_for.done():  # it is about to run
+        return True
+    return _deals(task.get_coro(), strict=strict) or _task_deals(waits_for, strict=strict)
 
 
 # ── trio ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _cancel_trio() -> bool:
-    global _task
+def _cancel_trio(frame: "FrameType | None") -> bool:
+    global _asked
     trio: Any = sys.modules["trio"]
     try:
         token = trio.lowlevel.current_trio_token()
     except RuntimeError:
         return False
-    _task = token
-    token.run_sync_soon(_cancel_main)
+    if not _turns(frame, trio.run):
+        return False
+    _asked = _Trio()
+    token.run_sync_soon(_asked.cancel)
     return True
 
 
-def _cancel_main() -> None:
-    global _task
-    trio: Any = sys.modules["trio"]
-    root = trio.lowlevel.current_root_task()
-    nurseries = root.child_nurseries if root is not None else []
-    main = next(iter(nurseries[-1].child_tasks), None) if nurseries else None
-    if main is None:
-        _task = None
-        return
-    trio.lowlevel.add_instrument(_Outcome(main))
-    nurseries[-1].cancel_scope.cancel()
-
-
-class _Outcome:
+class _Trio:
     """An instrument: gives the run CaughtSignal as its outcome, where it would be trio's own Cancelled."""
 
-    def __init__(self, main: "Any") -> None:
-        self.main = main
+    def __init__(self) -> None:
+        self.main: Any = None
+        self.steps: dict[Any, int] = {}
+        self.last: Any = None
+
+    def cancel(self) -> None:
+        """Called by trio, between two steps."""
+        global _asked
+        trio: Any = sys.modules["trio"]
+        root = trio.lowlevel.current_root_task()
+        nurseries = root.child_nurseries if root is not None else []
+        self.main = next(iter(nurseries[-1].child_tasks), None) if nurseries else None
+        if self.main is None:
+            _asked = None
+            return
+        trio.lowlevel.add_instrument(self)
+        nurseries[-1].cancel_scope.cancel()
+
+    def before_task_step(self, task: "Any") -> None:
+        """Called by trio: count the steps that a task takes without dealing with its cancellation."""
+        status = getattr(task, "_cancel_status", None)
+        if status is None or not status.effectively_cancelled or _deals(task.coro):
+            return
+        self.last = task
+        self.steps[task] = self.steps.get(task, 0) + 1
+        if self.steps[task] > 1:  # the first one brings it
+            from lastly import _signals
+
+            _signals.state.tries = self.steps[task] - 2
+            _signals.count_try()
 
     def task_exited(self, task: "Any") -> None:
         """Called by trio for every task that has ended."""
-        global _task
+        global _asked
         if task is not self.main:
             return
-        _task = None
+        _asked = None
         trio: Any = sys.modules["trio"]
         runner = trio._core._run.GLOBAL_RUN_CONTEXT.runner  # private: else the caller sees Cancelled
         result = runner.main_task_outcome
@@ -154,3 +322,44 @@ class _Outcome:
                 _raise()
             except BaseException as caught:
                 runner.main_task_outcome = sys.modules["outcome"].Error(caught)
+
+    def ends(self) -> bool:
+        return True
+
+    def again(self) -> bool:
+        return True
+
+    def where(self) -> str:
+        return "" if self.last is None else _place(self.last.coro)
+
+
+# ── Twisted ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Twisted:
+    """A reactor that was told to stop."""
+
+    def __init__(self, reactor: "Any") -> None:
+        self.reactor = reactor
+        reactor.callFromThread(self._stop)
+
+    def _stop(self) -> None:
+        try:
+            self.reactor.stop()
+        except RuntimeError:  # it stops already
+            return
+
+    def ends(self) -> bool:
+        """Whether it still runs: then its triggers have time; if not, the signal has to be raised."""
+        from lastly import _signals
+
+        frame = sys._current_frames().get(_signals.main_ident)
+        return self.reactor.running or _stands(frame, type(self.reactor).run)
+
+    def again(self) -> bool:
+        global _asked
+        _asked = None
+        return False
+
+    def where(self) -> str:
+        return ""

@@ -63,6 +63,9 @@ announce: "Callable[[int, float | None], None] | None" = None
 # Called in the handler with the exception that it is about to raise. Set by an App, which keeps it.
 raising: "Callable[[CaughtSignal], None] | None" = None
 
+# Why the signal comes once more, sent by ourselves: to be raised now, or to see what became of it.
+RAISE, LOOK = 1, 2
+
 
 class _State:
     """What is known in this process; a forked child gets a fresh one."""
@@ -74,8 +77,8 @@ class _State:
         self.bottom: FrameType | None = None  # of the stack that called install()
         self.signum = 0  # the signal that this process ends with; 0: none came
         self.handled = 0  # a SIGINT that the program caught by its name
-        self.again = 0  # a swallowed signal is on its way once more
-        self.tries = 0
+        self.again = 0  # RAISE or LOOK: the signal is on its way once more, sent by ourselves
+        self.tries = 0  # how often it was swallowed
         self.due = False  # to be raised when the scope has closed
         self.held = _held.NOT_ASKED
         self.count = self.presses = 0
@@ -203,7 +206,7 @@ def _take(signum: int) -> None:
 
 
 def _set(signum: int, handler: object) -> None:
-    global _main_ident
+    global main_ident
     try:
         _signal.signal(signum, handler)
     except ValueError:
@@ -211,7 +214,7 @@ def _set(signum: int, handler: object) -> None:
         raise RuntimeError(
             f"install() and uninstall() work in the {where} only: Python runs signal handlers there"
         ) from None
-    _main_ident = _thread.get_ident()  # this module may have been imported in another thread
+    main_ident = _ident()  # this module may have been imported in another thread
 
 
 def _give_back(signum: int) -> None:
@@ -236,21 +239,18 @@ def _handler(signum: int, frame: "FrameType | None") -> None:
         _ending.waits(frame)
         return
     if state.again:
-        state.again = 0
-        if _swallowed.alive():
-            return
-        if state.tries >= _swallowed.TRIES:
-            _ending.end_now()
-        _deliver(state.signum, frame, _where(frame))
+        why, state.again = state.again, 0
+        if why == RAISE:
+            _deliver(state.signum, frame, _where(frame))
+        else:
+            _look(frame, _where(frame))
         return
     forced = signum in _KEYBOARD and presses_to_force() == 1
     repeated = _note(signum)
     _wakeup.answered()
     where = _where(frame)
     if repeated:
-        if forced:
-            _ending.force("forced")
-        _repeated(signum, frame, where)
+        _repeated(signum, frame, where, forced=forced)
     else:
         _deliver(signum, frame, where)
 
@@ -280,6 +280,7 @@ def _note(signum: int) -> bool:
     if state.signum:
         return True
     state.signum = signum
+    _swallowed.begin()
     if state.grace is not None:
         state.deadline = now + state.grace
         _ending.alarm_in(state.grace)
@@ -300,29 +301,71 @@ def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
         _ending.end_now(frame)
     elif where == CLOSING:
         state.due = True
-    elif where == BODY and not _held.waits() and not _loops.cancel(frame):
-        raise _watched(signum, frame)
+    elif where == BODY and not _held.waits():
+        if not _loops.cancel(frame):
+            raise _watched(signum, frame)
+        _swallowed.follow()
 
 
-def _repeated(signum: int, frame: "FrameType | None", where: str) -> None:
+def fate() -> str:
+    """Return what has become of the signal: see _swallowed."""
+    return _loops.fate() if _loops.cancelling() else _swallowed.fate()
+
+
+def may_raise(seen: _State) -> bool:
+    """Whether a signal that came in this state can still be raised again."""
+    return (
+        seen is state
+        and bool(seen.signum)
+        and not (seen.driving or seen.ending)
+        and _signal.getsignal(seen.signum) is _handler
+    )
+
+
+def _look(frame: "FrameType | None", where: str) -> None:
+    """Raise the signal again if it was swallowed."""
+    found = fate()
+    if where not in (BODY, CLOSING):  # it has left the main module, and ends in order
+        return
+    if found == _swallowed.ANSWERED:
+        answered()
+    elif found == _swallowed.SWALLOWED and where == CLOSING:
+        state.due = True
+    elif found == _swallowed.SWALLOWED:
+        count_try()
+        if _loops.cancel_again():
+            _swallowed.follow()
+        else:
+            _deliver(state.signum, frame, where)
+
+
+def count_try() -> None:
+    """Count a signal that was swallowed; after too many end the program here."""
+    state.tries += 1
+    if state.tries >= _swallowed.TRIES:
+        _ending.give_up(_loops.where() or _swallowed.where())
+
+
+def _repeated(signum: int, frame: "FrameType | None", where: str, *, forced: bool) -> None:
+    if where == BODY and not _held.repeated(pressed=signum in _KEYBOARD):
+        lost = not _loops.cancelling() and not _swallowed.unwinding()
+        if lost or _loops.insist():  # nothing is being cleaned up that could be forced
+            count_try()
+            raise _watched(state.signum, frame)
+    if forced:
+        _ending.force("forced")
     if where == JOIN:
         _ending.end_now()
-    elif where != BODY or _held.repeated(pressed=signum in _KEYBOARD):
-        _ending.explain(signum)
-    elif not _loops.cancelling() and not _swallowed.unwinding():
-        raise _watched(state.signum, frame)
-    else:
-        _ending.explain(signum)
+    _ending.explain(signum)
 
 
 def raise_due() -> None:
     """Raise the signal that came while a scope was closing; called by the scope that has closed."""
-    if state.due and _thread.get_ident() == _main_ident:
+    if state.due and in_main_thread():
         frame = sys._getframe(1).f_back  # noqa: SLF001  # who called the function that has closed
         if _where(frame) == BODY:
             state.due = False
-            if not _held.waits() and not _loops.cancel(frame):
-                raise _watched(state.signum, frame)
+            _deliver(state.signum, frame, BODY)
 
 
 def _watched(signum: int, frame: "FrameType | None") -> CaughtSignal:
@@ -347,7 +390,19 @@ def answered() -> None:
     _ending.no_alarm()
 
 
-_main_ident = _thread.get_ident()
+def _ident() -> int:
+    """Return this thread's number as the system knows it: gevent's `get_ident` tells a greenlet's."""
+    me = sys._getframe()  # noqa: SLF001  # the only way to one's own frame
+    # documented, in spite of its name
+    return next(ident for ident, frame in sys._current_frames().items() if frame is me)  # noqa: SLF001
+
+
+main_ident = _ident()
+
+
+def in_main_thread() -> bool:
+    """Whether the caller runs in the thread that handles signals."""
+    return _ident() == main_ident
 
 
 def _where(frame: "FrameType | None") -> str:
@@ -374,11 +429,11 @@ def _after_fork() -> None:
 
 def _forked() -> None:
     """Make a forked child what it would be without us: its parent's cleanups are none of its business."""
-    global state, _main_ident
+    global state, main_ident
     old, state = state, _State()
     _loops.forget()
     _wakeup.give_back()
-    _main_ident = _thread.get_ident()
+    main_ident = _ident()
     atexit.unregister(_ending.driver)
     _exit_state.forget()
     _exit_state.unobserve_exit("signals")

@@ -1,52 +1,73 @@
-"""Notice that a `CaughtSignal` was swallowed, and send the signal once more.
+"""What became of a signal's exception: under way, answered, or swallowed. This is the whole rule.
 
-An exception is an object; while it unwinds the program something holds it, and when it has been swallowed
-nothing does. So a weak reference to it tells us, at once and in the very frame that let it go.
+A signal ends a program as an exception, and a program can lose an exception: in ``except:``, in ``__del__``,
+in a framework that logs every error, in ``errors.append(error)``. A program that loses it ignores SIGTERM. So
+we look what became of the exception: at once when it dies, and otherwise a moment later and again and again,
+from a thread, until the program ends. We look at facts that the interpreter knows:
 
-The trick is what that reference calls. A callback in Python cannot trip the signal: the interpreter would
-run the handler inside the callback, whose exceptions go nowhere. So the callback is the C function
-`_thread.interrupt_main` itself, which only marks the signal for the next bytecode of the program. It wants
-the number as its argument and gets the dead reference; so the reference is an integer, and its
-``__index__`` is where we decide.
+1. **Under way.** Some thread handles the exception (``finally``, ``with``, ``except``), or handles an
+   exception that came out of it. A suspended coroutine, generator or greenlet that handles it counts as well.
+   We wait, however long that takes: these are the program's cleanups.
+2. **Left.** The exception is dead, and no Python code let it go: it has left the main module. All is well.
+3. **Answered.** The clause that caught it names it: ``except KeyboardInterrupt``, ``except CaughtSignal``
+   (_byname.py). The program deals with this signal itself and goes on; the next one is a first one again.
+4. **Swallowed.** The exception is dead, and Python code let it go. Or it is alive, nobody handles it, and
+   something keeps it: a list, a future, a log record, a local variable. We raise the signal again.
+5. **In between.** It is alive, nobody handles it and nothing keeps it: the interpreter has it in hand while
+   it leaves one function for the next, and runs a ``__del__``. We wait.
 
-CPython blames an exception that comes up at a backward jump on the instruction before the jump's target,
-and 3.12 lays out ``except`` blocks with such a jump back into the ``try`` (the same block catches again,
-for ever). Hence only the first attempt comes at the next bytecode; later ones a moment later, from a
-thread; and after some twenty nobody is trying to end this program any more: the exit functions run where we
-are.
+A signal that was swallowed `TRIES` times ends the program where it stands: the exit functions run, and stderr
+names the place that swallowed it. A second signal from outside does not wait for the thread: it is raised at
+once, unless the first one is under way. In an event loop nothing is raised, for the main task is cancelled;
+_loops.py tells by the same kind of facts whether the task swallowed that.
+
+Two details. When the exception dies, we want to raise it in the very frame that let it go: there it is
+outside the ``try`` that swallowed it, and unwinds what is around. A callback in Python cannot do that,
+because its exceptions go nowhere. So the weak reference calls the C function `_thread.interrupt_main`, which
+marks a signal for the program's next bytecode. It wants the number as its argument and gets the dead
+reference; so the reference is an integer, and its ``__index__`` decides. CPython blames an exception that
+comes up at a backward jump on the instruction before the jump's target, and 3.12 lays out ``except`` blocks
+with such a jump back into the ``try``: the same block would catch it for ever. Hence only the first attempt
+is made at once; the thread makes the others.
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 import _thread
 import sys
 from _weakref import ref
-from time import sleep
 
 from lastly._exit import stack
 from lastly.errors import CaughtSignal, _CaughtInterrupt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
+    from typing import Any
 
 # For `interrupt_main`: a signal that never has a Python handler, so nothing happens.
 _NOTHING = int(_signal.SIGKILL)
 TRIES = 20
+# Seconds before the first look; each pause is twice the one before, up to the longest.
+_FIRST, _LONGEST = 0.02, 1.0
 
 watched: "Watch | None" = None
 
 # Raised as a KeyboardInterrupt. A framework that ends in order for nothing else adds to them: pytest.
 interrupts = {int(_signal.SIGINT)}
 
-# Whether the program's own clause says that it means to deal with the signal itself.
-_named = False
+UNDER_WAY, LEFT, ANSWERED, SWALLOWED = "under way", "left", "answered", "swallowed"
+_fate = UNDER_WAY  # of the last exception, once it is dead
+_place = ""  # where the last one was caught
+_turn = 0  # counts what was raised: of several threads that look, only the last goes on
+looking = 0  # threads of ours that look; see _finish.die_of
 
 
 class _Term(CaughtSignal):
     """What is raised: looks back, when it dies, at who caught it; the weak reference could not any more."""
 
     def __del__(self) -> None:
-        judge(self)
+        _died(self)
 
     def __reduce__(self) -> "tuple[object, ...]":
         return CaughtSignal, (self.signum,)
@@ -56,7 +77,7 @@ class _Interrupt(_CaughtInterrupt):
     """The same for SIGINT, and for the others in `interrupts`."""
 
     def __del__(self) -> None:
-        judge(self)
+        _died(self)
 
     def __reduce__(self) -> "tuple[object, ...]":
         return _CaughtInterrupt, (self.signum,)
@@ -67,26 +88,68 @@ for _kind, _public in ((_Term, CaughtSignal), (_Interrupt, _CaughtInterrupt)):
     _kind.__module__ = _public.__module__
 
 
+class Watch(ref):  # type: ignore[type-arg]  # ref is generic for mypy alone
+    """A weak reference to the exception; when it has died, the number of the signal to be marked."""
+
+    __slots__ = ()
+
+    def __index__(self) -> int:
+        from lastly import _signals
+
+        state = _signals.state
+        if self is not watched or _fate != SWALLOWED or state.tries or not _signals.in_main_thread():
+            return _NOTHING
+        state.again = _signals.LOOK
+        return state.signum
+
+
 def make(signum: int, frame: "FrameType | None") -> CaughtSignal:
     """Return the exception for a signal."""
     return (_Interrupt if signum in interrupts else _Term)(signum, frame)
 
 
-def judge(caught: CaughtSignal) -> None:
-    """Note whether the program caught the signal by its name; called when its exception dies."""
-    global _named
-    _named = False
-    if watched is None or watched() is not caught:
+def begin() -> None:
+    """Know of no exception: a first signal has come, and nothing was raised for it yet."""
+    global watched, _fate
+    watched, _fate = None, UNDER_WAY
+
+
+def watch(caught: CaughtSignal) -> CaughtSignal:
+    """Return the exception to be raised, under watch."""
+    global watched, _fate
+    watched, _fate = Watch(caught, _thread.interrupt_main), UNDER_WAY  # type: ignore[arg-type]  # an integer to it
+    follow()
+    return caught
+
+
+def trust() -> None:
+    """Watch the last exception no longer: somebody keeps it on purpose, and ends the program in order."""
+    global watched, _fate
+    watched, _fate = None, LEFT
+
+
+def _died(caught: CaughtSignal) -> None:
+    """Note how the exception ended; called by its own ``__del__``."""
+    global _fate
+    from lastly import _signals
+
+    state = _signals.state
+    if watched is None or watched() is not caught or not state.signum or state.driving or state.ending:
         return
     try:
-        sys._getframe(2)  # noqa: SLF001  # none: it has left the program
+        frame = sys._getframe(2)  # noqa: SLF001  # who let it go
     except ValueError:
+        _fate = LEFT
         if caught.__context__ is not None:
             _report(caught.__context__)
         return
-    from lastly import _byname
-
-    _named = _byname.caught_by_name(caught)
+    ours = _signals.in_main_thread()
+    if ours and _signals._where(frame) == stack.EXIT:  # noqa: SLF001  # one machine in two files
+        _fate = LEFT
+        return
+    _fate = _judge(caught)
+    if ours and _fate == ANSWERED:
+        _signals.answered()
 
 
 def _report(error: BaseException) -> None:
@@ -97,82 +160,187 @@ def _report(error: BaseException) -> None:
         sys.excepthook(type(error), error, error.__traceback__)
 
 
-class Watch(ref):  # type: ignore[type-arg]  # ref is generic for mypy alone
-    """A weak reference to the exception on its way; an integer when it has died."""
-
-    __slots__ = ()
-
-    def __index__(self) -> int:
-        return died(self)
-
-
-def watch(caught: CaughtSignal) -> CaughtSignal:
-    """Return the exception to be raised, under watch."""
-    global watched
-    watched = Watch(caught, _thread.interrupt_main)  # type: ignore[arg-type]  # the watch is an integer to it
-    return caught
-
-
-def unwinding() -> bool:
-    """Whether the interrupted code handles the signal: a ``finally``, an ``__exit__``, an ``except``."""
+def where() -> str:
+    """Return where the signal was swallowed last, for a message; nothing if that is not known."""
     caught = watched() if watched is not None else None
-    error = sys.exc_info()[1]
-    seen = 0
-    while error is not None and seen < 100:
-        if error is caught or isinstance(error, CaughtSignal):
-            return True
-        error, seen = error.__context__, seen + 1
-    return False
+    return _place if caught is None else _caught_at(caught)
 
 
-def died(watch: Watch) -> int:
-    """Return the signal to send again, or `_NOTHING`."""
-    from lastly import _signals
-
-    state = _signals.state
-    if watch is not watched or not state.signum or state.driving or state.ending:
-        return _NOTHING
-    try:
-        frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # the frame that let it go
-    except ValueError:  # no Python code is running: it has left the program, as it should
-        return _NOTHING
-    if _thread.get_ident() != _signals._main_ident:  # noqa: SLF001  # one module in two files
-        state.again = 1
-        send_again(state.signum, 0.0)
-        return _NOTHING
-    if _signals._where(frame) == stack.EXIT:  # noqa: SLF001  # as above
-        return _NOTHING
-    if _named or not state.previous:
-        _signals.answered()
-        return _NOTHING
-    state.tries += 1
-    state.again = state.tries
-    # The next bytecode may be a call that sleeps, and what was marked wakes nobody: a real signal follows.
-    send_again(state.signum, 0.001 * state.tries)
-    return state.signum if state.tries == 1 else _NOTHING
+def _caught_at(caught: CaughtSignal) -> str:
+    if (trace := caught.__traceback__) is None:
+        return ""
+    code = trace.tb_frame.f_code
+    return f"{code.co_filename}:{trace.tb_lineno}, in {code.co_name}"
 
 
-def alive() -> bool:
-    """Whether the last exception raised is still on its way."""
-    return watched is not None and watched() is not None
+def _judge(caught: CaughtSignal) -> str:
+    """Whether a clause that caught it answered or swallowed it."""
+    global _place
+    from lastly import _byname, _signals
+
+    if not _signals.state.previous or _byname.caught_by_name(caught):
+        return ANSWERED
+    _place = _caught_at(caught)
+    return SWALLOWED
 
 
-def send_again(signum: int, seconds: float) -> None:
-    """Send the signal for real, a moment later, until the handler has seen it.
+# ── looking ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    Once is not enough: what arrives in the instant before the main thread begins to wait does not wake it.
+
+def fate() -> str:
+    """Return what has become of the last exception: UNDER_WAY, LEFT, ANSWERED or SWALLOWED.
+
+    Where none was raised, as in an event loop that ended with an error of its own, that one counts instead.
     """
     from lastly import _signals
 
-    state = _signals.state
+    if watched is None:
+        return UNDER_WAY if _fate == LEFT or _handled(_signals.main_ident) else SWALLOWED
+    caught = watched()
+    if caught is None:
+        return _fate
+    if _leads(_handled(), caught):
+        return UNDER_WAY
+    suspended, kept = _holders(caught)
+    return _judge(caught) if kept and not suspended else UNDER_WAY
 
-    def send() -> None:
-        pause = seconds
+
+def unwinding() -> bool:
+    """Whether the main thread is dealing with the exception: what a second signal must not cut short."""
+    from lastly import _signals
+
+    handled = _handled(_signals.main_ident)
+    caught = watched() if watched is not None else None
+    if any(isinstance(error, CaughtSignal) for error in chain(handled)):
+        return True
+    return caught is not None and _holders(caught)[0]
+
+
+def _handled(thread: "int | None" = None) -> "list[BaseException]":
+    """Return the exceptions that threads handle, the innermost of each; of one thread, or of all."""
+    every: dict[int, Any] = sys._current_exceptions()  # noqa: SLF001  # documented, in spite of its name
+    some = every.values() if thread is None else [every.get(thread)]
+    errors = [found[1] if type(found) is tuple else found for found in some]  # a tuple in 3.11
+    return [error for error in errors if error is not None]
+
+
+def chain(errors: "list[BaseException]") -> "Iterable[BaseException]":
+    """Yield these errors, those that they came out of, and the members of groups."""
+    seen = set()
+    todo: list[BaseException | None] = list(errors)
+    while todo:
+        error = todo.pop()
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            yield error
+            todo += (error.__context__, error.__cause__)
+            if isinstance(error, BaseExceptionGroup):
+                todo += error.exceptions
+
+
+def _leads(errors: "list[BaseException]", caught: CaughtSignal) -> bool:
+    return any(error is caught for error in chain(errors))
+
+
+def _holders(caught: CaughtSignal) -> "tuple[bool, bool]":
+    """Whether a suspended coroutine, generator or greenlet handles it, and whether anything else keeps it.
+
+    What runs at this moment is not among the referrers: neither the frames nor their variables. So the
+    variables are looked at; up to 3.12 that leaves copies of them in the frame until it ends.
+    """
+    import gc
+    from types import AsyncGeneratorType, CoroutineType, GeneratorType
+
+    flows: list[Any] = [AsyncGeneratorType, CoroutineType, GeneratorType]
+    if (greenlet := sys.modules.get("greenlet")) is not None:
+        flows.append(greenlet.greenlet)
+    suspended = kept = False
+    found: list[object] = [caught]
+    known = {id(caught)}
+    for thing in found:  # grows: what came out of it, groups and their tuples, (type, value, traceback)
+        for holder in gc.get_referrers(thing):
+            kind = type(holder)  # a proxy's isinstance would run the program's code
+            if holder is found or id(holder) in known:
+                continue
+            if issubclass(kind, (BaseException, tuple)):
+                known.add(id(holder))
+                found.append(holder)
+            elif issubclass(kind, tuple(flows)):
+                suspended = True
+            else:
+                kept = True
+    return suspended, kept or suspended or _in_a_variable(known)
+
+
+def _in_a_variable(known: "set[int]") -> bool:
+    from lastly import _signals
+
+    frame = sys._current_frames().get(_signals.main_ident)  # noqa: SLF001  # documented
+    while frame is not None:
+        ours = frame.f_globals.get("__name__", "").startswith("lastly.")
+        if not ours and any(id(value) in known for value in frame.f_locals.values()):
+            return True
+        frame = frame.f_back
+    return False
+
+
+# ── the thread ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def follow(pause: float = _FIRST) -> None:
+    """Look from now on what becomes of the signal; a second call starts anew.
+
+    Where no thread can be had, the next signal and the exit functions have to do.
+
+    Args:
+        pause: seconds before the first look.
+    """
+    global _turn
+    from lastly import _signals
+
+    _turn += 1
+    native = _native_threads()
+    try:
+        native.start_new_thread(_look, (_signals.state, _turn, native.allocate_lock(), pause))
+    except RuntimeError:
+        return
+
+
+def _native_threads() -> "Any":
+    """Return `_thread` with its own functions: gevent and eventlet put others in their place.
+
+    A greenlet would look only when the main thread lets it, and would interrupt itself.
+    """
+    if type(_thread.start_new_thread).__name__ == "builtin_function_or_method":
+        return _thread
+    import _imp
+    from importlib.machinery import ModuleSpec
+
+    fresh = _imp.create_builtin(ModuleSpec("_thread", None))
+    _imp.exec_builtin(fresh)
+    return fresh
+
+
+def _look(state: "Any", turn: int, never: "Any", pause: float) -> None:
+    global looking
+    from lastly import _signals
+
+    looking += 1
+    try:
+        # A signal for the process must not go to this thread: it would not wake the main one.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        never.acquire()
+        seen = 0
         while True:
-            sleep(pause)
-            if not state.again or state.driving or state.ending:
+            never.acquire(True, pause)  # sleeps: nobody releases it, and `time.sleep` may be gevent's
+            pause = min(2 * pause or _FIRST, _LONGEST)
+            if turn != _turn or not _signals.may_raise(state):
                 return
-            _signal.pthread_kill(_signals._main_ident, signum)  # noqa: SLF001  # as above
-            pause = min(2 * pause + 0.01, 1.0)
-
-    _thread.start_new_thread(send, ())
+            # Twice in a row: between two lines of a framework it may be in no hand for a moment.
+            seen = seen + 1 if _signals.fate() in (ANSWERED, SWALLOWED) else 0
+            if seen >= 2 and not state.again:
+                state.again = _signals.LOOK
+            if state.again:  # until the handler has seen it: once may be the instant before a call waits
+                _signal.pthread_kill(_signals.main_ident, state.signum)
+    finally:
+        looking -= 1

@@ -141,7 +141,7 @@ def forget() -> None:
     """Take the signal that came for answered: the process does not end by it."""
     _signals.answered()
     _signals.state.handled = 0
-    _swallowed.watched = None
+    _swallowed.begin()
 
 
 def _raising(exc: CaughtSignal) -> None:

@@ -37,6 +37,6 @@ def _watch(parent: int, start: int) -> None:
     # Again and again: what arrives in the instant before the main thread begins to wait does not wake it.
     # Once SIGTERM is given back it would kill: but then the run is over.
     while signal.SIGTERM in _signals.state.previous and not _signals.state.signum:
-        signal.pthread_kill(_signals._main_ident, signal.SIGTERM)  # noqa: SLF001  # whom _signals wakes, too
+        signal.pthread_kill(_signals.main_ident, signal.SIGTERM)  # whom _signals wakes, too
         time.sleep(pause)
         pause = min(2 * pause, 1.0)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _NAMES: "tuple[SignalName, ...]" = ("SIGTERM", "SIGHUP", "SIGQUIT")
 _PLUGIN = "lastly-stopping"
 
-_held: "list[BaseException]" = []  # for the rest of the process
-
 
 def begin(session: "pytest.Session") -> None:
     """Have signals end this run in order; a second call does nothing."""
@@ -55,9 +53,9 @@ class Stopping:
         self.taken = _signals.state if taken else None
 
     def pytest_keyboard_interrupt(self, excinfo: "pytest.ExceptionInfo[BaseException]") -> None:
-        """Hold the exception: pytest goes on, to its teardowns, and it would be taken for swallowed."""
+        """Keep the signal: pytest catches it by name, and goes on to its teardowns, but ends by it."""
         if hasattr(excinfo.value, "signum"):
-            _held.append(excinfo.value)
+            _swallowed.trust()
 
     def pytest_runtest_logfinish(self) -> None:
         """Begin no other test when the signal has not come out of this one: a guest loop of trio keeps it."""
