@@ -253,7 +253,7 @@ def test_a_user_without_an_account(programs: Programs, tmp_path: Path, home: str
     """OpenShift's default: no place of its own. The thing is made, its cleanup is in-process, and one line says so."""
     os.chmod(tmp_path, 0o777)
     code = """
-import os, sys, zlib, tempfile, subprocess, shutil, warnings, _posixsubprocess, json, struct, fcntl, select
+import os, sys, zlib, tempfile, subprocess, shutil, warnings, mmap, _posixsubprocess, json, struct, fcntl, select
 import lastly, lastly.resources, lastly.actions, lastly._durable, lastly.journal.file, lastly.journal.own
 import lastly._system.remove, lastly._popen, linecache, tracemalloc
 os.setgroups([]); os.setgid(0); os.setuid(1000770000)
