@@ -42,14 +42,14 @@ _MOMENT = 1.0  # seconds in which the children of a process that has ended may e
 
 
 def identity(pid: int) -> dict[str, object]:
-    """Return what names this process for ever: pid, start time, boot, pid namespace.
+    """Return what names this process for ever: pid, start time, boot, namespaces. And its name.
 
     Raises:
         ProcessLookupError: there is no such process.
     """
     found = Identity.of(pid)
     names = ("pid", "start", "boot", "pidns", "timens")
-    return {name: getattr(found, name) for name in names}
+    return {**{name: getattr(found, name) for name in names}, "name": proc.name(pid)}
 
 
 def started() -> int:

@@ -116,6 +116,14 @@ def ticks(seconds: float) -> int:
     return int(seconds * os.sysconf("SC_CLK_TCK"))
 
 
+def name(pid: int) -> str:
+    """What ps calls it: 15 bytes of its program's name, or what it has called itself; "" for nobody."""
+    try:
+        return os.fsdecode(_read(pid, "comm").rstrip(b"\n"))
+    except OSError:
+        return ""
+
+
 def command(pid: int) -> list[bytes]:
     """Return the words of its command line; none when it has gone or hides them."""
     try:

@@ -51,12 +51,23 @@ def age(moment: float | None) -> str:
 
 
 def call(item: "Row") -> str:
-    """Return a cleanup as a call: remove('/tmp/x')."""
+    """Return a cleanup as a call, as a person would name what it acts on: remove('/tmp/x')."""
+    name = item["action"].removeprefix("lastly.actions:")
+    several = f" and {item['count'] - 1} more" if item.get("count", 1) > 1 else ""
+    if name in ("kill", "kill_token"):
+        return plain(f"kill({_process(item)})")
     given = {k: v for k, v in item["kwargs"].items() if v not in (None, {}) and k != "expect"}
     words = [repr(arg) for arg in item["args"] if arg is not None]
     words += [f"{name}={value!r}" for name, value in given.items()]
-    name = item["action"].removeprefix("lastly.actions:")
-    return plain(f"{name}({', '.join(words)})")
+    return plain(f"{name}({', '.join(words)}){several}")
+
+
+def _process(item: "Row") -> str:
+    for found in (item.get("known"), *item["args"]):
+        if isinstance(found, dict) and found.get("pid"):
+            name = found.get("name")
+            return f"{name}, pid {found['pid']}" if name else f"pid {found['pid']}"
+    return "all children" if item["action"].endswith("kill_token") else "a child"
 
 
 def state(item: "Row") -> str:

@@ -14,7 +14,7 @@ from lastly.journal.fields import clean
 from lastly.journal.file import Journal
 from lastly.journal.record import VERSION, encode
 from lastly.journal.replay import Item, Replay
-from lastly.reaper import client, history
+from lastly.reaper import client, history, packed
 from lastly.reaper.settle import settle
 from lastly.reaper.sweep import WAIT, looks, parts, reference
 
@@ -118,8 +118,9 @@ def past(*, since: float = 0.0, limit: int = 1000) -> "list[dict[str, Any]]":
     base = history.connect()
     if base is not None:
         try:
-            rows = base.execute(history.SQL["list_since"], {"since": since, "most": limit})
-            found += map(_past, rows)
+            wanted = {"since": since, "most": limit}
+            found += map(_past, base.execute(history.SQL["list_since"], wanted))
+            found += map(_packed, base.execute(history.SQL["list_packed"], wanted))
         finally:
             base.close()
     # Filed between the two looks: the entry is the last that was said.
@@ -160,8 +161,13 @@ def reaped(scope: str, *, since: float = 0.0) -> "list[dict[str, Any]]":
     return [
         {"scope": row["scope"], "state": row["state"], "settled": row["settled"]}
         for row in rows
-        if row["state"] in ("done", "abandoned") and json.loads(row["events"])[-1].get("by") != "owner"
+        for _ in range(row["count"])
+        if row["state"] in ("done", "abandoned") and _doer(row) != "owner"
     ]
+
+
+def _doer(row: "sqlite3.Row") -> "Any":
+    return row["doer"] or json.loads(row["events"])[-1].get("by")
 
 
 def abandoned() -> "list[dict[str, Any]]":
@@ -280,22 +286,26 @@ def _find(ref: str) -> tuple[str | None, int]:
     return (found[0] if found else None), number
 
 
-def _row(ref: str) -> "sqlite3.Row":
+def _row(ref: str) -> "sqlite3.Row | dict[str, Any]":
     owner, _, number = ref.partition(".")
     base = history.connect() if owner.isalnum() else None
     if base is not None:
+        which = int(number)
+        wanted = {"journal": f"%.{owner}%.j", "id": which}
         try:
-            rows = base.execute(history.SQL["find"], {"journal": f"%.{owner}%.j", "id": int(number)})
-            # The pattern may also find its start time, which stands before it.
-            found: list[sqlite3.Row] = [row for row in rows if reference(row["journal"]).startswith(owner)]
+            rows: list[sqlite3.Row | dict[str, Any]] = [*base.execute(history.SQL["find"], wanted)]
+            several = base.execute(history.SQL["find_packed"], wanted)
+            rows += filter(None, (packed.unpack(row, which) for row in several))
         finally:
             base.close()
-        if found:
-            return found[0]
+        for row in rows:
+            # The pattern may also find its start time, which stands before it.
+            if reference(row["journal"]).startswith(owner):
+                return row
     raise NotFound(f"no cleanup is called {ref!r}: see `lastly ls` and `lastly history`")
 
 
-def _mark(row: "sqlite3.Row", text: str) -> None:
+def _mark(row: "sqlite3.Row | dict[str, Any]", text: str) -> None:
     base = history.connect(write=True)
     if base is not None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
@@ -383,6 +393,7 @@ def _cleanup(path: str, item: Item) -> "dict[str, Any]":
         "action": item.action,
         "args": item.args,
         "kwargs": item.kwargs,
+        "known": item.known,
         "scope": item.scope,
         "remote": item.remote,
         "state": item.state,
@@ -399,7 +410,7 @@ def _cleanup(path: str, item: Item) -> "dict[str, Any]":
     }
 
 
-def _past(row: "sqlite3.Row") -> "dict[str, Any]":
+def _past(row: "sqlite3.Row | dict[str, Any]") -> "dict[str, Any]":
     return {
         "ref": f"{reference(row['journal'])}.{row['id']}",
         "action": row["action"],
@@ -423,4 +434,12 @@ def _past(row: "sqlite3.Row") -> "dict[str, Any]":
         "died": row["died"],
         "ended": row["ended"],
         "settled": row["settled"],
+        "count": 1,
     }
+
+
+def _packed(row: "sqlite3.Row") -> "dict[str, Any]":
+    """Many that are done, told by the first of them."""
+    first = packed.unpack(row)
+    assert first is not None
+    return {**_past(first), "count": row["all_count"]}

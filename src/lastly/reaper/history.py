@@ -14,6 +14,7 @@ from lastly._system.identity import boot_id
 from lastly.journal import home
 from lastly.journal.file import Journal
 from lastly.journal.replay import Item, Replay
+from lastly.reaper.packed import Packer, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def connect(*, write: bool = False) -> "sqlite3.Connection | None":
         elif made.execute(SQL["is_made"]).fetchone() is None:  # its writer is just about to
             made.close()
             return None
+        elif made.execute(SQL["is_packed"]).fetchone() is None:
+            made.execute(SQL["no_packed"])
     except BaseException:
         made.close()
         raise
@@ -127,11 +130,22 @@ def _enter(worth: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
         base.execute("BEGIN IMMEDIATE")
         for _, seen, about in worth:
             base.execute(SQL["add_owner"], _owner(seen, about, now))
-            base.executemany(SQL["add_cleanup"], [_cleanup(seen, item) for item in seen.items.values()])
+            _enter_cleanups(base, seen)
         base.execute(SQL["trim_owners"], {"before": now - KEPT})
         base.execute("COMMIT")
     finally:
         base.close()  # what is not committed is rolled back
+
+
+def _enter_cleanups(base: "sqlite3.Connection", seen: Replay) -> None:
+    packer = Packer(text_of(journal_name(seen.path)))
+    for item in seen.items.values():
+        if not packer.takes(item):
+            base.execute(SQL["add_cleanup"], _cleanup(seen, item))
+        elif (row := packer.row()) is not None:
+            base.execute(SQL["add_packed"], row)
+    while (row := packer.row(all=True)) is not None:
+        base.execute(SQL["add_packed"], row)
 
 
 def _worth(item: "Item") -> bool:
@@ -178,14 +192,14 @@ def _owner(seen: Replay, about: "dict[str, Any]", now: float) -> "dict[str, Any]
     header = seen.header or {}
     who = seen.identity
     return {
-        "journal": _text(journal_name(seen.path)),
-        "host": _text(who.host) if who else "",
-        "boot": _text(who.boot) if who else "",
+        "journal": text_of(journal_name(seen.path)),
+        "host": text_of(who.host) if who else "",
+        "boot": text_of(who.boot) if who else "",
         "pid": who.pid if who else 0,
         "start": who.start if who else 0,
         "uid": who.uid if who else -1,
-        "argv0": _text(header.get("argv0", "")),
-        "exe": _text(header.get("exe", "")),
+        "argv0": text_of(header.get("argv0", "")),
+        "exe": text_of(header.get("exe", "")),
         "began": header.get("t"),
         "ended": about.get("at"),
         "died": about.get("died") or "",
@@ -199,24 +213,20 @@ def _cleanup(seen: Replay, item: Item) -> "dict[str, Any]":
     if len(events) > MOST_EVENTS:
         events = [*events[: MOST_EVENTS // 2], *events[-MOST_EVENTS // 2 :]]
     return {
-        "journal": _text(journal_name(seen.path)),
+        "journal": text_of(journal_name(seen.path)),
         "id": item.id,
-        "action": _text(item.action),
-        "args": json.dumps(item.args),
+        "action": text_of(item.action),
+        # Of a child that was started later, what is known of it: its token tells people nothing.
+        "args": json.dumps([item.known] if item.args == [None] and item.known else item.args),
         "kwargs": json.dumps(item.kwargs),
-        "scope": _text(item.scope),
+        "scope": text_of(item.scope),
         "remote": int(item.remote),
         "state": item.state,
         "attempts": item.attempts,
         "planned": item.t,
         "changed": item.changed,
-        "error": _text(item.error),
-        "reason": _text(item.reason),
+        "error": text_of(item.error),
+        "reason": text_of(item.reason),
         "events": json.dumps(events),
         "context": json.dumps(item.context or {}),
     }
-
-
-def _text(value: "Any") -> str:
-    """SQLite takes no lone surrogates (what bytes that are not UTF-8 become)."""
-    return str(value).encode("utf-8", "backslashreplace").decode()

@@ -37,8 +37,27 @@ CREATE TABLE IF NOT EXISTS cleanups (
 CREATE INDEX IF NOT EXISTS cleanups_changed ON cleanups (changed);
 CREATE INDEX IF NOT EXISTS owners_settled ON owners (settled);
 
+CREATE TABLE IF NOT EXISTS packed (
+    journal  TEXT NOT NULL REFERENCES owners (journal) ON DELETE CASCADE,
+    first    INTEGER NOT NULL,  -- the number of the first one in that journal
+    last     INTEGER NOT NULL,
+    count    INTEGER NOT NULL,
+    scope    TEXT NOT NULL,
+    doer     TEXT NOT NULL,     -- owner, reaper, …: by whom they were done
+    changed  REAL,
+    cleanups BLOB NOT NULL,     -- zlib: JSON: [[number, arguments], …]
+    PRIMARY KEY (journal, first)
+);
+
+-- name: is_packed
+SELECT 1 FROM sqlite_master WHERE name = 'packed';
+
+-- name: no_packed
+-- Of an earlier version: for whoever only reads.
+CREATE TEMP TABLE packed (journal, first, last, count, scope, doer, changed, cleanups);
+
 -- name: is_made
--- The schema's last statement has been executed.
+-- The schema has been executed.
 SELECT 1 FROM sqlite_master WHERE name = 'owners_settled';
 
 -- name: add_owner
@@ -54,6 +73,26 @@ INSERT OR REPLACE INTO cleanups
 VALUES
     (:journal, :id, :action, :args, :kwargs, :scope, :remote, :state, :attempts, :planned, :changed, :error, :reason,
      :events, :context);
+
+-- name: add_packed
+INSERT OR REPLACE INTO packed (journal, first, last, count, scope, doer, changed, cleanups)
+VALUES (:journal, :first, :last, :count, :scope, :doer, :changed, :cleanups);
+
+-- name: list_packed
+-- One row for each scope of an owner, with the packed row of its first cleanups.
+SELECT p.*, o.host, o.pid, o.argv0, o.died, o.ended, min(p.first) AS least, total.count AS all_count
+FROM packed AS p JOIN owners AS o USING (journal)
+JOIN (SELECT journal, scope, sum(count) AS count, max(changed) AS changed FROM packed GROUP BY journal, scope) AS total
+     ON total.journal = p.journal AND total.scope = p.scope
+WHERE total.changed >= :since
+GROUP BY p.journal, p.scope
+ORDER BY total.changed DESC, p.journal
+LIMIT :most;
+
+-- name: find_packed
+SELECT p.*, o.host, o.boot, o.pid, o.start, o.uid, o.argv0, o.exe, o.began, o.ended, o.died, o.header
+FROM packed AS p JOIN owners AS o USING (journal)
+WHERE p.journal LIKE :journal ESCAPE '\' AND p.first <= :id AND p.last >= :id;
 
 -- name: list_since
 SELECT o.journal, o.host, o.pid, o.argv0, o.died, o.ended, c.id, c.action, c.args, c.kwargs, c.scope, c.remote, c.state,
@@ -71,9 +110,13 @@ WHERE c.state = 'abandoned' AND c.settled = ''
 ORDER BY c.changed DESC, c.journal, c.id;
 
 -- name: list_settled
-SELECT c.scope, c.state, c.events, o.settled
+SELECT c.scope, c.state, c.events, NULL AS doer, o.settled, 1 AS count, c.journal, c.id
 FROM owners AS o JOIN cleanups AS c USING (journal)
 WHERE o.settled > :since AND substr(c.scope, 1, length(:scope)) = :scope
+UNION ALL
+SELECT p.scope, 'done', NULL, p.doer, o.settled, p.count, p.journal, p.first
+FROM owners AS o JOIN packed AS p USING (journal)
+WHERE o.settled > :since AND substr(p.scope, 1, length(:scope)) = :scope
 ORDER BY o.settled, c.journal, c.id;
 
 -- name: find

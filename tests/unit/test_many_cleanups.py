@@ -1,0 +1,168 @@
+"""One owner that owed very much: the memory that it takes, what the history keeps, and what people see of it."""
+
+import os
+import sqlite3
+import tracemalloc
+
+import pytest
+from journals import folder_made, journal_by_hand, removal, shell
+
+from lastly.cli import show
+from lastly.journal import disk
+from lastly.journal.file import Journal
+from lastly.reaper import api, history, packed
+from lastly.reaper.settle import MOST_TOLD, settle
+from lastly.reaper.sweep import reference, sweep
+
+__all__ = ["folder_made", "journal_by_hand"]  # fixtures
+
+MANY = 1500
+
+
+def many(folder, first=1, count=MANY, **more):
+    return [removal(folder / str(number), number, **more) for number in range(first, first + count)]
+
+
+def test_all_are_run_newest_first_and_written_down(journal, folder):
+    """With few writes: the order is told by the journal."""
+    for number in range(1, 301):
+        (folder / str(number)).touch()
+    writes = []
+    note = Journal.note
+
+    def noted(self, records):
+        writes.append([(record["kind"], record["id"]) for record in records])
+        return note(self, records)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "note", noted)
+        outcome = settle(journal(*many(folder, count=300)))
+    assert outcome.state == "final"
+    assert os.listdir(folder) == []
+    done = [number for records in writes for kind, number in records if kind == "done"]
+    assert done == list(range(300, 0, -1))
+    assert len(writes) < 50
+    begun = [number for records in writes for kind, number in records if kind == "run"]
+    assert begun == done
+
+
+def test_something_else_in_between_keeps_its_turn(journal, folder):
+    """What was deferred later is run earlier, whatever it is."""
+    (folder / "1").mkdir()
+    path = journal(removal(folder / "1"), shell(f"test -d {folder}/1 && test ! -e {folder}/3", 2), removal(folder / "3", 3))
+    (folder / "3").mkdir()
+    outcome = settle(path)
+    assert [(ran["id"], ran["state"]) for ran in outcome.ran] == [(3, "done"), (2, "done"), (1, "done")]
+
+
+def test_an_interrupted_batch_is_tried_one_by_one(journal, folder):
+    """A removal that kills whoever runs it takes no others with it."""
+    records = many(folder, count=5)
+    runs = [{"kind": "run", "id": number, "attempt": 1, "by": "reaper", "pid": 1} for number in range(1, 6)]
+    path = journal(*records, *runs)
+    outcome = settle(path, force=True)
+    assert {ran["state"] for ran in outcome.ran} == {"failed", "done"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "note", pytest.fail)
+        assert settle(path).ran == []
+
+
+def test_memory_does_not_grow_with_what_is_owed(journal, folder):
+    """Some bytes each; a list of all records would be a hundred times that."""
+
+    def peak(count):
+        path = journal(*many(folder, count=count))
+        tracemalloc.start()
+        settle(path)
+        history.archive([{"path": path}])
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    small = peak(2 * MOST_TOLD)
+    assert (peak(8 * MOST_TOLD) - small) / (6 * MOST_TOLD) < 200  # bytes each; 5,000 with lists of records
+
+
+def test_the_history_keeps_many_in_few_rows(journal, folder):
+    """And still tells what became of each."""
+    path = journal(*many(folder), shell("exit 1", MANY + 1, retries=0), removal("/nonexistent/other", MANY + 2, scope="deploy"))
+    sweep()
+    base = history.connect()
+    (rows,), (packs, count) = base.execute("SELECT count(*) FROM cleanups"), base.execute("SELECT count(*), sum(count) FROM packed").fetchone()
+    base.close()
+    rows = rows[0]
+    assert rows + count == MANY + 2
+    assert rows <= packed.WHOLE + 2
+    assert packs <= (MANY - packed.WHOLE) / packed.TOGETHER + 2
+    told = [row for row in api.past(limit=10_000)]
+    assert sum(row["count"] for row in told) == MANY + 2
+    for number in (1, packed.WHOLE, packed.WHOLE + 1, packed.WHOLE + packed.TOGETHER, MANY):
+        about = api.why(f"{reference(path)}.{number}")
+        assert (about["state"], about["args"], about["owner"]["argv0"]) == ("done", [str(folder / str(number))], "me")
+        assert about["events"][-1]["by"] == "sweep"
+    [several] = [row for row in told if row["count"] > 2]
+    assert show.call(several).endswith(f" and {several['count'] - 1} more")
+    with pytest.raises(api.NotFound):
+        api.why(f"{reference(path)}.{MANY + 3}")
+
+
+def test_the_same_journal_twice_is_one_entry(journal, folder):
+    path = journal(*many(folder))
+    settle(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "remove", lambda path: None)
+        history.archive([{"path": path}])
+    history.archive([{"path": path}])
+    assert sum(row["count"] for row in api.past(limit=10_000)) == MANY
+
+
+def test_what_is_reaped_of_a_scope_is_counted(journal, folder):
+    """For pytest's report: each of many, and not what the owner has done itself."""
+    own = [{"kind": "run", "id": n, "attempt": 1, "by": "owner"} for n in range(1, 401)]
+    own += [{"kind": "done", "id": n, "by": "owner"} for n in range(1, 401)]
+    settle(path := journal(*many(folder, scope="pytest s"), *own))
+    history.archive([{"path": path}])
+    assert len(api.reaped("pytest")) == MANY - 400
+
+
+def test_a_history_of_an_earlier_version_is_read(journal, folder, home):
+    settle(path := journal(removal(folder)))
+    history.archive([{"path": path}])
+    base = sqlite3.connect(home / "history.db")
+    base.execute("DROP TABLE packed")
+    base.close()
+    assert [row["state"] for row in api.past()] == ["done"]
+    settle(path := journal(*many(folder)))
+    history.archive([{"path": path}])
+    assert sum(row["count"] for row in api.past(limit=10_000)) == MANY + 1
+
+
+@pytest.mark.parametrize(
+    ("action", "args", "known", "shown"),
+    [
+        ("kill", [None], {"pid": 4711, "start": 1, "name": "redis-server"}, "kill(redis-server, pid 4711)"),
+        ("kill", [{"pid": 4711, "start": 1, "boot": ""}], {}, "kill(pid 4711)"),
+        ("kill", [None], {}, "kill(a child)"),
+        ("kill_token", ["f87c" * 6], {}, "kill(all children)"),
+        ("remove", ["/tmp/x"], {"ino": 1}, "remove('/tmp/x')"),
+        ("run", [["true"]], {}, "run(['true'])"),
+    ],
+)
+def test_a_cleanup_is_called_what_a_person_would_call_it(action, args, known, shown):
+    """Not by its token."""
+    kwargs = {"token": "f87c" * 6, "expect": {}} if action == "kill" else {}
+    item = {"action": f"lastly.actions:{action}", "args": args, "kwargs": kwargs, "known": known}
+    assert show.call(item) == shown
+
+
+def test_a_killed_child_keeps_its_name_in_the_history(journal):
+    """What is known of it, not the token that it was planned with."""
+    kill = {"kind": "plan", "id": 1, "action": "lastly.actions:kill", "args": [None], "kwargs": {"token": "f87c" * 6}}
+    known = {"pid": 4194000, "start": 1, "boot": "", "pidns": "", "name": "redis-server"}
+    path = journal(kill, {"kind": "confirm", "id": 1, "known": known})
+    settle(path)
+    [row] = api.past()
+    assert show.call(row) == "kill(redis-server, pid 4194000)"
+    history.archive([{"path": path}])
+    [row] = api.past()
+    assert show.call(row) == "kill(redis-server, pid 4194000)"
