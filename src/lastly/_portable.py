@@ -3,6 +3,8 @@
 import os
 import sys
 
+from lastly.reaper import frozen
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -49,7 +51,7 @@ def context(journal: "Journal") -> int:
     if last is not None and last[0] == sys.path and last[1] == cwd:
         return last[2]
     wanted = {*_allowed, *filter(None, os.environ.get("LASTLY_ENV", "").split(","))}
-    record = {
+    record: dict[str, Any] = {
         "exe": sys.executable or "",
         "prefix": sys.prefix,
         "path": [entry or cwd or "" for entry in sys.path if entry.__class__ is str],
@@ -57,6 +59,8 @@ def context(journal: "Journal") -> int:
         "env": {k: v for k, v in os.environ.items() if k in wanted or k.startswith("LC_")},
         "main": _main_path(),
     }
+    if frozen.is_open:
+        record["frozen"] = True
     number = last[2] if last is not None and last[3] == record else journal.context(record)
     _contexts.clear()
     _contexts[journal.path] = (list(sys.path), cwd, number, record)
@@ -113,6 +117,8 @@ def _profiled(action: "AnyAction", qualname: str) -> str:
 def _unreachable(action: "AnyAction", module_name: str, qualname: str) -> str:
     if hasattr(action.fn, "__func__"):
         return "it is a method, and another process does not have its object"
+    if getattr(sys, "frozen", False) and not frozen.is_open:
+        return "this program is frozen, and no other process can be started that runs a function of it"
     if "<lambda>" in qualname:
         return "a lambda has no name that another process could import it by"
     if "<locals>" in qualname:
@@ -122,7 +128,8 @@ def _unreachable(action: "AnyAction", module_name: str, qualname: str) -> str:
         return f"its module {module_name!r} is not an imported one"
     if module_name in _MAIN and getattr(module, "__spec__", None) is None and _main_path() is None:
         return (
-            "it was typed at a prompt, or comes from -c or standard input: there is no file to load it from"
+            "it was typed at a prompt, comes from -c or standard input, or is in the script of a frozen "
+            "program: there is no file to load it from"
         )
     found: Any = module
     for part in qualname.split("."):

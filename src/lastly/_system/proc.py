@@ -183,6 +183,8 @@ def is_tracker(pid: int) -> bool:
 def is_reaper(pid: int) -> bool:
     """Whether it is a reaper: that serves all programs of its user, so it is nobody's child in earnest."""
     words = command(pid)
+    if words[1:2] == [b"--lastly-reaper"]:  # a frozen program as its own
+        return True
     return b"-I" in words and any(b"lastly.reaper" in word for word in words)
 
 

@@ -12,7 +12,7 @@ import sys
 from lastly._system import kill, remove
 from lastly.journal.replay import Item, Replay
 from lastly.journal.turns import Turn
-from lastly.reaper import child
+from lastly.reaper import child, frozen
 from lastly.reaper.child import ActionFailed
 
 TYPE_CHECKING = False
@@ -80,8 +80,10 @@ def run(
         "main": context.get("main"), "argv0": (seen.header or {}).get("argv0"),
         "file": item.extra.get("file"),
     }  # fmt: skip
-    runner = [_RUNNER] if os.path.isfile(_RUNNER) else ["-c", _TEXT]
-    child.run([exe, "-P", *runner], _env(context), _cwd(context), limit, request)
+    runner = ["-P", *([_RUNNER] if os.path.isfile(_RUNNER) else ["-c", _TEXT])]
+    if context.get("frozen"):  # by whose own finder it imports, too
+        runner, request["path"] = [frozen.ACTION], None
+    child.run([exe, *runner], _env(context), _cwd(context), limit, request)
 
 
 def _do_remove(item: Item, _context: "dict[str, Any]", death: Death, announce: "Any") -> None:

@@ -15,7 +15,7 @@ import sys
 from lastly._system import probe
 from lastly._warn import warn_only
 from lastly.journal import home
-from lastly.reaper import protocol
+from lastly.reaper import frozen, protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,24 +42,29 @@ def start(line: int | None = None, *, shell: bool = True) -> None:
         RuntimeError: there is no Python interpreter to start it with.
     """
     global starting
-    state, runtime = home.state_dir(), home.runtime_dir()
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    flags = [_interpreter(), "-I", "-S", "-X", "utf8", "-c"]
-    words = [root, state, runtime, str(_idle())]
+    words = [home.state_dir(), home.runtime_dir(), str(_idle())]
     if line is not None:
         words.append(str(protocol.LINE))
     starting = True
     try:
-        if (
-            shell
-            and not probe.missing("sh")
-            and _spawn([SHELL, "-c", 'cd /; exec "$@" &', "lastly", *flags, _BOOT, *words], line)
-        ):
-            return
-        if not _spawn([*flags, _LEAVE + _BOOT, *words], line):
-            raise OSError(f"{flags[0]} does not start")
+        if shell and not probe.missing("sh"):
+            argv = [SHELL, "-c", 'cd /; exec "$@" &', "lastly", *_command(words, leave=False)]
+            if _spawn(argv, line):
+                return
+        argv = _command(words, leave=True)
+        if not _spawn(argv, line):
+            raise OSError(f"{argv[0]} does not start")
     finally:
         starting = False
+
+
+def _command(words: list[str], *, leave: bool) -> list[str]:
+    """Return what starts a reaper; ``leave``: in a child of its own, while it ends at once."""
+    if frozen.is_open:
+        return [sys.executable, frozen.REAPER, "leave" if leave else "", *words]
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    boot = _LEAVE + _BOOT if leave else _BOOT
+    return [_interpreter(), "-I", "-S", "-X", "utf8", "-c", boot, root, *words]
 
 
 def _idle() -> float:
@@ -87,7 +92,10 @@ def _interpreter() -> str:
     if not os.access(own, os.X_OK):
         own = sys.executable or ""
         if getattr(sys, "frozen", False) or not os.path.basename(own).startswith("python"):
-            raise RuntimeError(f"no Python interpreter found: {version} is not in {sys.base_prefix!r}")
+            raise RuntimeError(
+                f"no Python interpreter found: {version} is not in {sys.base_prefix!r}; a frozen program is "
+                "its own reaper when it is built by PyInstaller where lastly is installed"
+            )
     return own
 
 

@@ -1,0 +1,8 @@
+"""What PyInstaller has to know of lastly; it finds this through the entry point ``pyinstaller40``."""
+
+import os
+
+
+def get_hook_dirs() -> list[str]:
+    """Return the folder with the hook, and the table of run-time hooks."""
+    return [os.path.dirname(__file__)]

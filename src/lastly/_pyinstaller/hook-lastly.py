@@ -1,0 +1,15 @@
+"""What no import statement shows: the reaper, which another process imports, and two files that are read."""
+# ruff: noqa: N999
+#   (the file's name is PyInstaller's)
+
+from PyInstaller.utils.hooks import (  # type: ignore[import-untyped]  # its stubs are not for everybody
+    collect_data_files,
+    collect_submodules,
+)
+
+hiddenimports = [
+    name for package in ("journal", "reaper", "_system") for name in collect_submodules(f"lastly.{package}")
+]
+datas = collect_data_files("lastly", include_py_files=True, includes=["**/*.sql", "reaper/_runner.py"])
+# Looked for, and used where the program has them: of its own they are none.
+excludedimports = ["IPython", "anyio", "opentelemetry", "rich", "trio"]
