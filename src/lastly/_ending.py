@@ -9,7 +9,7 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself cos
 import atexit
 from posix import getpid, write
 
-from lastly import _finish, _joins, _swallowed
+from lastly import _finish, _joins, _lookout, _swallowed
 from lastly._clock import monotonic
 from lastly._exit import stack, state
 from lastly.errors import signal_name
@@ -202,8 +202,10 @@ def alarm(_signum: int, frame: "FrameType | None") -> None:
     if left <= 0.001:
         force(f"{state.grace:g} s are over")
     if state.alone:
-        alarm_in(min(left, _joins.TICK))
+        alarm_in(min(left, _lookout.TICK))
         waits(frame)
+        if _signals.lost():
+            _signals.look(frame)
     elif left < _FAR:
         alarm_in(left)
 
@@ -219,6 +221,6 @@ def look_for_waits() -> None:
     """Have waits for threads and processes bounded from now on."""
     from lastly import _signals
 
-    if not _joins.watch():
+    if not _lookout.follow():
         _signals.state.alone = True
-        alarm_in(_joins.TICK)
+        alarm_in(_lookout.TICK)

@@ -66,12 +66,9 @@ def die_of(signum: int, limit: float = 0.0) -> "NoReturn":
 def _thread_count() -> int:
     import _thread
 
-    # Threads of ours hold no buffer's lock.
-    ours: list[Any] = [sys.modules.get(f"lastly.{name}") for name in ("_joins", "_swallowed")]
+    lookout: Any = sys.modules.get("lastly._lookout")  # its threads hold no buffer's lock
     count: int = _thread._count()  # noqa: SLF001  # what threading itself counts by
-    for module in ours:
-        count -= 0 if module is None else module.looking
-    return count
+    return count - (0 if lookout is None else lookout.looking)
 
 
 def _default(signum: int) -> None:

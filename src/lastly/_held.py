@@ -7,7 +7,7 @@ it says "wait", the handler returns and the loop goes on, until `go_on` sends th
 The wait is the first to go when somebody presses Ctrl-C again; a repeated SIGTERM does not end it.
 """
 
-from lastly import _swallowed
+import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,4 +50,4 @@ def go_on() -> None:
     if state.held == WAITS:
         state.held = GOES_ON
         state.again = _signals.RAISE
-        _swallowed.follow(0.0)
+        _signal.pthread_kill(_signals.main_ident, state.signum)  # and again by _lookout, until it is seen

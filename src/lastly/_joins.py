@@ -1,24 +1,22 @@
 """Waiting for threads and worker processes at the end: seen, bounded, and named.
 
-After a signal the program unwinds and its exit functions run; but on the way the standard library waits
-for what the program has started, without limit: `threading` for threads, multiprocessing's exit function for
-its children, ``with ProcessPoolExecutor()`` for its workers, a `logging` queue listener for its thread. A
-busy child would make the program immortal, where without us the signal kills it at once.
+After a signal the program unwinds and its exit functions run; but on the way the standard library waits for
+what the program has started, without limit: `threading` for threads, multiprocessing's exit function for its
+children, ``with ProcessPoolExecutor()`` for its workers, a `logging` queue listener for its thread. A busy
+child would make the program immortal, where without us the signal kills it at once.
 
 Such a wait is no cleanup. It is known by the stack: from the call that waits outwards there is only code of
 libraries. A join that the program's own code calls, in a ``finally`` or an exit function, is a cleanup of the
 program's and is left alone; so is everything that a closing scope calls.
 
-While such a wait goes on, a thread sends the signal once more every moment, and the handler decides
-(`_ending.waits`). Python runs it in the main thread between two bytecodes, and the call goes on waiting.
+While such a wait goes on, a thread sends the signal once more every moment (_lookout.py), and the handler
+decides (`_ending.waits`). Python runs it in the main thread between two bytecodes, and the call goes on
+waiting.
 """
 
 # ruff: noqa: SLF001  # frames, and what threading knows of its threads
 
-import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
-import _thread
 import sys
-from time import sleep
 
 from lastly._clock import monotonic
 from lastly._exit import stack
@@ -28,8 +26,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-# Seconds between two looks.
-TICK = 0.1
+# Seconds without a look after which the next wait is another one.
+_PAUSE = 0.3
 # All such waits together are given up after so many seconds, or half of the grace that is left.
 LIMIT = 5.0
 
@@ -38,9 +36,6 @@ _LIBRARIES = frozenset((
     "threading", "multiprocessing", "multiprocess", "billiard", "concurrent", "asyncio", "selectors",
     "logging", "weakref", "contextlib", "joblib", "loky", "torch", "lastly",
 ))  # fmt: skip
-
-# Threads of ours that look; see _finish.die_of.
-looking = 0
 
 
 class Patience:
@@ -58,7 +53,7 @@ class Patience:
         now = monotonic()
         if self.left is None:
             self.left = LIMIT if deadline is None else min(LIMIT, max(deadline - now, 0.0) / 2)
-        elif now - self.last < 3 * TICK:  # else something else was done in between
+        elif now - self.last < _PAUSE:  # else something else was done in between
             self.left -= now - self.last
         self.last = now
         return self.left <= 0
@@ -152,29 +147,8 @@ def describe() -> str:
     return "" if frame is None else f"waiting for {names(frame)}"
 
 
-def watch() -> bool:
-    """Look from now on whether the main thread waits; False: no thread can be had."""
-    try:
-        _thread.start_new_thread(_look, ())
-    except RuntimeError:  # at exit, from 3.12 on
-        return False
-    return True
-
-
-def _look() -> None:
-    global looking
+def at_it() -> bool:
+    """Whether the main thread waits; in any thread."""
     from lastly import _signals
 
-    state, signum = _signals.state, _signals.state.signum
-    patience = state.patience
-    looking += 1
-    try:
-        while state is _signals.state and state.signum and state.patience is patience and not state.dying:
-            if at(sys._current_frames().get(_signals.main_ident)) is not None:
-                if _signal.getsignal(signum) is not _signals._handler:
-                    return
-                state.waits = True
-                _signal.pthread_kill(_signals.main_ident, signum)
-            sleep(TICK)
-    finally:
-        looking -= 1
+    return at(sys._current_frames().get(_signals.main_ident)) is not None

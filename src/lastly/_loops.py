@@ -17,10 +17,12 @@ by the caller of ``trio.run``; the run's outcome is replaced when the task exits
 Twisted's reactor logs whatever comes out of its callbacks, `CaughtSignal` too, and turns on. It is told to
 stop; its shutdown triggers run, and the signal is raised where `reactor.run` has returned to.
 
-A task can swallow its cancellation as any code can swallow an exception (_swallowed.py). It still deals with
-it as long as one of the coroutines that it stands in handles the `CancelledError`, or what it waits for does.
-If none does, it is cancelled again. trio cancels again by itself, at every step, so there such steps are
-counted.
+A task can swallow its cancellation as any code can swallow an exception (_swallowed.py). A cancelled task
+deals with it as long as one of the coroutines that it stands in handles the `CancelledError`. As long as one
+cancelled task does, all is well, for the others may wait for that one. If none does, they go on as if nothing
+had been. Some programs clean up so, behind the ``except``; they get `PATIENCE` seconds for it, unless a
+second signal comes. Then the tasks are cancelled again, and at last named. trio cancels by itself at every
+step, so there the steps are counted.
 
 A loop may stand in another greenlet (the synchronous API of playwright): asyncio says that it runs, but it
 does not turn, and would never deliver what it is told. So with greenlets around the loop must stand in the
@@ -44,10 +46,13 @@ if TYPE_CHECKING:
 
 _CLOSING = ("_cancel_all_tasks", "close")
 # Seconds after which a second signal interrupts a callback that keeps the loop from turning.
-_STUCK_AFTER = 2.0
+STUCK_AFTER = 2.0
+# Seconds for tasks that have caught their cancellation and go on; with a grace no more than half of it.
+PATIENCE = 5.0
+# Cancelled so often, a task swallows it: anyio cancels at every turn of the loop.
+_OFTEN = 100
 
-_asked: "_Asyncio | _Trio | _Twisted | None" = None  # the loop that was told to end, and has not done so yet
-_loop: "Any" = None  # asyncio's, also when its main task has ended: then it may wait for the others
+_asked: "_Asyncio | _Trio | _Twisted | None" = None  # the loop that was told to end
 
 
 def cancel(frame: "FrameType | None") -> bool:
@@ -66,27 +71,29 @@ def cancel(frame: "FrameType | None") -> bool:
 
 def cancelling() -> bool:
     """Whether a loop that was told to end has still to do so."""
-    return _asked is not None
+    return _asked is not None and _asked.runs()
 
 
 def fate() -> str:
-    """Return UNDER_WAY or SWALLOWED: what has become of the cancellation."""
-    return _swallowed.UNDER_WAY if _asked is None or _asked.ends() else _swallowed.SWALLOWED
+    """Return UNDER_WAY or SWALLOWED: what has become of the cancellation. Nothing: no loop has one."""
+    if _asked is None or not _asked.runs():
+        return ""
+    return _swallowed.UNDER_WAY if _asked.deals() else _swallowed.SWALLOWED
 
 
 def cancel_again() -> bool:
-    """Cancel once more what swallowed it; False: there is nothing to be cancelled."""
-    return _asked is not None and _asked.again()
+    """Cancel once more what swallowed it; False: there is no loop."""
+    return _asked is not None and _asked.runs() and _asked.again()
 
 
 def insist() -> bool:
     """Whether a second signal is to be raised here: the loop could not even turn since the first."""
-    return isinstance(_asked, _Asyncio) and not _asked.turned and monotonic() - _asked.at >= _STUCK_AFTER
+    return isinstance(_asked, _Asyncio) and not _asked.turned and monotonic() - _asked.at >= STUCK_AFTER
 
 
 def where() -> str:
     """Return what swallowed the cancellation, for a message."""
-    return "" if _asked is None else _asked.where()
+    return _asked.where() if _asked is not None and _asked.runs() else ""
 
 
 def forget() -> None:
@@ -124,21 +131,16 @@ def _raise() -> None:
 # ── whether a task deals with its cancellation ────────────────────────────────────────────────────
 
 
-def _deals(coro: "Any", *, strict: bool = False) -> bool:
-    """Whether one of the coroutines handles a cancellation, or runs at this moment.
-
-    A variable that holds it counts: a group of tasks keeps it so while it waits for its tasks. Unless
-    `strict`: somebody has asked a second time.
-    """
+def _deals(coro: "Any") -> bool:
+    """Whether one of the coroutines that stand in each other handles a cancellation."""
     import gc
 
-    for each, frame, running in _awaited(coro):
-        if running or frame is None:
+    for each, frame in _awaited(coro):
+        if frame is None:
             return True
         errors = [thing for thing in gc.get_referents(each) if issubclass(type(thing), BaseException)]
-        if strict:
-            for value in frame.f_locals.values():
-                errors = _without(errors, value)
+        for value in frame.f_locals.values():  # in a variable it is not being handled
+            errors = _without(errors, value)
         if any(type(error).__name__ in ("CancelledError", "Cancelled") for error in _swallowed.chain(errors)):
             return True
     return False
@@ -149,24 +151,24 @@ def _without(errors: "list[Any]", value: object) -> "list[Any]":
     return errors[: found[0]] + errors[found[0] + 1 :] if found else errors
 
 
-def _awaited(coro: "Any") -> "Iterable[tuple[Any, FrameType | None, bool]]":
-    """Yield a coroutine, what it awaits, and so on: with the frame, and whether it runs."""
+def _awaited(coro: "Any") -> "Iterable[tuple[Any, FrameType | None]]":
+    """Yield a coroutine, what it awaits, and so on; each with its frame."""
     import gc
 
     while coro is not None:
-        for kind, next_one in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
+        for kind, following in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
             if hasattr(coro, f"{kind}_frame"):
-                yield coro, getattr(coro, f"{kind}_frame"), getattr(coro, f"{kind}_running")
-                coro = getattr(coro, next_one)
+                yield coro, getattr(coro, f"{kind}_frame")
+                coro = getattr(coro, following)
                 break
         else:  # one step of an asynchronous generator knows it, and does not tell
-            coro = next((thing for thing in gc.get_referents(coro) if hasattr(thing, "ag_frame")), None)
+            coro = next((thing for thing in gc.get_referents(coro) if hasattr(type(thing), "ag_frame")), None)
 
 
 def _place(coro: "Any") -> str:
     """Return where a coroutine waits: the innermost frame that is not asyncio's or trio's."""
     found = ""
-    for _, frame, _ in _awaited(coro):
+    for _, frame in _awaited(coro):
         if frame is not None and not frame.f_globals.get("__name__", "").startswith(
             ("asyncio.", "trio.", "anyio.")
         ):
@@ -212,6 +214,7 @@ class _Asyncio:
     def __init__(self, loop: "Any", task: "Any") -> None:
         self.loop, self.task = loop, task
         self.at, self.turned = monotonic(), False
+        self.idle: float | None = None  # since when no task deals with its cancellation
         task.add_done_callback(self._ended)
         loop.call_soon_threadsafe(self._turn)  # the loop may sleep in select
 
@@ -220,36 +223,63 @@ class _Asyncio:
 
     def _ended(self, task: "Any") -> None:
         """Let CaughtSignal out of the loop; an error of the task's own goes its way instead."""
-        global _asked
-        _asked = None
         error = None if task.cancelled() else task.exception()
         if error is None or type(error).__name__ == "CancelledError":
             _raise()
 
-    def ends(self) -> bool:
+    def runs(self) -> bool:
+        """Whether the main task runs, or a runner waits for the others to end."""
+        if not self.task.done():
+            return True
         from lastly import _signals
 
-        return _task_deals(self.task, strict=_signals.state.count > 1)
+        frame = sys._current_frames().get(_signals.main_ident) if self.loop.is_running() else None
+        while frame is not None:
+            if frame.f_code.co_name == _CLOSING[0] and frame.f_globals.get("__name__") == "asyncio.runners":
+                return True
+            frame = frame.f_back
+        return False
+
+    def _tasks(self) -> "list[Any]":
+        """Return those that were cancelled and have not ended."""
+        every = sys.modules["asyncio"].all_tasks(self.loop)
+        return [task for task in every if task is self.task or task.cancelling()]
+
+    def deals(self) -> bool:
+        from lastly import _signals
+
+        tasks = self._tasks()
+        found = {_task_deals(task) for task in tasks}
+        if True in found or not tasks:
+            self.idle = None
+        if found != {False}:
+            return True
+        if any(task.cancelling() > _OFTEN for task in tasks):
+            return False
+        now, state = monotonic(), _signals.state
+        self.idle = self.idle or now
+        patience = PATIENCE if state.grace is None else min(PATIENCE, state.grace / 2)
+        return state.count == 1 and not state.tries and now - self.idle < patience
 
     def again(self) -> bool:
-        self.task.cancel()
+        for task in self._tasks():
+            task.cancel()
         self.loop.call_soon_threadsafe(bool)
         return True
 
     def where(self) -> str:
-        return _place(self.task.get_coro()) if hasattr(self.task, "get_coro") else repr(self.task)
+        return max([_place(task.get_coro()) for task in self._tasks()], default="")
 
 
-def _task_deals(task: "Any", *, strict: bool) -> bool:
-    """Whether a task deals with its cancellation, or one that it waits for; a future of `gather` likewise."""
-    if task.done():
-        return True
-    if not hasattr(task, "get_coro"):
-        return any(_task_deals(child, strict=strict) for child in getattr(task, "_children", ()))
-    waits_for = getattr(task, "_fut_waiter", None)
-    if waits_for is None or waits_for.done():  # it is about to run
-        return True
-    return _deals(task.get_coro(), strict=strict) or _task_deals(waits_for, strict=strict)
+def _task_deals(task: "Any") -> "bool | None":
+    """Whether a task deals with its cancellation, or is about to see it; None: it runs right now."""
+    if task.cancelling() > _OFTEN:
+        return False
+    coro, waits_for = task.get_coro(), getattr(task, "_fut_waiter", None)
+    if getattr(coro, "cr_running", False):
+        return None
+    arrives = getattr(task, "_must_cancel", False) if waits_for is None else waits_for.done()
+    return arrives or _deals(coro)
 
 
 # ── trio ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -323,8 +353,11 @@ class _Trio:
             except BaseException as caught:
                 runner.main_task_outcome = sys.modules["outcome"].Error(caught)
 
-    def ends(self) -> bool:
-        return True
+    def runs(self) -> bool:
+        return _asked is self
+
+    def deals(self) -> bool:
+        return True  # else its step is counted
 
     def again(self) -> bool:
         return True
@@ -349,17 +382,17 @@ class _Twisted:
         except RuntimeError:  # it stops already
             return
 
-    def ends(self) -> bool:
-        """Whether it still runs: then its triggers have time; if not, the signal has to be raised."""
+    def runs(self) -> bool:
         from lastly import _signals
 
         frame = sys._current_frames().get(_signals.main_ident)
         return self.reactor.running or _stands(frame, type(self.reactor).run)
 
+    def deals(self) -> bool:
+        return True  # its triggers have the time that they need
+
     def again(self) -> bool:
-        global _asked
-        _asked = None
-        return False
+        return True
 
     def where(self) -> str:
         return ""

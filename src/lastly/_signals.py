@@ -243,7 +243,7 @@ def _handler(signum: int, frame: "FrameType | None") -> None:
         if why == RAISE:
             _deliver(state.signum, frame, _where(frame))
         else:
-            _look(frame, _where(frame))
+            look(frame)
         return
     forced = signum in _KEYBOARD and presses_to_force() == 1
     repeated = _note(signum)
@@ -281,6 +281,7 @@ def _note(signum: int) -> bool:
         return True
     state.signum = signum
     _swallowed.begin()
+    _loops.forget()
     if state.grace is not None:
         state.deadline = now + state.grace
         _ending.alarm_in(state.grace)
@@ -301,41 +302,37 @@ def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
         _ending.end_now(frame)
     elif where == CLOSING:
         state.due = True
-    elif where == BODY and not _held.waits():
-        if not _loops.cancel(frame):
-            raise _watched(signum, frame)
-        _swallowed.follow()
+    elif where == BODY and not _held.waits() and not _loops.cancel(frame):
+        raise _watched(signum, frame)
 
 
 def fate() -> str:
     """Return what has become of the signal: see _swallowed."""
-    return _loops.fate() if _loops.cancelling() else _swallowed.fate()
+    return _loops.fate() or _swallowed.fate()
 
 
-def may_raise(seen: _State) -> bool:
-    """Whether a signal that came in this state can still be raised again."""
-    return (
-        seen is state
-        and bool(seen.signum)
-        and not (seen.driving or seen.ending)
-        and _signal.getsignal(seen.signum) is _handler
-    )
+def lost() -> bool:
+    """Whether the signal seems to be lost, or answered, while the program's body runs; in any thread."""
+    if state.driving or state.held == _held.WAITS:
+        return False
+    frame = sys._current_frames().get(main_ident)  # noqa: SLF001  # documented, in spite of its name
+    return _where(frame) == BODY and fate() in (_swallowed.ANSWERED, _swallowed.SWALLOWED)
 
 
-def _look(frame: "FrameType | None", where: str) -> None:
-    """Raise the signal again if it was swallowed."""
-    found = fate()
-    if where not in (BODY, CLOSING):  # it has left the main module, and ends in order
-        return
+def installed(signum: int) -> bool:
+    """Whether a signal still comes to us."""
+    return _signal.getsignal(signum) is _handler
+
+
+def look(frame: "FrameType | None") -> None:
+    """See what became of the signal; raise it again if it was swallowed."""
+    where = _where(frame)
+    found = fate() if where == BODY else ""  # else it has left the main module, or will be raised by a scope
     if found == _swallowed.ANSWERED:
         answered()
-    elif found == _swallowed.SWALLOWED and where == CLOSING:
-        state.due = True
     elif found == _swallowed.SWALLOWED:
         count_try()
-        if _loops.cancel_again():
-            _swallowed.follow()
-        else:
+        if not _loops.cancel_again():
             _deliver(state.signum, frame, where)
 
 

@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 # For `interrupt_main`: a signal that never has a Python handler, so nothing happens.
 _NOTHING = int(_signal.SIGKILL)
 TRIES = 20
-# Seconds before the first look; each pause is twice the one before, up to the longest.
-_FIRST, _LONGEST = 0.02, 1.0
 
 watched: "Watch | None" = None
 
@@ -59,8 +57,6 @@ interrupts = {int(_signal.SIGINT)}
 UNDER_WAY, LEFT, ANSWERED, SWALLOWED = "under way", "left", "answered", "swallowed"
 _fate = UNDER_WAY  # of the last exception, once it is dead
 _place = ""  # where the last one was caught
-_turn = 0  # counts what was raised: of several threads that look, only the last goes on
-looking = 0  # threads of ours that look; see _finish.die_of
 
 
 class _Term(CaughtSignal):
@@ -118,7 +114,6 @@ def watch(caught: CaughtSignal) -> CaughtSignal:
     """Return the exception to be raised, under watch."""
     global watched, _fate
     watched, _fate = Watch(caught, _thread.interrupt_main), UNDER_WAY  # type: ignore[arg-type]  # an integer to it
-    follow()
     return caught
 
 
@@ -282,65 +277,3 @@ def _in_a_variable(known: "set[int]") -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-# ── the thread ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def follow(pause: float = _FIRST) -> None:
-    """Look from now on what becomes of the signal; a second call starts anew.
-
-    Where no thread can be had, the next signal and the exit functions have to do.
-
-    Args:
-        pause: seconds before the first look.
-    """
-    global _turn
-    from lastly import _signals
-
-    _turn += 1
-    native = _native_threads()
-    try:
-        native.start_new_thread(_look, (_signals.state, _turn, native.allocate_lock(), pause))
-    except RuntimeError:
-        return
-
-
-def _native_threads() -> "Any":
-    """Return `_thread` with its own functions: gevent and eventlet put others in their place.
-
-    A greenlet would look only when the main thread lets it, and would interrupt itself.
-    """
-    if type(_thread.start_new_thread).__name__ == "builtin_function_or_method":
-        return _thread
-    import _imp
-    from importlib.machinery import ModuleSpec
-
-    fresh = _imp.create_builtin(ModuleSpec("_thread", None))
-    _imp.exec_builtin(fresh)
-    return fresh
-
-
-def _look(state: "Any", turn: int, never: "Any", pause: float) -> None:
-    global looking
-    from lastly import _signals
-
-    looking += 1
-    try:
-        # A signal for the process must not go to this thread: it would not wake the main one.
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-        never.acquire()
-        seen = 0
-        while True:
-            never.acquire(True, pause)  # sleeps: nobody releases it, and `time.sleep` may be gevent's
-            pause = min(2 * pause or _FIRST, _LONGEST)
-            if turn != _turn or not _signals.may_raise(state):
-                return
-            # Twice in a row: between two lines of a framework it may be in no hand for a moment.
-            seen = seen + 1 if _signals.fate() in (ANSWERED, SWALLOWED) else 0
-            if seen >= 2 and not state.again:
-                state.again = _signals.LOOK
-            if state.again:  # until the handler has seen it: once may be the instant before a call waits
-                _signal.pthread_kill(_signals.main_ident, state.signum)
-    finally:
-        looking -= 1
