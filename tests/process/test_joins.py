@@ -180,7 +180,7 @@ def test_cleanups_do_not_wait_for_the_children(programs, python):
     program.line("exit function")
     program.send(signal.SIGTERM, busy=True)
     assert re.fullmatch(
-        r"lastly: SIGTERM again: still cleaning up: waiting for process 'Busy' \(pid \d+\)\. To leave .*",
+        r"lastly: SIGTERM again: still cleaning up: waiting for process 'Busy' \(pid \d+\)\. Ctrl-C twice forces",
         program.error_line("SIGTERM again"),
     )
     assert program.wait().status == -signal.SIGTERM
