@@ -60,6 +60,8 @@ def driver() -> None:
         return
     atexit.unregister(_RanAlready(driver.__code__))  # type: ignore[arg-type]  # compared, never called
     _signals.state.driving = True
+    if _signals.state.signum:
+        end_children()
     atexit._run_exitfuncs()  # atexit's own test hook, and all there is
     if _signals.state.inside:
         return
@@ -77,6 +79,15 @@ def driver() -> None:
             _signal.signal(number, _signal.SIG_DFL)
     _signals.state.bottom = None  # it holds the program's globals, whose ``__del__`` finalization is to call
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _signals.state.previous)
+
+
+def end_children() -> None:
+    """End what event loops have started and left running; a second call finds none."""
+    from lastly import _loop_children, _signals
+
+    deadline = _signals.state.deadline
+    for child in _loop_children.end(None if deadline is None else deadline - monotonic()):
+        say(f"{child} did not end on SIGTERM: killed")
 
 
 def end_now(frame: "FrameType | None" = None) -> None:

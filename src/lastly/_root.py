@@ -183,6 +183,10 @@ def close_for_exit(limit: "float | None" = None) -> None:
 
     _fork.look()
     tell_ending(now=True)
+    if reason is not None and reason.signal:
+        from lastly import _ending
+
+        _ending.end_children()
     zero = state.status_would_be_zero()
     if root.grace is not None and root._used:
         left = max(root.grace - root._used, 0.0)

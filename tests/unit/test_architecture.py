@@ -26,7 +26,7 @@ LAYERS = """
     app        app
     ready      resources _popen _placed _replace _async _waiting
     seam       _durable _portable _holder
-    process    _exit _root _signals _ending _joins _lookout _held _swallowed _loops _byname _wakeup _sigset _finish _scope _report _live _cleanup _closing _parallel _workers _reason _early _awaiting _entered _reloader
+    process    _exit _root _signals _ending _joins _lookout _held _swallowed _loops _byname _wakeup _sigset _finish _scope _report _live _cleanup _closing _parallel _workers _reason _early _awaiting _entered _reloader _loop_children
     reaper     reaper
     actions    actions
     journal    journal
