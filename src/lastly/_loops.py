@@ -37,6 +37,7 @@ import sys
 
 from lastly import _swallowed
 from lastly._clock import monotonic
+from lastly._exit import c_loops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ PATIENCE = 5.0
 # Cancelled so often, a task swallows it: anyio cancels at every turn of the loop.
 _OFTEN = 100
 
-_asked: "_Asyncio | _Trio | _Twisted | None" = None  # the loop that was told to end
+# The loop that was told to end.
+_asked: "_Asyncio | _Trio | _Twisted | c_loops.Loops | None" = None
 
 
 def cancel(frame: "FrameType | None") -> bool:
@@ -66,7 +68,10 @@ def cancel(frame: "FrameType | None") -> bool:
     loop = events._get_running_loop() if events is not None else None
     if loop is not None and _turns(frame, type(loop).run_forever):
         return _cancel_asyncio(loop, frame)
-    return "trio" in sys.modules and _cancel_trio(frame)
+    if "trio" in sys.modules and _cancel_trio(frame):
+        return True
+    _asked = c_loops.ask(frame)
+    return _asked is not None
 
 
 def cancelling() -> bool:
@@ -84,6 +89,11 @@ def fate() -> str:
 def cancel_again() -> bool:
     """Cancel once more what swallowed it; False: there is no loop."""
     return _asked is not None and _asked.runs() and _asked.again()
+
+
+def marked() -> bool:
+    """Whether a signal that has come is a mark left for the end of a loop, and none from outside."""
+    return isinstance(_asked, c_loops.Loops) and _asked.marked()
 
 
 def insist() -> bool:

@@ -238,7 +238,7 @@ def _handler(signum: int, frame: "FrameType | None") -> None:
         state.waits = False
         _ending.waits(frame)
         return
-    if state.again:
+    if state.again or _loops.marked():
         why, state.again = state.again, 0
         if why == RAISE:
             _deliver(state.signum, frame, _where(frame))
@@ -390,8 +390,9 @@ def answered() -> None:
 def _ident() -> int:
     """Return this thread's number as the system knows it: gevent's `get_ident` tells a greenlet's."""
     me = sys._getframe()  # noqa: SLF001  # the only way to one's own frame
-    # documented, in spite of its name
-    return next(ident for ident, frame in sys._current_frames().items() if frame is me)  # noqa: SLF001
+    found = sys._current_frames().items()  # noqa: SLF001  # documented, in spite of its name
+    # A subinterpreter is shown the frames of the main one.
+    return next((ident for ident, frame in found if frame is me), _thread.get_ident())
 
 
 main_ident = _ident()
