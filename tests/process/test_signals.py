@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import Programs, wait_until
+from harness import PATIENCE, Programs, wait_until
 
 TERM, INT, QUIT = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT
 
@@ -268,6 +268,7 @@ for step in range(1, 2000):
 print(status, step > 50, wrong)
 """,
         python=python,
+        within=6 * PATIENCE,  # hundreds of forks
     )
     assert result.out == "2 True []\n", result.err
 
