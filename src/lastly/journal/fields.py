@@ -8,26 +8,12 @@ pid, a row of SQLite, a date.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    Fields: TypeAlias = "dict[str, type | Callable[[Any], bool]]"
 
 _LATEST = 253_370_764_800  # unix time of the year 9999: the last one that can be shown
 _LONG = 1 << 63  # what SQLite calls an integer
-
-
-def _text(value: "Any") -> bool:
-    return value.__class__ is str
-
-
-def _list(value: "Any") -> bool:
-    return value.__class__ is list
-
-
-def _mapping(value: "Any") -> bool:
-    return value.__class__ is dict
-
-
-def _flag(value: "Any") -> bool:
-    return value.__class__ is bool
 
 
 def _integer(value: "Any") -> bool:
@@ -50,21 +36,24 @@ def _seconds(value: "Any") -> bool:
     return value.__class__ in (int, float) and 0 <= value < 1e9
 
 
-_EVERY: "dict[str, Callable[[Any], bool]]" = {"n": _count, "t": _moment, "id": _count}
-_OWNER: "dict[str, Callable[[Any], bool]]" = {
-    **dict.fromkeys(("boot", "pidns", "timens", "host", "machine", "exe", "argv0", "token", "parent"), _text),
+_BOUNDED = frozenset({_integer, _count, _pid, _moment, _seconds})
+
+# By name: a class, or a function that tells whether a number is one.
+_EVERY: "Fields" = {"n": _count, "t": _moment, "id": _count}
+_OWNER: "Fields" = {
+    **dict.fromkeys(("boot", "pidns", "timens", "host", "machine", "exe", "argv0", "token", "parent"), str),
     "pid": _pid, "ppid": _count, "start": _count, "uid": _integer, "next": _count, "t": _moment,
     "n": _count,
 }  # fmt: skip
 _PLAN = {
-    **_EVERY, "action": _text, "args": _list, "kwargs": _mapping, "known": _mapping, "remote": _flag,
-    "scope": _text, "phase": _integer, "retries": _integer, "timeout": _seconds, "backoff": _seconds,
-    "context": _count, "file": _text,
+    **_EVERY, "action": str, "args": list, "kwargs": dict, "known": dict, "remote": bool,
+    "scope": str, "phase": _integer, "retries": _integer, "timeout": _seconds, "backoff": _seconds,
+    "context": _count, "file": str,
 }  # fmt: skip
 _WORD = {
-    **_EVERY, "known": _mapping, "attempt": _count, "error": _text, "next": _moment, "reason": _text,
+    **_EVERY, "known": dict, "attempt": _count, "error": str, "next": _moment, "reason": str,
 }  # fmt: skip
-_KINDS: "dict[str, dict[str, Callable[[Any], bool]]]" = {
+_KINDS: "dict[str, Fields]" = {
     "owner": _OWNER,
     "plan": _PLAN,
     "context": _EVERY,
@@ -77,11 +66,21 @@ PLANNED = frozenset(_PLAN) - {"file"} | {"kind"}
 def clean(record: "dict[str, Any]") -> "tuple[dict[str, Any], list[str]]":
     """Return the record without what is odd in it, and the names of these fields; null is like no field."""
     right = _KINDS.get(record["kind"], _WORD)
-    odd = [
-        name
-        for name, value in record.items()
-        if value is not None and (check := right.get(name)) is not None and not check(value)
-    ]
-    if odd or None in record.values():
-        record = {name: value for name, value in record.items() if name not in odd and value is not None}
-    return record, odd
+    for name, value in record.items():
+        check = right.get(name)
+        if check is not None and value.__class__ is not check and not (check in _BOUNDED and check(value)):
+            break
+    else:
+        return record, []
+    return _clean(record, right)
+
+
+def _clean(record: "dict[str, Any]", right: "Fields") -> "tuple[dict[str, Any], list[str]]":
+    found, odd = {}, []
+    for name, value in record.items():
+        check = right.get(name)
+        if check is None or value.__class__ is check or (check in _BOUNDED and check(value)):
+            found[name] = value
+        elif value is not None:
+            odd.append(name)
+    return found, odd

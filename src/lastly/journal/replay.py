@@ -76,8 +76,8 @@ class Item:
         self.error = self.reason = ""
         self.next: float | None = None
         self.doubt = False
-        self.events: list[dict[str, Any]] = []
-        self.last_n = 0
+        self.events = [plan]
+        self.last_n: int = given.get("n", 0)
 
     @property
     def final(self) -> bool:
@@ -90,8 +90,6 @@ class Item:
         self.events.append(record)
         given, odd = clean(record)
         self.last_n = max(self.last_n, given.get("n", 0))
-        if kind == "plan":
-            return
         self.changed = max(self.changed, float(given.get("t", 0.0)))
         if kind == "confirm":
             self.known.update(given.get("known", {}))
@@ -167,7 +165,6 @@ class Items:
         if plan is None or plan.get("id") != number:  # its checksum is right, and that is all
             plan = {"kind": "plan", "id": number}
         item = Item(plan, self._replay.token, self._replay.contexts)
-        item.apply(plan)
         for record in (*index.words(place), *self._added.get(number, ())):
             item.apply(record)
         missing = self._replay.missing
