@@ -1,6 +1,8 @@
 """Journals written by hand, of owners that are dead, alive, of yesterday, of elsewhere."""
 
+import json
 import os
+import socket
 import time
 
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from lastly._system.identity import Identity
 from lastly.journal import home as homes
 from lastly.journal.record import VERSION, encode
+from lastly.reaper import jobs
+from lastly.reaper.pool import MESSAGE, Answers
 
 
 def dead_identity(**changes):
@@ -67,3 +71,18 @@ def shell(text, number=1, **more):
         "kind": "plan", "id": number, "action": "lastly.actions:run", "args": [["sh", "-c", text]],
         "kwargs": {"cwd": "/"}, **more,
     }  # fmt: skip
+
+
+def work(job):
+    """Have a worker's job done right here; returns its answer."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, its:
+        its.setblocking(False)
+        answers = Answers(its)
+        jobs.work([(0, job)], lambda _limit: None, answers)
+        answers.send(last=True)
+        its.close()
+        told = [json.loads(raw) for raw in iter(lambda: ours.recv(MESSAGE), b"")]
+    [(place, answer)] = [one for message in told for one in message["answers"]]
+    assert place == 0
+    return answer

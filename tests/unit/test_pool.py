@@ -15,7 +15,7 @@ from lastly.reaper import child, pool
 @pytest.fixture
 def workers():
     return pool.Pool(
-        lambda job, announce: job,
+        lambda todo, announce, answers: None,
         watch=lambda fd, worker: None,
         unwatch=lambda fd: None,
         answer=lambda job, said: None,

@@ -7,7 +7,7 @@ import sqlite3
 import time
 
 import pytest
-from journals import contents, dead_identity, folder_made, journal_by_hand, removal
+from journals import contents, dead_identity, folder_made, journal_by_hand, removal, work
 
 from lastly._system import remove
 from lastly._system.identity import Identity
@@ -503,7 +503,8 @@ def test_what_a_worker_answers_fits_into_one_message(monkeypatch):
     ]
     monkeypatch.setattr(jobs, "settle", lambda *_, **__: outcome)
     monkeypatch.setattr(jobs, "_ready", True)
-    said = jobs.work({"do": "settle", "path": "", "force": False, "died": None, "unwritten": []}, lambda _limit: None)
+    job = {"do": "settle", "path": "", "force": False, "died": None, "unwritten": []}
+    said = work(job)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.setblocking(False)

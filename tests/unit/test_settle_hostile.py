@@ -5,7 +5,7 @@ import socket
 import time
 
 import pytest
-from journals import folder_made, journal_by_hand, removal, shell
+from journals import folder_made, journal_by_hand, removal, shell, work
 
 from lastly._system import remove
 from lastly.errors import NotRecorded
@@ -134,7 +134,7 @@ def test_what_the_disk_did_not_take_fits_into_one_message(journal, full, monkeyp
     full()
     monkeypatch.setattr(jobs, "_ready", True)
     job = {"do": "settle", "path": path, "force": False, "died": None, "unwritten": []}
-    said = jobs.work(job, lambda _limit: None)
+    said = work(job)
     assert len(said["unwritten"]) > 50
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:

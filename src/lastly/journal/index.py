@@ -66,11 +66,11 @@ class Index:
 
     def scan(self) -> None:
         """Take in what was written since the last scan."""
-        size = CHUNK
+        size = _BLOCK  # does for most journals, and is had for less than a large one
         self.torn = False
         self._blocks.clear()
         while data := self._read(self._end, size):
-            if not self._end and len(data) < min(size, _BLOCK):  # all of it
+            if not self._end and len(data) < size <= _BLOCK:  # all of it
                 self._blocks[0] = data
             lines = data.split(b"\n")
             rest = lines.pop()
@@ -85,6 +85,7 @@ class Index:
             if len(data) < size:
                 self._unended(rest)
                 return
+            size = max(size, CHUNK)
 
     def _unended(self, rest: bytes) -> None:
         """The last line: torn, and no damage; or whole, but for its LF. The next writer starts with one."""

@@ -30,6 +30,7 @@ _STATE = {
     "confirm": "active", "run": "running", "done": "done", "fail": "failed", "release": "released", "void":
     "void", "abandon": "abandoned",
 }  # fmt: skip
+_FEW = 64  # cleanups of one journal that are kept when they were read
 _MOST_DAMAGE = 20  # lines that are kept of what is wrong with one journal
 
 
@@ -117,10 +118,16 @@ class Items:
         self._replay = replay
         self._index = index
         self._added: dict[int, list[dict[str, Any]]] = {}
+        self._built: dict[int, Item] = {}  # of a journal with few
 
     def add(self, record: "dict[str, Any]") -> None:
         """Let a record count that could not be written into the journal."""
         self._added.setdefault(record["id"], []).append(record)
+        self._built.clear()
+
+    def forget(self) -> None:
+        """Let all be read again."""
+        self._built.clear()
 
     def __len__(self) -> int:
         return len(self._index.ids)
@@ -160,6 +167,14 @@ class Items:
 
     def at(self, place: int) -> Item:
         """The cleanup at a place of the index."""
+        item = self._built.get(place)
+        if item is None:
+            item = self._read(place)
+            if len(self) <= _FEW:
+                self._built[place] = item
+        return item
+
+    def _read(self, place: int) -> Item:
         index, number = self._index, self._index.ids[place]
         plan = index.record(index.plans[place])
         if plan is None or plan.get("id") != number:  # its checksum is right, and that is all
@@ -273,6 +288,7 @@ class Replay:
     def refresh(self) -> None:
         """Take in what was written since."""
         self._index.scan()
+        self.items.forget()
 
     def complain(self, what: str) -> None:
         """Note something that is wrong with the file."""

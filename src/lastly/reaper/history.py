@@ -18,7 +18,9 @@ from lastly.reaper.packed import Packer, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    Entry: TypeAlias = "tuple[Journal, Replay, dict[str, Any]]"  # under lease; with died and at, if known
 
 NAME = "history.db"
 DAY = 86400.0
@@ -76,56 +78,66 @@ def connect(*, write: bool = False) -> "sqlite3.Connection | None":
 
 def archive(items: "list[dict[str, Any]]") -> "dict[str, Any]":
     """Write settled journals into the history and remove them; returns which, and why not the others."""
-    taken: list[tuple[Journal, Replay, dict[str, Any]]] = []
+    taken: list[Entry] = []
     gone: list[str] = []
     why = ""
+    for item in items:
+        try:
+            journal = Journal.take(item["path"])
+        except OSError as error:
+            why = str(error)
+            continue
+        if journal is not None:
+            taken.append((journal, journal.taken or journal.read(), item))
+        elif not os.path.lexists(item["path"]):
+            gone.append(item["path"])
+    said = file(taken)
+    return {"archived": [*gone, *said["archived"]], "why": said["why"] or why}
+
+
+def file(taken: "list[Entry]", *, more: bool = False) -> "dict[str, Any]":
+    """The same for journals that are open under lease; all are closed then.
+
+    Args:
+        taken: the journals.
+        more: others will follow soon.
+    """
     try:
-        for item in items:
-            try:
-                journal = Journal.take(item["path"])
-            except OSError as error:
-                why = str(error)
-                continue
-            if journal is None:
-                if not os.path.lexists(item["path"]):
-                    gone.append(item["path"])
-                continue
-            seen = journal.taken or journal.read()
-            taken.append((journal, seen, item))
+        for _, seen, _ in taken:
+            seen.refresh()
         ready = [entry for entry in taken if not (entry[1].owes or entry[1].unknown or entry[1].newer)]
         try:
-            _write(ready)
+            _write(ready, more)
         except (sqlite3.Error, OSError) as error:
-            return {"archived": gone, "why": f"the history cannot be written: {error}"}
-        for journal, seen, _ in ready:
+            return {"archived": [], "why": f"the history cannot be written: {error}"}
+        for journal, _, _ in ready:
             journal.close(unlink=True)
-            gone.append(seen.path)
         _tidy(ready)
+        return {"archived": [seen.path for _, seen, _ in ready], "why": ""}
     finally:
         for journal, _, _ in taken:
             journal.close()
-    return {"archived": gone, "why": why}
 
 
-def _write(ready: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
+def _write(ready: "list[Entry]", more: bool) -> None:
     # An owner of whose cleanups none was ever run (all released) is no news; one that somebody forgot is.
     worth = [entry for entry in ready if any(map(_worth, entry[1].items.values()))]
     if not worth:
         return
     try:
-        _enter(worth)
+        _enter(worth, more)
     except sqlite3.DatabaseError as error:
         # Any of its pages may be the damaged one; with an extended code, the lowest byte says so.
         if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
             raise
         _put_aside()
-        _enter(worth)
+        _enter(worth, more)
 
 
-def _enter(worth: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
+def _enter(worth: "list[Entry]", more: bool) -> None:
+    global _kept
     now = time.time()
-    base = connect(write=True)
-    assert base is not None
+    base = _opened()
     try:
         base.execute("BEGIN IMMEDIATE")
         for _, seen, about in worth:
@@ -133,8 +145,39 @@ def _enter(worth: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
             _enter_cleanups(base, seen)
         base.execute(SQL["trim_owners"], {"before": now - KEPT})
         base.execute("COMMIT")
+        if more:
+            _kept = (base, _file())
     finally:
-        base.close()  # what is not committed is rolled back
+        if _kept is None:
+            base.close()  # what is not committed is rolled back
+
+
+_kept: "tuple[sqlite3.Connection, tuple[int, int]] | None" = None  # to which file
+
+
+def _opened() -> "sqlite3.Connection":
+    """A connection to write; that of a moment ago, if it is still to the file that is there.
+
+    To open and close one takes longer than many transactions: the last one to close writes the file anew.
+    """
+    global _kept
+    kept, _kept = _kept, None
+    if kept is not None:
+        if kept[1] == _file():
+            return kept[0]
+        kept[0].close()
+    made = connect(write=True)
+    assert made is not None
+    return made
+
+
+def _file() -> tuple[int, int]:
+    """Which file the history is; (0, 0): none."""
+    try:
+        found = os.stat(os.path.join(home.state_path(), NAME))
+    except OSError:
+        return (0, 0)
+    return (found.st_dev, found.st_ino)
 
 
 def _enter_cleanups(base: "sqlite3.Connection", seen: Replay) -> None:
@@ -163,7 +206,7 @@ def _put_aside() -> None:
             pass
 
 
-def _tidy(ready: "list[tuple[Journal, Replay, dict[str, Any]]]") -> None:
+def _tidy(ready: "list[Entry]") -> None:
     """Remove the folders of other boots, those of this machine and of `ready`, when nothing is in them.
 
     A file that never became a journal is nothing: its process died between the making and the naming.

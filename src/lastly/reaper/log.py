@@ -18,28 +18,42 @@ ROOM = 1 << 20  # bytes; one older file is kept as reaper.log.1
 
 
 class Log:
-    """An open log. What cannot be written (a full disk) is dropped: a log must not stop a cleanup."""
+    """An open log. What cannot be written (a full disk) is dropped: a log must not stop a cleanup.
+
+    Attributes:
+        held: lines are kept until `flush`.
+    """
 
     def __init__(self, folder: str, *, room: int = ROOM, echo: bool = False) -> None:
         self.path = os.path.join(folder, NAME)
         self.room = room
         self.echo = echo
         self.fd = -1
+        self.held = False
+        self._waiting: list[bytes] = []
         self._open()
 
     def __call__(self, event: str, **more: "Any") -> None:
-        """Write one line."""
+        """Add one line."""
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
         words = "".join(f" {key}={json.dumps(value)}" for key, value in more.items() if value is not None)
-        line = f"{stamp} {os.getpid()} {event}{words}\n".encode()
+        self._waiting.append(f"{stamp} {os.getpid()} {event}{words}\n".encode())
+        if not self.held:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that are held back, with one write."""
+        lines, self._waiting = b"".join(self._waiting), []
+        if not lines:
+            return
         if self.echo:
             try:
-                os.write(2, line)
+                os.write(2, lines)
             except OSError:  # nobody reads it any more
                 pass
         try:
-            os.write(self.fd, line)
+            os.write(self.fd, lines)
             if os.fstat(self.fd).st_size > self.room:
                 os.replace(self.path, f"{self.path}.1")
                 self._open()

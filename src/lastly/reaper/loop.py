@@ -56,6 +56,7 @@ class Reaper:
         self.finished: list[Owner] = []
         self.finished_at = 0.0
         self.archiving = False
+        self.filed = 0  # owners that workers have written into the history in this turn
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.order = count()
         self.quit = False
@@ -73,11 +74,16 @@ class Reaper:
 
     def run(self) -> None:
         """Serve until idle or told to quit."""
-        self._guarded(self._rescan)
-        while not self.quit:
-            self._turn()
-        self.pool.close()
-        self.log("exit", idle=False)
+        self.log.held = True  # those of one turn are written together
+        try:
+            self._guarded(self._rescan)
+            while not self.quit:
+                self._turn()
+            self.pool.close()
+            self.log("exit", idle=False)
+        finally:
+            self.log.held = False
+            self.log.flush()
 
     def _turn(self) -> None:
         """Poll once. Deaths are served first, then workers, then everybody else."""
@@ -85,10 +91,15 @@ class Reaper:
         for fd in ready:
             if (owner := self.deaths.get(fd)) is not None:
                 self._guarded(self._died, owner)
+        self.pool.spread()
         for fd in ready:
             if (worker := self.workers.get(fd)) is not None:
                 self.pool.heard(worker)
         self._the_rest(ready)
+        if self.filed:
+            self.log("archived", owners=self.filed)
+            self.filed = 0
+        self.log.flush()
         now = monotonic()
         self.next_tick = self.pool.tick()
         if self._at_rest():
@@ -277,10 +288,10 @@ class Reaper:
             self._forget(owner)
             return
         owner.died = (time(), clock_gettime(CLOCK_BOOTTIME))
-        self._settle(owner)
+        self._settle(owner, urgent=True)
         self.log("dead", journal=owner.name)
 
-    def _settle(self, owner: Owner, *, force: bool = False) -> None:
+    def _settle(self, owner: Owner, *, force: bool = False, urgent: bool = False) -> None:
         owner.state = owners.QUEUED
         owner.epoch += 1
         job = {
@@ -292,7 +303,7 @@ class Reaper:
             "unwritten": owner.unwritten,
             "family": owner.family.to_mapping() if owner.family is not None else None,
         }
-        self.pool.submit(job)
+        self.pool.submit(job, urgent=urgent)
 
     def _later(self, owner: Owner, seconds: float) -> None:
         owner.state = owners.WAITING
@@ -326,7 +337,8 @@ class Reaper:
             self.finished.append(owner)
             self.finished_at = monotonic()
             self.at(_LULL, self._archive)
-        elif state == "gone":
+        elif state in {"gone", "filed"}:
+            self.filed += state == "filed"
             self._forget(owner)
         elif state == "wait":
             owner.unwritten = said["unwritten"]
@@ -388,6 +400,7 @@ class Reaper:
             self._meet(self.unmet.popleft())
         if self._at_rest():
             self.log("exit", idle=True)
+            self.log.flush()
             self.pool.close()
             os._exit(0)  # both locks go with the process, together
         self.served = monotonic()

@@ -78,6 +78,8 @@ def settle(
     elsewhere: bool = False,
     unwritten: "list[dict[str, Any]] | None" = None,
     family: Family | None = None,
+    keep: "list[tuple[Journal, Replay, dict[str, Any]]] | None" = None,
+    slow: "Callable[[], None] | None" = None,
     announce: "Callable[[float], None] | None" = None,
 ) -> Outcome:
     """Run what the dead owner of the journal at ``path`` owes; a second call runs what is still owed.
@@ -91,6 +93,8 @@ def settle(
         elsewhere: an owner of another machine or pid namespace is dead, too: the caller vouches for it.
         unwritten: what an earlier outcome for this journal had in its attribute of that name.
         family: the descendants of the owner that were seen while it lived.
+        keep: a journal that is final then is put in here instead of being closed; whoever gives it closes it.
+        slow: called before each cleanup that is no plain removal.
         announce: called before something that may take long, with its limit in seconds.
     """
     try:
@@ -104,11 +108,21 @@ def settle(
         seen = journal.taken or journal.read()
         if (refusal := not_dead(seen, elsewhere=elsewhere)) is not None:
             return refusal
-        settling = _Settling(journal, seen, by, died, family=family, announce=announce)
-        settling.remember(unwritten or [])
-        return settling.run(force, only)
+        # Whether its processes are none of ours: of an earlier boot, or of a machine or namespace given up.
+        over = not (seen.identity and seen.identity.same_boot())
+        over = over or (elsewhere and seen.identity is not None and seen.identity.alive() is None)
+        settling = _Settling(
+            journal, seen, by, died, world_over=over, family=family, announce=announce, slow=slow
+        )
+        if unwritten:
+            settling.remember(unwritten)
+        outcome = settling.run(force, only)
+        if keep is not None and outcome.state == "final":
+            keep.append((journal, seen, {}))
+        return outcome
     finally:
-        journal.close()
+        if not keep:
+            journal.close()
 
 
 def not_dead(seen: Replay, *, elsewhere: bool = False) -> Outcome | None:
@@ -135,16 +149,18 @@ class _Settling:
         by: str,
         died: "tuple[float, float] | None",
         *,
+        world_over: bool,
         family: Family | None,
         announce: "Callable[[float], None] | None",
+        slow: "Callable[[], None] | None",
     ) -> None:
         self.journal = journal
         self.seen = seen
         self.by = by
         self.announce = announce or (lambda _limit: None)
+        self.slow = slow or (lambda: None)
         same_boot = seen.identity is not None and seen.identity.same_boot()
-        # Whether its processes are none of ours: of an earlier boot, or of a machine or namespace given up.
-        self.world_over = not same_boot or seen.identity is None or seen.identity.alive() is None
+        self.world_over = world_over
         self.void = "the boot it belonged to is over"
         if same_boot is not False:
             self.void = "the machine or pid namespace it belonged to was given up"
@@ -226,6 +242,7 @@ class _Settling:
         if execute.is_foreign(item.action):
             self.unknown = item.action
             return
+        self.slow()
         self._later(self._one(item, force))
         self.flush()
 
