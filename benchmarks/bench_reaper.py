@@ -32,7 +32,7 @@ LOKY = (
 )
 MANY = """
 import os, signal, sys
-import lastly, lastly._system.remove, lastly.reaper.client, lastly.resources, lastly.journal.own, tempfile
+import lastly, lastly._system.remove, lastly._reaper.client, lastly.resources, lastly._durable.own, tempfile
 pids = []
 for _ in range(int(sys.argv[1])):
     reading, writing = os.pipe()
@@ -110,7 +110,7 @@ def line(program: subprocess.Popen[str]) -> str:
 
 def many(owners: int) -> tuple[float, float, float]:
     """Kill so many owners at once: seconds from the first kill until all is clean, and the reaper's MB before and after."""
-    from lastly.reaper import api
+    from lastly._reaper import desk
 
     with private_home() as home:
         folder = os.path.join(home, "tmp")
@@ -122,7 +122,7 @@ def many(owners: int) -> tuple[float, float, float]:
         assert program.stdin is not None
         assert program.stdout is not None
         program.stdout.readline()
-        while (status := api.status()) is None or status["owners"].get("watched", 0) < owners:
+        while (status := desk.status()) is None or status["owners"].get("watched", 0) < owners:
             time.sleep(0.01)
         before = resident(status["pid"])
         start = time.perf_counter()
@@ -145,7 +145,7 @@ def resident(pid: int) -> float:
 
 def quit_reaper() -> None:
     """End the reaper of the private home."""
-    from lastly.reaper import client
+    from lastly._reaper import client
 
     client.ask("quit")
     while client.ask("status") is not None:
@@ -154,12 +154,12 @@ def quit_reaper() -> None:
 
 def start_up() -> float:
     """Seconds from the start call until the reaper answers."""
-    from lastly.reaper import api, spawn
+    from lastly._reaper import desk, spawn
 
     with private_home():
         start = time.perf_counter()
         spawn.start()
-        while api.status() is None:
+        while desk.status() is None:
             time.sleep(0.0002)
         took = time.perf_counter() - start
         quit_reaper()
@@ -168,11 +168,11 @@ def start_up() -> float:
 
 def under_fire(passes: int) -> float:
     """The median second from SIGKILL to clean, while 1,000 connections are open and garbage is sent without end."""
-    from lastly.reaper import api, spawn
+    from lastly._reaper import desk, spawn
 
     with private_home() as home:
         spawn.start()
-        while api.status() is None:
+        while desk.status() is None:
             time.sleep(0.001)
         address = os.path.join(home, "reaper.sock")
         silent = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(1000)]

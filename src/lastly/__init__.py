@@ -20,24 +20,24 @@ imported us before it could: PYTEST_DONT_REWRITE.
 
 # Names only. What `defer` needs is imported at once; the rest when it is first asked for, by the table below.
 
-from lastly._cleanup import Cleanup as Cleanup
-from lastly._root import defer as defer
-from lastly._root import defer_early as defer_early
-from lastly._root import exit_reason as exit_reason
-from lastly._root import register as register
-from lastly._root import report as report
-from lastly._root import unregister as unregister
-from lastly._scope import Scope as Scope
+from lastly._exit.root import defer as defer
+from lastly._exit.root import defer_early as defer_early
+from lastly._exit.root import exit_reason as exit_reason
+from lastly._exit.root import register as register
+from lastly._exit.root import report as report
+from lastly._exit.root import unregister as unregister
+from lastly._scope.handle import Cleanup as Cleanup
+from lastly._scope.scope import Scope as Scope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lastly import actions as actions
     from lastly._action import Action as Action
     from lastly._action import action as action
-    from lastly._async import AsyncScope as AsyncScope
-    from lastly._reason import ExitReason as ExitReason
-    from lastly._signals import install as install
-    from lastly._signals import uninstall as uninstall
+    from lastly._exit.signals import install as install
+    from lastly._exit.signals import uninstall as uninstall
+    from lastly._scope.aio import AsyncScope as AsyncScope
+    from lastly._scope.reason import ExitReason as ExitReason
     from lastly.app import App as App
     from lastly.app import TestApp as TestApp
     from lastly.app import init_defaults as init_defaults
@@ -71,12 +71,12 @@ __all__ = [
 _WHERE = {
     "Action": "_action",
     "App": "app",
-    "AsyncScope": "_async",
+    "AsyncScope": "_scope.aio",
     "CaughtSignal": "errors",
     "CleanupFailed": "errors",
     "CleanupTimeout": "errors",
     "CorruptJournal": "errors",
-    "ExitReason": "_reason",
+    "ExitReason": "_scope.reason",
     "FrameworkError": "errors",
     "LastlyError": "errors",
     "NotOurs": "errors",
@@ -89,13 +89,13 @@ _WHERE = {
     "actions": "actions",
     "atomic_write": "resources",
     "init_defaults": "app",
-    "install": "_signals",
+    "install": "_exit.signals",
     "lock_file": "resources",
     "pid_file": "resources",
     "server": "resources",
     "temp_dir": "resources",
     "temp_file": "resources",
-    "uninstall": "_signals",
+    "uninstall": "_exit.signals",
     "unix_socket": "resources",
 }
 

@@ -35,9 +35,9 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import chaos_program
 from harness import command_of, end_all_of, processes_of, reaper_of, start_time
 
-from lastly.journal import home as homes
-from lastly.reaper import api
-from lastly.reaper.sweep import Outcome, sweep
+from lastly._journal import home as homes
+from lastly._reaper import desk
+from lastly._settle.sweep import Outcome, sweep
 
 ROUND = 125  # kills between two looks
 CROWD = 5  # owners at once
@@ -289,9 +289,9 @@ class Chaos:
         if journals := homes.journals():
             self.show(outcomes)
             raise Wrong(f"journals left: {journals}")
-        states = Counter(row["state"] for row in api.past(limit=10**6))
+        states = Counter(row["state"] for row in desk.past(limit=10**6))
         if other := set(states) - {"done", "released", "void"}:
-            raise Wrong(f"not settled: {other}: {[row for row in api.past(limit=10**6) if row['state'] in other]}")
+            raise Wrong(f"not settled: {other}: {[row for row in desk.past(limit=10**6) if row['state'] in other]}")
 
     def show(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:

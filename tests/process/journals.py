@@ -7,11 +7,11 @@ import time
 
 import pytest
 
+from lastly._journal import home as homes
+from lastly._journal.record import VERSION, encode
+from lastly._reaper import jobs
+from lastly._reaper.pool import MESSAGE, Answers
 from lastly._system.identity import Identity
-from lastly.journal import home as homes
-from lastly.journal.record import VERSION, encode
-from lastly.reaper import jobs
-from lastly.reaper.pool import MESSAGE, Answers
 
 
 def dead_identity(**changes):

@@ -121,7 +121,7 @@ class Run:
         if {"reaper", "both"} & set(self.way.send) and self.ours:
             # Nobody is there any more. Whoever comes next, anyhow, settles what the journal owes.
             swept = self.programs.run_command(
-                ["python", "-c", "from lastly.reaper.sweep import sweep; sweep()"]
+                ["python", "-c", "from lastly._settle.sweep import sweep; sweep()"]
             )
             assert swept.status == 0, swept.err
         left = self.settled()

@@ -2,8 +2,8 @@
 
 from harness import PATIENCE, wait_until
 
-from lastly.journal import home as homes
-from lastly.reaper import api
+from lastly._journal import home as homes
+from lastly._reaper import desk
 
 OWNER = """
 import os, sys, time
@@ -24,13 +24,13 @@ def owner(programs, code=OWNER, **options):
 
 def ready(home):
     """Wait until a reaper serves this home; returns its pid."""
-    return wait_until(lambda: (api.status() or {}).get("pid"), what="a reaper")
+    return wait_until(lambda: (desk.status() or {}).get("pid"), what="a reaper")
 
 
 def watched(home, number=1):
     """Wait until the reaper watches so many owners."""
     return wait_until(
-        lambda: (status := api.status()) and status["owners"].get("watched", 0) >= number and status,
+        lambda: (status := desk.status()) and status["owners"].get("watched", 0) >= number and status,
         what="owners",
     )
 
@@ -42,7 +42,7 @@ def touch(path):
 
 def archived(home, within=PATIENCE):
     """Wait until no journal is left."""
-    wait_until(lambda: not homes.journals(), within=within, what=f"all settled: {[api.owners(), log(home)]}")
+    wait_until(lambda: not homes.journals(), within=within, what=f"all settled: {[desk.owners(), log(home)]}")
 
 
 def log(home):

@@ -13,7 +13,7 @@ import pytest
 from harness import wait_until
 
 import lastly
-from lastly import _replace
+from lastly.resources import _replace
 
 OTHER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs files of another user")

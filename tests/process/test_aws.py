@@ -19,8 +19,9 @@ import pytest
 from harness import ROOT, Programs, end_all_of, wait_until
 from reaping import archived, log
 
-from lastly.integrations import _aws, _rented
-from lastly.reaper import api
+from lastly._reaper import desk
+from lastly.integrations._rented import aws as _aws
+from lastly.integrations._rented import handle
 
 pytest.importorskip("moto")
 boto3 = pytest.importorskip("boto3")
@@ -307,7 +308,7 @@ def test_whose_amazon_is_meant_is_written_down(programs: Programs, amazon: Amazo
     """
     env = {**amazon.env, "AWS_PROFILE": "default", "LASTLY_REAPER": "later", "AWS_ENDPOINT_URL_STS": amazon.url}
     assert programs.run(code, env=env, within=LONG).status == -signal.SIGKILL
-    for cleanup in api.owners()[0]["cleanups"]:
+    for cleanup in desk.owners()[0]["cleanups"]:
         told = cleanup["kwargs"]
         assert (told["region"], told["endpoint_url"], told["profile"]) == (REGION, amazon.url, "default")
         assert told.get("account") == (None if "prefix" in cleanup["action"] else "123456789012")
@@ -327,18 +328,18 @@ def test_with_credentials_of_another_account_nothing_is_undone(
     programs.run(code, env={**amazon.env, "LASTLY_REAPER": "later"}, within=LONG)
     result = programs.run_command(["lastly", "reap"], within=2 * LONG)
     assert result.status == 1
-    for cleanup in api.owners()[0]["cleanups"]:
+    for cleanup in desk.owners()[0]["cleanups"]:
         assert cleanup["state"] == "failed"
         assert "created in account 999999999999, and the credentials here are of account 123456789012" in cleanup["error"]
 
 
 def test_how_long_ago_it_was_confirmed_is_not_told_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set forward, it would make a new instance, which nobody sees yet, one that is long forgotten."""
-    then = _rented.moment()
+    then = handle.moment()
     monkeypatch.setattr(time, "time", lambda: 1e12)
-    assert 0 <= _rented.elapsed(then) < 60
-    assert 50 < _rented.elapsed([then[0], then[1] - 50]) < 110
-    assert [_rented.elapsed(odd) for odd in (None, 1e9, ["another boot", 0.0], [then[0], "x"], [])] == [0.0] * 5
+    assert 0 <= handle.elapsed(then) < 60
+    assert 50 < handle.elapsed([then[0], then[1] - 50]) < 110
+    assert [handle.elapsed(odd) for odd in (None, 1e9, ["another boot", 0.0], [then[0], "x"], [])] == [0.0] * 5
 
 
 def test_variables_set_after_the_first_plan_reach_the_undo(

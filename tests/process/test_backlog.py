@@ -12,10 +12,10 @@ import pytest
 from harness import Programs, wait_until
 from reaping import archived, log, owner, ready
 
+from lastly._journal import home as homes
+from lastly._journal.file import Journal
+from lastly._reaper import client, desk, pool
 from lastly._system.identity import Identity
-from lastly.journal import home as homes
-from lastly.journal.file import Journal
-from lastly.reaper import api, client, pool
 
 
 def stale(count: int, *plans: Any) -> None:
@@ -53,7 +53,7 @@ def test_a_new_death_waits_for_no_stale_journal(programs: Programs, home: Path, 
     ready(home)
     stale(pool.MOST + 30, waiting(gate))
     assert client.ask("sweep")
-    wait_until(lambda: (api.status() or {}).get("workers", 0) >= pool.MOST, within=60, what="all workers hang")
+    wait_until(lambda: (desk.status() or {}).get("workers", 0) >= pool.MOST, within=60, what="all workers hang")
     program.send(signal.SIGKILL)
     wait_until(lambda: not os.path.lexists(path), what="the folder is gone")
     assert len(homes.journals()) >= pool.MOST + 30
@@ -74,11 +74,11 @@ def test_many_stale_journals_are_settled_and_filed(programs: Programs, home: Pat
     assert client.ask("sweep")
     wait_until(lambda: not os.listdir(made), what="all is removed")
     wait_until(lambda: len(homes.journals()) == 4, what="filed")  # the living owner's, and those that fail
-    assert len(api.past(limit=1000)) >= 300
+    assert len(desk.past(limit=1000)) >= 300
     wait_until(lambda: log(home).count(" done ") == 300, what="a line for each")
-    owed = [item["ref"] for found in api.owners() if not found["alive"] for item in found["cleanups"]]
+    owed = [item["ref"] for found in desk.owners() if not found["alive"] for item in found["cleanups"]]
     assert len(owed) == 3
-    wait_until(lambda: all(api.why(ref)["attempts"] > 1 for ref in owed), what="those that fail are tried again")
+    wait_until(lambda: all(desk.why(ref)["attempts"] > 1 for ref in owed), what="those that fail are tried again")
     program.send(signal.SIGKILL)
 
 
@@ -126,9 +126,9 @@ def test_many_owners_that_die_at_once(programs: Programs, home: Path) -> None:
     program = programs.start(code, stdin=subprocess.PIPE)
     paths = [program.line("/") for _ in range(150)]
     program.line("ready")
-    wait_until(lambda: (api.status() or {}).get("owners", {}).get("watched", 0) >= 150, what="watched")
+    wait_until(lambda: (desk.status() or {}).get("owners", {}).get("watched", 0) >= 150, what="watched")
     program.write("\n")
     program.line("dead")
     wait_until(lambda: not any(map(os.path.lexists, paths)), what="all is removed")
     archived(home)
-    assert len(api.past(limit=1000)) == 150
+    assert len(desk.past(limit=1000)) == 150

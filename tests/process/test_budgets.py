@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from harness import ROOT, Programs, Result
 
-from lastly.cli import budgets
-from lastly.cli import doctor as doctors
-from lastly.cli.doctor import Finding
+from lastly._cli import budgets
+from lastly._cli import doctor as doctors
+from lastly._cli.doctor import Finding
 
 yaml: Any = pytest.importorskip("yaml")
 
@@ -236,7 +236,7 @@ def test_the_reaper_knows_what_running_programs_have_said(programs: Programs) ->
         "import lastly, time; lastly.install(grace=17); lastly.temp_dir(); print('ready', flush=True); time.sleep(60)"
     )
     program.line("ready")
-    code = "import lastly.cli.doctor, time\nwhile lastly.cli.doctor.announced() != 17.0: time.sleep(0.02)"
+    code = "import lastly._cli.doctor, time\nwhile lastly._cli.doctor.announced() != 17.0: time.sleep(0.02)"
     assert programs.run(code).status == 0
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from harness import Programs, asleep, wait_until
 
-from lastly.journal import home as homes
-from lastly.reaper import api
-from lastly.reaper.called import called
+from lastly._journal import home as homes
+from lastly._reaper import desk
+from lastly._reaper.called import called
 
 # It says that it runs, and runs until it may end.
 SLOW = ["sh", "-c", 'touch began; while ! test -e go; do sleep 0.05; done; exit "$(cat go)"']
@@ -40,7 +40,7 @@ def may_end(folder: Path, status: int = 0) -> None:
 
 
 def ref() -> str:
-    [found] = [item["ref"] for owner in api.owners() for item in owner["cleanups"] if item["state"] != "done"]
+    [found] = [item["ref"] for owner in desk.owners() for item in owner["cleanups"] if item["state"] != "done"]
     return str(found)
 
 
@@ -89,7 +89,7 @@ def test_forget_waits_for_the_reaper(programs: Programs, home: Path) -> None:
     may_end(folder, 3)
     assert forget.wait().status == 0
     wait_until(lambda: not homes.journals(), what="settled")
-    assert [row["state"] for row in api.past()] == ["released"]
+    assert [row["state"] for row in desk.past()] == ["released"]
 
 
 def test_history_shows_what_is_done_of_an_owner_that_still_owes(programs: Programs, home: Path) -> None:
@@ -105,13 +105,13 @@ def test_history_shows_what_is_done_of_an_owner_that_still_owes(programs: Progra
     program.line("ready")
     program.wait()
     wait_until((program.cwd / "began").exists, what="the reaper runs it")
-    [row] = api.past()
+    [row] = desk.past()
     assert (row["action"], row["state"], row["pid"]) == ("lastly.actions:remove", "done", program.pid)
     shown = programs.run_command(["lastly", "history"])
     assert row["ref"] in shown.out
     may_end(program.cwd)
     wait_until(lambda: not homes.journals(), what="settled")
-    assert sorted(row["state"] for row in api.past()) == ["done", "done"]
+    assert sorted(row["state"] for row in desk.past()) == ["done", "done"]
 
 
 def test_history_shows_what_was_retried(programs: Programs, home: Path) -> None:
@@ -124,8 +124,8 @@ def test_history_shows_what_was_retried(programs: Programs, home: Path) -> None:
     program = programs.start(code, env={"LASTLY_REAPER": "later"})
     program.wait()
     [removal] = called(os.path.join(program.cwd, "left"))
-    assert api.retry(removal, by="me")["state"] == "done"
-    assert [row["ref"] for row in api.past()] == [removal]
+    assert desk.retry(removal, by="me")["state"] == "done"
+    assert [row["ref"] for row in desk.past()] == [removal]
 
 
 @pytest.mark.parametrize("filed", [False, True])
@@ -140,7 +140,7 @@ def test_why_takes_what_is_shown(programs: Programs, home: Path, tmp_path: Path,
     )
     program = programs.start_command(["python", str(script)], env={"LASTLY_REAPER": "later"})
     program.wait()
-    [owner] = api.owners()
+    [owner] = desk.owners()
     refs = {item["ref"]: item["args"][0][-3:] for item in owner["cleanups"]}
     one, two = sorted(refs, key=lambda found: refs[found])
     if filed:

@@ -496,10 +496,10 @@ def test_much_that_is_owed_in_another_alphabet(programs: Programs) -> None:
     code = f"""
     import os, sys
     sys.argv[1:] = [{str(SRC)!r}]
-    from lastly.testing import _worker
-    _worker.reap = lambda: ["\\N{{SNOWMAN}}" * 500] * 100
+    from lastly.testing._crash import worker
+    worker.reap = lambda: ["\\N{{SNOWMAN}}" * 500] * 100
     os.mkdir("home")
     open("home/journal", "w").close()
-    print(len(_worker.swept("home", 1.0)))
+    print(len(worker.swept("home", 1.0)))
     """
     assert programs.start(code, stdin=subprocess.PIPE).wait().out == "20\n"

@@ -18,11 +18,11 @@ import pytest
 from harness import SRC, Programs, gone, reaper_of, wait_until
 
 from lastly import actions
+from lastly._journal import home as homes
+from lastly._journal.file import Journal
+from lastly._reaper import client, desk
+from lastly._settle.sweep import sweep
 from lastly._system.identity import Identity
-from lastly.journal import home as homes
-from lastly.journal.file import Journal
-from lastly.reaper import api, client
-from lastly.reaper.sweep import sweep
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")
@@ -167,7 +167,7 @@ def test_no_more_processes(programs: Programs, tmp_path: Path) -> None:
     shutil.copytree(SRC, open_to_all / "src")  # which may be below a folder that only its owner may enter
     # The kernel does not count root's. Afterwards the standard library may be out of reach, too.
     other = (
-        f"import encodings.ascii, lastly._durable, lastly.actions, lastly.reaper.client, lastly._popen, ctypes, json\n"
+        f"import encodings.ascii, lastly._durable.seam, lastly.actions, lastly._reaper.client, lastly.resources._popen, ctypes, json\n"
         f"import lastly._system.remove; lastly._system.remove.identity('/')\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         if os.geteuid() == 0
@@ -192,7 +192,7 @@ with warnings.catch_warnings(record=True) as said:
         result = programs.run(MAKES + other + limit + KILLED, env=env)
         assert result.status == -signal.SIGKILL, result.err
         assert result.lines == ["3 3 ", "no child 1 True"], result.err
-        reaps = "import lastly.reaper.sweep as s, lastly.reaper.history\n" + other
+        reaps = "import lastly._settle.sweep as s, lastly._settle.history\n" + other
         reaps = MAKES + reaps + "print([ran['state'] for o in s.sweep() for ran in o.ran], len(os.listdir(tmp)))"
         result = programs.run(reaps, env=env)
         assert result.lines == ["['done', 'done', 'done'] 0"], result.err
@@ -233,7 +233,7 @@ def test_the_disk_is_full_at_the_end(programs: Programs, tmp_path: Path) -> None
 
 FULL_DISK = """
 import glob, os, subprocess, sys, time
-from lastly.reaper import api, client
+from lastly._reaper import desk, client
 
 home, log = os.environ["LASTLY_HOME"], sys.argv[1]
 OWNER = """ + "'''" + r"""
@@ -260,13 +260,13 @@ def runs(path):
     return len(open(path).readlines()) if os.path.exists(path) else 0
 
 def waits():
-    return (api.status() or {}).get("owners") == {"waiting": 1}
+    return (desk.status() or {}).get("owners") == {"waiting": 1}
 
 reaper = subprocess.Popen([sys.executable, "-m", "lastly", "reaper", "--idle", "1"])
-until(api.status)
+until(desk.status)
 owner = subprocess.Popen([sys.executable, "-c", OWNER, log], stdout=subprocess.PIPE)
 owner.stdout.readline()
-until(lambda: api.status()["owners"] == {"watched": 1})
+until(lambda: desk.status()["owners"] == {"watched": 1})
 with open(home + "/fill", "wb", buffering=0) as file:
     try:
         while file.write(bytes(4096)):
@@ -285,7 +285,7 @@ os.unlink(home + "/fill")
 client.ask("sweep", force=True)
 until(lambda: reaper.poll() is not None or not client.ask("sweep", force=True) or not glob.glob(home + "/owners/*/*.j"))
 print(runs(log), runs(log + ".fails"))
-for row in api.past():
+for row in desk.past():
     print(row["state"], row["attempts"])
 """
 
@@ -314,7 +314,7 @@ def orphan(path: Path, *, next_try: float | None = None, known: dict[str, object
     if not pid:
         try:
             ahead = time.time() + 10 * 365 * 86400.0
-            from lastly.journal import file
+            from lastly._journal import file
 
             file.time = lambda: ahead  # type: ignore[attr-defined]  # imported there by name
             journal = Journal.create(Identity.current())
@@ -381,7 +381,7 @@ def test_strange_things_in_the_home(name: str, kind: str, programs: Programs, ho
             (place / "file").write_text("theirs")
     program = programs.start("import lastly, signal; print(lastly.temp_dir(), flush=True); signal.pause()")
     made = program.line()
-    wait_until(lambda: (api.status() or {}).get("owners", {}).get("watched") or reaper_of(home), what="a reaper")
+    wait_until(lambda: (desk.status() or {}).get("owners", {}).get("watched") or reaper_of(home), what="a reaper")
     program.send(signal.SIGKILL)
     program.wait()
     wait_until(lambda: gone(made))

@@ -88,7 +88,7 @@ time.sleep(600)
     program = programs.start_command(["lastly", "run", "--grace", "1", "-c", code], env=env)
     _, child, made = program.line("made").split(" ", 2)
     key = (int(child), proc.start_time(int(child)) or 0)
-    seen = "from lastly.reaper import api; import sys; sys.exit(not (api.status() or {}).get('children'))"
+    seen = "from lastly._reaper import desk; import sys; sys.exit(not (desk.status() or {}).get('children'))"
     wait_until(lambda: programs.run_command(["python", "-c", seen]).status == 0, what="the child was seen")
     program.send(signal.SIGKILL)
     program.wait()
@@ -254,8 +254,8 @@ def test_a_user_without_an_account(programs: Programs, tmp_path: Path, home: str
     os.chmod(tmp_path, 0o777)
     code = """
 import os, sys, zlib, tempfile, subprocess, shutil, warnings, mmap, _posixsubprocess, json, struct, fcntl, select
-import lastly, lastly.resources, lastly.actions, lastly._durable, lastly.journal.file, lastly.journal.own
-import lastly._system.remove, lastly._popen, linecache, tracemalloc
+import lastly, lastly.resources, lastly.actions, lastly._durable.seam, lastly._journal.file, lastly._durable.own
+import lastly._system.remove, lastly.resources._popen, linecache, tracemalloc
 os.setgroups([]); os.setgid(0); os.setuid(1000770000)
 made = lastly.temp_dir(dir=sys.argv[1])
 other = lastly.temp_dir(dir=sys.argv[1])
@@ -306,7 +306,7 @@ def test_the_doctor_says_what_it_found(programs: Programs, missing: str, name: s
 
 def test_the_doctor_names_a_sandbox(programs: Programs) -> None:
     code = SECCOMP + "without([CALLS['prctl'], CALLS['statx'], CALLS['pidfd_open']], 1)\n" + """
-from lastly.cli.doctor import kernel
+from lastly._cli.doctor import kernel
 for finding in kernel(): print(finding.name, finding.level)
 """
     result = programs.run(code)

@@ -338,7 +338,7 @@ def test_requests_are_counted_until_their_answer_is_sent(programs: Programs) -> 
     code = """
         import io
         from flask import Flask, send_file
-        from lastly.integrations import _drain
+        from lastly.integrations._servers import in_flight
         from lastly.integrations.flask import Lastly
         from werkzeug.test import run_wsgi_app, EnvironBuilder
 
@@ -350,7 +350,7 @@ def test_requests_are_counted_until_their_answer_is_sent(programs: Programs) -> 
         def stream():
             def parts():
                 for part in "abc":
-                    yield part + str(len(_drain.at_work))
+                    yield part + str(len(in_flight.at_work))
             return parts()
 
         @app.get("/file")
@@ -370,11 +370,11 @@ def test_requests_are_counted_until_their_answer_is_sent(programs: Programs) -> 
         from werkzeug.middleware.proxy_fix import ProxyFix
         app.wsgi_app = ProxyFix(app.wsgi_app, x_port=1)
         client.get("/file", headers={"X-Forwarded-Port": "443"})
-        print(sorted(_drain.ports))
+        print(sorted(in_flight.ports))
         answer = app.wsgi_app(EnvironBuilder("/stream").get_environ(), lambda *_: None)
-        print(len(_drain.at_work))
+        print(len(in_flight.at_work))
         answer.close()
-        assert not _drain.at_work, _drain.at_work
+        assert not in_flight.at_work, in_flight.at_work
     """
     result = programs.run(code)
     assert (result.lines, result.err) == (["a1b1c1 b'content'", "error", "['443', '80']", "1"], "")

@@ -75,7 +75,7 @@ def test_fork_while_another_thread_closes_the_scope(programs, python):
     assert result.lines == ["child's", "parent's"]
 
 
-OLD_KERNEL = "import lastly._fork; lastly._fork._WIPE_ON_FORK = 12345"
+OLD_KERNEL = "import lastly._words.fork; lastly._words.fork._WIPE_ON_FORK = 12345"
 
 
 @pytest.mark.parametrize("kernel", ["import lastly", OLD_KERNEL], ids=["wipes", "old kernel"])

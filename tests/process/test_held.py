@@ -13,7 +13,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 CODE = """
     import os, sys, threading, time
     import lastly
-    from lastly import _held
+    from lastly._exit import hold as _held
 
     def hold():
         os.write(1, b"asked\\n")

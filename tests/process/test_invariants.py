@@ -9,13 +9,13 @@ from pathlib import Path
 
 from harness import ROOT, Programs, wait_until
 
-from lastly.reaper.sweep import sweep
+from lastly._settle.sweep import sweep
 
 # Every path below TMPDIR that comes to be must be in the journal, as a file, at that moment; and every child's token.
 WATCH = """
 import os, subprocess, sys, tempfile
-import lastly, lastly._placed, lastly._popen
-from lastly.journal import own
+import lastly, lastly.resources._placed, lastly.resources._popen
+from lastly._durable import own
 
 below = os.environ["TMPDIR"] + "/"
 tempfile.gettempdir()  # Python tries it out once

@@ -228,8 +228,8 @@ def test_the_programs_own_join_is_left_alone(programs, python, where):
     }
     code = f"""{BUSY}
 if __name__ == "__main__":
-    import lastly, lastly._joins
-    lastly._joins.LIMIT = 0.1
+    import lastly, lastly._exit.joins
+    lastly._exit.joins.LIMIT = 0.1
     lastly.install()
     def work():
         stop.wait()
@@ -238,7 +238,7 @@ if __name__ == "__main__":
     stop = threading.Event()
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    lastly._root.at_ending.append(stop.set)
+    lastly._exit.root.at_ending.append(stop.set)
     {ways[where]}
 """
     program = programs.start(code, python=python)
@@ -255,8 +255,8 @@ def test_no_signal_no_limit(programs, python):
         time.sleep(1)
         print("whole", flush=True)
     if __name__ == "__main__":
-        import lastly, lastly._joins
-        lastly._joins.LIMIT = 0.1
+        import lastly, lastly._exit.joins
+        lastly._exit.joins.LIMIT = 0.1
         lastly.install()
         multiprocessing.get_context("fork").Process(target=work).start()
     """

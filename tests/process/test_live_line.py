@@ -277,10 +277,10 @@ def test_what_is_said_is_what_happens(programs):
         """
         import itertools, signal, sys
         import lastly
-        from lastly import _ending, _signals
+        from lastly._exit import ending, signals as _signals
         class Forced(Exception): pass
         def force(why): raise Forced
-        _ending.force, _ending.say = force, lambda text: None
+        ending.force, ending.say = force, lambda text: None
         lastly.install()
         def press(number):
             _signals._handler(number, sys._getframe())

@@ -16,7 +16,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 START = """
 import asyncio, atexit, os, signal, sys, time
 import lastly
-from lastly import _signals, _swallowed
+from lastly._exit import signals, swallowed as _swallowed
 
 lastly.install()
 atexit.register(print, "exit function", flush=True)
@@ -25,12 +25,12 @@ def hit(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
 looks = 0
-fate = _signals.fate
+fate = signals.fate
 def counted():
     global looks
     looks += 1
     return fate()
-_signals.fate = counted
+signals.fate = counted
 
 async def some_looks(sleep=asyncio.sleep):
     "Wait until the thread has looked more often than it needs to be sure."
@@ -39,7 +39,7 @@ async def some_looks(sleep=asyncio.sleep):
         await sleep(0.01)
 """
 
-IMPATIENT = "from lastly import _loops; _loops.PATIENCE = 0.0"
+IMPATIENT = "from lastly._exit import event_loops; event_loops.PATIENCE = 0.0"
 
 SWALLOW = {
     "everything, for ever": """
@@ -157,8 +157,8 @@ def test_a_second_signal_ends_the_patience(programs: Programs) -> None:
     code = (
         START
         + """
-from lastly import _loops
-_loops.PATIENCE = 1000.0
+from lastly._exit import event_loops
+event_loops.PATIENCE = 1000.0
 async def main():
     while True:
         try: await asyncio.sleep(60)
@@ -323,7 +323,7 @@ def test_a_second_signal_gets_at_a_loop_that_does_not_turn(programs: Programs) -
     code = (
         START
         + """
-from lastly import _loops
+from lastly._exit import event_loops
 async def main():
     asyncio.create_task(other())
     try: await asyncio.sleep(60)
@@ -334,7 +334,7 @@ async def other():
     print("ready", flush=True)
     time.sleep(30)
     print("too late", flush=True)
-_loops.STUCK_AFTER = 0.0
+event_loops.STUCK_AFTER = 0.0
 asyncio.run(main())
 """
     )

@@ -14,10 +14,10 @@ import pytest
 from harness import gone, wait_until
 
 import lastly
-from lastly import _placed
+from lastly._journal.turns import Turn
+from lastly._settle.sweep import sweep
 from lastly._system import remove
-from lastly.journal.turns import Turn
-from lastly.reaper.sweep import sweep
+from lastly.resources import _placed
 
 pytestmark = [
     pytest.mark.root,
@@ -232,7 +232,7 @@ def test_a_new_socket_is_changed_and_nothing_else(programs, shared, tmp_path):
     done = programs.run(
         """
         import os, sys, lastly
-        from lastly import _placed
+        from lastly.resources import _placed
         class Swapped(_placed.Address):
             def __exit__(self, *_):
                 super().__exit__()
@@ -444,7 +444,7 @@ def test_root_with_the_variables_of_a_user(programs, tmp_path, variable):
         pwd.getpwuid = lambda uid: types.SimpleNamespace(pw_dir={str(roots)!r})  # not the real one, in a test
         import lastly
         print(lastly.temp_dir().cleanup.journal.path)
-        from lastly.journal import home
+        from lastly._journal import home
         print(home.runtime_dir())
         """,
         env={**env, variable: str(users)},

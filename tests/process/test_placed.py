@@ -15,8 +15,8 @@ import pytest
 from harness import gone, wait_process_gone, wait_until
 
 import lastly
-from lastly import _holder, _placed
-from lastly.journal import locks
+from lastly._journal import locks
+from lastly.resources import _holder, _placed
 
 HOLD = """
     import os, sys, lastly
@@ -109,7 +109,7 @@ def test_a_recycled_pid(programs, where, home):
     (journal,) = home.glob("owners/*/*.j")
     # Its owner's pid is ours now, as it were.
     text = journal.read_bytes().split(b"\n")
-    from lastly.journal.record import decode, encode
+    from lastly._journal.record import decode, encode
 
     header = decode(text[0])
     header["pid"] = os.getpid()
@@ -511,7 +511,7 @@ def test_killed_everywhere(programs, home, where):
 
     crash(
         programs,
-        f"from lastly import _placed\nf = _placed.lock_file({str(where)!r} + '/x')\nf.close()",
+        f"from lastly.resources import _placed\nf = _placed.lock_file({str(where)!r} + '/x')\nf.close()",
         names=("open", "write", "link", "rename", "unlink"),
         limit=300,
     )

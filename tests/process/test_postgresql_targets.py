@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from harness import Programs
 
-from lastly.reaper import api
+from lastly._reaper import desk
 
 conninfo_to_dict = pytest.importorskip("psycopg.conninfo").conninfo_to_dict
 
@@ -31,7 +31,7 @@ def recorded(
     """
     result = programs.run(code, env={**NONE, "LASTLY_REAPER": "later", **(env or {})})
     assert result.status == -9, result.err
-    [owner] = api.owners()
+    [owner] = desk.owners()
     told = [cleanup["kwargs"] for cleanup in owner["cleanups"]]
     assert len(told) == 3
     assert told[0] == told[1] == told[2]

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 ORDER = """
 import os, stat, sys
-import lastly, lastly._durable
+import lastly, lastly._durable.seam
 
 # What reaches the system, and of which file: interpreted below.
 calls = []

@@ -11,7 +11,7 @@ import pytest
 from harness import Programs, Result, gone, wait_until
 from suites import Suite, events, kill, told
 
-from lastly.reaper import api
+from lastly._reaper import desk
 
 ONE = """
     import os
@@ -112,7 +112,7 @@ def test_what_a_killed_run_left_is_reaped_and_told_once(suite: Suite) -> None:
     run.send(signal.SIGKILL)
     assert run.wait(within=60).status == -signal.SIGKILL
     wait_until(lambda: all(map(gone, made)), what="reaped")
-    wait_until(lambda: len(api.past()) == 2, what="in the history")
+    wait_until(lambda: len(desk.past()) == 2, what="in the history")
     suite.write("test_other.py", "def test_other(): pass")
     assert told(suite.run("test_other.py")) == []  # who does not use it does not hear of it
     result = suite.run()
@@ -136,7 +136,7 @@ def test_another_projects_leftovers_are_not_told_here(suite: Suite, programs: Pr
     run, _, made = other.started()
     run.send(signal.SIGKILL)
     run.wait(within=60)
-    wait_until(lambda: all(map(gone, made)) and len(api.past()) == 2, what="reaped")
+    wait_until(lambda: all(map(gone, made)) and len(desk.past()) == 2, what="reaped")
     assert told(suite.run()) == []
     assert len(told(other.run("-p", "no:cacheprovider"))) == 1
     assert len(told(other.run("-p", "no:cacheprovider"))) == 1  # without a memory it is told for a day
@@ -178,7 +178,7 @@ def test_the_controller_tells_what_was_reaped(suite: Suite) -> None:
     run, _, made = suite.started()
     run.send(signal.SIGKILL)
     run.wait(within=60)
-    wait_until(lambda: all(map(gone, made)) and len(api.past()) == 2, what="reaped")
+    wait_until(lambda: all(map(gone, made)) and len(desk.past()) == 2, what="reaped")
     result = suite.run("-n", "2", "--dist", "loadscope")
     assert [re.sub(r" \(.*", "", line) for line in told(result)] == [
         "lastly: reaped 2 cleanups that killed test runs owed"
@@ -195,7 +195,7 @@ UNUSED = """
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     def test_imports():
-        assert not {"lastly._signals", "lastly._durable", "lastly.reaper", "sqlite3"} & set(sys.modules)
+        assert not {"lastly._exit.signals", "lastly._durable.seam", "lastly._reaper", "sqlite3"} & set(sys.modules)
 
     def test_threads(tmp_path, capsys, monkeypatch):
         assert threading.active_count() == 1

@@ -209,7 +209,7 @@ CLEAN = """
 def test_who_leaves_nothing_passes(how: list[str], suite: Suite) -> None:
     suite.write("test_it.py", CLEAN)
     with (suite.folder / "conftest.py").open("a") as out:  # nothing is left, however long that takes
-        out.write("from lastly.testing import _leaks\n_leaks._PATIENCE = 60.0\n")
+        out.write("from lastly.testing._pytest import leaks as _leaks\n_leaks._PATIENCE = 60.0\n")
     argv = ["python", "-m", "pytest", "-q", "-s", "--lastly-leaks", "--strict-markers", *how]
     result = suite.programs.run_command(argv, cwd=suite.folder, within=60)
     assert (result.status, left(result)) == (0, {}), result.out

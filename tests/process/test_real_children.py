@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from harness import Program, Programs, wait_process_gone, wait_until
 
+from lastly._reaper import desk
 from lastly._system import proc
-from lastly.reaper import api
 
 PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"
 
@@ -132,7 +132,7 @@ def start(programs: Programs, real: Real, how: str, *flags: str) -> tuple[Progra
     tree = [(pid, proc.start_time(pid) or 0), *(process.key for process in proc.below(pid))]
     if real.hides:
         assert not any(b"LASTLY_TOKEN" in variable for variable in proc.environment(pid))
-    wait_until(lambda: (api.status() or {}).get("children", 0) >= 1, what="it was seen")
+    wait_until(lambda: (desk.status() or {}).get("children", 0) >= 1, what="it was seen")
     return program, tree
 
 
@@ -162,12 +162,12 @@ def test_gone_after_a_reaper_was_killed(programs: Programs, monkeypatch: pytest.
     monkeypatch.setenv("LASTLY_HOME", str(programs.home))
     program, tree = start(programs, setproctitle(folder), "run")
     try:
-        first = api.status()
+        first = desk.status()
         assert first is not None
         os.kill(first["pid"], signal.SIGKILL)
         other = programs.start("import lastly, time; lastly.temp_dir(); print('up', flush=True); time.sleep(600)")
         other.line("up")
-        wait_until(lambda: (now := api.status()) and now["pid"] != first["pid"] and now["children"], what="seen again")
+        wait_until(lambda: (now := desk.status()) and now["pid"] != first["pid"] and now["children"], what="seen again")
         program.send(signal.SIGKILL)
         program.wait()
         wait_until(lambda: not any(proc.lives(*key) for key in tree), what=f"{tree} have ended")

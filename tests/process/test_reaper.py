@@ -11,9 +11,9 @@ import pytest
 from harness import SRC, gone, process_gone, reaper_of, wait_process_gone, wait_until
 from reaping import OWNER, SLOW, archived, log, owner, proc, ready, touch, watched
 
-from lastly.journal import home as homes
-from lastly.reaper import api, client, election
-from lastly.reaper.sweep import sweep
+from lastly._journal import home as homes
+from lastly._reaper import client, desk, election
+from lastly._settle.sweep import sweep
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_what_a_dead_program_owes_is_done(programs, home, signum):
     assert program.wait().status == -signum
     wait_until(lambda: gone(made))
     archived(home)
-    [row] = api.past()
+    [row] = desk.past()
     assert (row["action"], row["state"], row["attempts"]) == ("lastly.actions:remove", "done", 1)
 
 
@@ -59,13 +59,13 @@ def test_how_it_died_is_in_the_history(programs, home):
     program.wait()
     wait_until(lambda: gone(made))
     archived(home)
-    [row] = api.past()
+    [row] = desk.past()
     assert row["died"] in {
         "killed by SIGKILL",
         "",
     }  # empty: this kernel does not tell, or nobody had waited yet
     assert row["ended"] is not None
-    about = api.why(row["ref"])
+    about = desk.why(row["ref"])
     assert [event["kind"] for event in about["events"]] == ["plan", "confirm", "run", "done"]
     assert about["events"][-1]["by"] == "reaper"
 
@@ -171,7 +171,7 @@ def test_the_starter_is_connected_at_once(programs, home):
     """It does not have to find its reaper later: one defer, and the death of the reaper is noticed."""
     code = """
     import lastly, os, sys, time
-    from lastly.reaper import client
+    from lastly._reaper import client
     os.closerange(0, 3) if "closed" in sys.argv else None
     made = lastly.temp_dir()
     connected = client._line.socket is not None
@@ -285,7 +285,7 @@ def test_killed_at_every_moment_of_its_work(programs, home):
         program.wait()
         wait_process_gone(reaper)
         wait_until(lambda: (sweep(), gone(made) and not homes.journals())[1])
-    assert {row["state"] for row in api.past()} == {"done"}
+    assert {row["state"] for row in desk.past()} == {"done"}
 
 
 def family(pid):
@@ -315,7 +315,7 @@ def test_a_killed_worker_s_job_is_done_by_another(programs, home):
 
 NO_SHELL = """
 import os, sys, lastly
-from lastly.reaper import spawn
+from lastly._reaper import spawn
 spawn.SHELL = sys.argv[1]
 print("made", lastly.temp_dir(), flush=True)
 {more}
@@ -369,7 +369,7 @@ def test_two_elected_at_once(programs, home):
     """I6: many started at the same moment, one stays."""
     homes.runtime_dir()
     env = {**os.environ, "LASTLY_REAPER_IDLE": "5"}
-    code = f"import sys; sys.path.insert(0, {str(SRC)!r}); from lastly.reaper import spawn; spawn.start()"
+    code = f"import sys; sys.path.insert(0, {str(SRC)!r}); from lastly._reaper import spawn; spawn.start()"
     starters = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(8)]
     assert [starter.wait() for starter in starters] == [0] * 8
     reaper = ready(home)
@@ -407,7 +407,7 @@ def test_no_owner_is_lost_while_one_exits(programs, home):
     """I6: an owner registers at the very moment at which the reaper finds itself idle."""
     code = """
     import lastly, os, sys, time
-    from lastly.reaper import client
+    from lastly._reaper import client
     for i in range(40):
         time.sleep(0.02 + (i % 10) * 0.001)      # around the idle time: the reaper is just leaving
         child = os.fork()
@@ -433,7 +433,7 @@ def test_the_election_is_held_by_life(home):
     homes.runtime_dir()
     first = election.elect(str(home))
     assert first is not None
-    code = f"import sys; sys.path.insert(0, {str(SRC)!r}); from lastly.reaper import election; print(election.elect({str(home)!r}))"
+    code = f"import sys; sys.path.insert(0, {str(SRC)!r}); from lastly._reaper import election; print(election.elect({str(home)!r}))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "None\n"
@@ -447,9 +447,9 @@ def test_the_election_is_held_by_life(home):
 def test_a_look_that_fails_is_not_the_last_one(programs, home):
     """Every now and then the reaper looks at all journals, for those of which nobody has told it."""
     code = """
-    from lastly.journal import home
-    from lastly.reaper import loop
-    from lastly.reaper.__main__ import serve
+    from lastly._journal import home
+    from lastly._reaper import loop
+    from lastly._reaper.__main__ import serve
     loop.RESCAN = 0.05
     plain, left = home.journals, 3
     def journals():
@@ -474,7 +474,7 @@ def test_a_deadline_on_what_cannot_be_watched(programs, home):
     code = """
     import os, sys, time, socket
     import lastly
-    from lastly.reaper import client, protocol
+    from lastly._reaper import client, protocol
     made = lastly.temp_dir()
     with open("file", "w") as file:
         message = protocol.encode("deadline", signals=[15], grace=5.0)
@@ -493,7 +493,7 @@ def test_a_file_that_has_the_wake_up_s_number_is_not_handed_over(programs, home)
     code = """
     import os, sys, time
     import lastly
-    from lastly.reaper import client
+    from lastly._reaper import client
     lastly.install(grace=60)
     lastly.temp_dir()
     while client.ask("status") is None:

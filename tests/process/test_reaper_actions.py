@@ -11,8 +11,8 @@ import zipapp
 import pytest
 from harness import SRC, gone, wait_until
 
-from lastly.journal import home as homes
-from lastly.reaper import api
+from lastly._journal import home as homes
+from lastly._reaper import desk
 
 SCRIPT = """
 import asyncio, json, os, subprocess, sys, time
@@ -45,10 +45,10 @@ def dead(programs, home):
             before(program)
         program.send(signal.SIGKILL)
         program.wait()
-        wait_until(lambda: not homes.journals(), within=within, what=f"settled: {api.owners()}")
+        wait_until(lambda: not homes.journals(), within=within, what=f"settled: {desk.owners()}")
         path = program.cwd / "said"
         said = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return api.past(), said
+        return desk.past(), said
 
     return run
 
@@ -105,8 +105,8 @@ def test_a_script_that_wants_its_arguments(programs, home, tmp_path, parts):
     program = programs.start(code + "defer(undo, args.name)\nprint('ready', flush=True)\ntime.sleep(1000)", str(made))
     program.line("ready")
     program.send(signal.SIGKILL)
-    wait_until(lambda: not homes.journals(), what=f"settled: {api.owners()}")
-    [row] = api.past()
+    wait_until(lambda: not homes.journals(), what=f"settled: {desk.owners()}")
+    [row] = desk.past()
     if parts.startswith(FUNCTION):
         assert (row["state"], made.exists()) == ("done", False)
     else:
@@ -141,8 +141,8 @@ def undone(program):
     program.line("ready")
     program.send(signal.SIGKILL)
     program.wait()
-    wait_until(lambda: not homes.journals(), what=f"settled: {api.owners()}")
-    assert [row["state"] for row in api.past()] == ["done"]
+    wait_until(lambda: not homes.journals(), what=f"settled: {desk.owners()}")
+    assert [row["state"] for row in desk.past()] == ["done"]
     assert not (program.cwd / "made").exists()
     return (program.cwd / "runs").read_text().split()
 
@@ -212,7 +212,7 @@ def undo(name, *, attempt, token, confirmed):
     assert said[1:] == [{"attempt": n, "token": token, "confirmed": {"vm_id": 42}} for n in (1, 2, 3)]
     [row] = rows
     assert (row["state"], row["attempts"], row["scope"]) == ("done", 3, "s")
-    events = api.why(row["ref"])["events"]
+    events = desk.why(row["ref"])["events"]
     assert [e["kind"] for e in events] == ["plan", "confirm", "run", "fail", "run", "fail", "run", "done"]
     assert "OSError: not yet" in events[3]["error"]
 
@@ -225,7 +225,7 @@ def test_a_function_that_always_fails_is_given_up(dead):
     assert len(said) == 3
     assert row["state"] == "abandoned"
     assert "ValueError: never" in row["reason"]
-    about = api.why(row["ref"])
+    about = desk.why(row["ref"])
     assert "Traceback" in about["events"][-1]["output"]
 
 
@@ -273,7 +273,7 @@ def test_megabytes_of_output(dead):
     )
     assert row["state"] == "abandoned"
     assert "ended with status 3: the end" in row["reason"]
-    output = api.why(row["ref"])["events"][-1]["output"]
+    output = desk.why(row["ref"])["events"][-1]["output"]
     assert output.endswith("the end\n")
     assert len(output) <= 4000
 
@@ -356,10 +356,10 @@ def test_run_a_program_that_fails(programs, home):
     )
     program.line("ready")
     program.send(signal.SIGKILL)
-    [item] = wait_until(lambda: [i for o in api.owners() for i in o["cleanups"] if i["state"] == "failed"])
+    [item] = wait_until(lambda: [i for o in desk.owners() for i in o["cleanups"] if i["state"] == "failed"])
     assert "ended with status 7: sorry" in item["error"]
     assert item["next"] > 0
-    assert api.why(item["ref"])["events"][-1]["output"] == "sorry\n"
+    assert desk.why(item["ref"])["events"][-1]["output"] == "sorry\n"
 
 
 def test_kill_what_the_program_started(dead):

@@ -10,7 +10,7 @@ from harness import gone, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lastly.reaper import api, protocol
+from lastly._reaper import desk, protocol
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -45,12 +45,12 @@ def served(programs, home):
     """A reaper with one owner; at the end it is still the same, and still cleans up."""
     program = programs.start("import lastly, time\nprint(lastly.temp_dir(), flush=True)\ntime.sleep(1000)\n")
     made = program.line()
-    pid = wait_until(lambda: (api.status() or {}).get("pid"))
+    pid = wait_until(lambda: (desk.status() or {}).get("pid"))
     yield str(home / "reaper.sock")
     assert os.path.isdir(made)
     program.send(signal.SIGKILL)
     wait_until(lambda: gone(made))
-    assert (api.status() or {})["pid"] == pid
+    assert (desk.status() or {})["pid"] == pid
 
 
 def talk(path, messages, fds=()):
@@ -100,7 +100,7 @@ def test_any_messages_with_any_descriptors(served, messages, descriptors):
 
 def test_descriptors_are_not_kept(served):
     """Hundreds of them, sent with messages that are refused."""
-    pid = (api.status() or {})["pid"]
+    pid = (desk.status() or {})["pid"]
     before = len(os.listdir(f"/proc/{pid}/fd"))
     null = os.open(os.devnull, os.O_RDONLY)
     for _ in range(50):

@@ -12,7 +12,7 @@ import pytest
 from harness import gone, wait_until
 from reaping import OWNER, SLOW, archived, log, owner, proc, ready, touch, watched
 
-from lastly.reaper import api, protocol
+from lastly._reaper import desk, protocol
 
 # ---- who does not play by the rules
 
@@ -41,7 +41,7 @@ def test_garbage_floods_and_a_thousand_connections(programs, home):
     flood.stdout.close()
     for sock in silent:
         sock.close()
-    assert (api.status() or {})["pid"] == reaper
+    assert (desk.status() or {})["pid"] == reaper
 
 
 FLOOD = """
@@ -88,7 +88,7 @@ def test_what_is_no_message_ends_the_connection(programs, home, raw):
     while answer := sock.recv(65536):
         assert b'"no"' in answer
     sock.close()
-    assert (api.status() or {})["pid"] == reaper
+    assert (desk.status() or {})["pid"] == reaper
 
 
 def test_a_hung_reaper_delays_nobody(programs, home):
@@ -162,7 +162,7 @@ def test_a_signal_that_is_not_answered_in_time(programs, home):
     """The main thread sits in C with the GIL held; the reaper reads the wake-up descriptor and keeps the deadline."""
     code = """
     import lastly, os, signal, time
-    from lastly.reaper import client
+    from lastly._reaper import client
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
@@ -179,7 +179,7 @@ def test_a_signal_that_is_not_answered_in_time(programs, home):
     program.line()
     made = program.line()
     watched(home)
-    wait_until(lambda: (api.status() or {}).get("deadlines") == 1)
+    wait_until(lambda: (desk.status() or {}).get("deadlines") == 1)
     began = time.monotonic()
     program.send(signal.SIGTERM, busy=True)
     assert program.wait().status == -signal.SIGKILL
@@ -191,7 +191,7 @@ def test_a_signal_that_is_not_answered_in_time(programs, home):
 def test_a_signal_that_is_answered(programs, home):
     code = """
     import lastly, os, signal, time
-    from lastly.reaper import client
+    from lastly._reaper import client
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
@@ -211,7 +211,7 @@ def test_a_signal_that_is_answered(programs, home):
     """
     program = programs.start(code)
     program.line("ready")
-    wait_until(lambda: (api.status() or {}).get("deadlines") == 1)
+    wait_until(lambda: (desk.status() or {}).get("deadlines") == 1)
     program.send(signal.SIGTERM)
     program.line("answered")
     program.line("alive")
@@ -225,7 +225,7 @@ def test_a_thousand_owners_in_sixteen_megabytes(programs, home):
     """I11, and all of them dead at once. Owners are forked from one program: each has its own journal."""
     code = """
     import lastly, os, sys, signal
-    import lastly._system.remove, lastly.reaper.client, lastly.resources, lastly.journal.own, tempfile
+    import lastly._system.remove, lastly._reaper.client, lastly.resources, lastly._durable.own, tempfile
     pids = []
     for _ in range(1000):
         reading, writing = os.pipe()
@@ -260,7 +260,7 @@ def test_a_thousand_owners_in_sixteen_megabytes(programs, home):
     wait_until(lambda: not os.listdir(program.tmp))
     print(f"clean after {time.monotonic() - began:.2f} s")
     archived(home)
-    assert len(api.past(limit=5000)) == 1000
+    assert len(desk.past(limit=5000)) == 1000
     resident = int(proc(reaper, "status").split("VmRSS:")[1].split()[0]) / 1024
     assert resident <= 18
 
@@ -279,7 +279,7 @@ def test_a_hanging_cleanup_of_one_owner_delays_no_other(programs, home):
 
 
 def test_the_log_is_rotated(tmp_path):
-    from lastly.reaper.log import Log
+    from lastly._reaper.log import Log
 
     log = Log(str(tmp_path), room=1000)
     for i in range(100):

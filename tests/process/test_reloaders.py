@@ -122,5 +122,5 @@ importlib.reload(module)
 print(module.restart_with_reloader.__module__)
 """
     assert programs.run(code).lines == [
-        "1", "django.utils.autoreload SourceFileLoader True", "lastly._reloader",
+        "1", "django.utils.autoreload SourceFileLoader True", "lastly._exit.reloader",
     ]  # fmt: skip

@@ -8,10 +8,10 @@ import sys
 import pytest
 from harness import gone, wait_process_gone, wait_until
 
-from lastly.journal import home as journal_home
-from lastly.journal import locks
-from lastly.journal.file import Journal
-from lastly.journal.replay import read
+from lastly._journal import home as journal_home
+from lastly._journal import locks
+from lastly._journal.file import Journal
+from lastly._journal.replay import read
 
 # Counts the calls of everything that changes something outside the process, and dies before or after the Nth.
 CRASHING = """
@@ -19,10 +19,11 @@ import os, signal, sys
 sys.dont_write_bytecode = True
 import _posixsubprocess, subprocess, tempfile
 import lastly, lastly.resources
-from lastly import _durable, actions
+from lastly._durable import seam
+from lastly import actions
 from lastly._system import remove, kill, file
-_durable._ensure = lambda path: None
-from lastly._popen import Popen
+seam._ensure = lambda path: None
+from lastly.resources._popen import Popen
 count = 0
 def wrap(module, name):
     real = getattr(module, name)
@@ -232,7 +233,8 @@ def test_popen_has_subprocess_signature(programs):
                 lastly.Popen(bad)
             except (OSError, TypeError): pass
             else: raise SystemExit("started")
-        from lastly.journal import own, replay
+        from lastly._durable import own
+        from lastly._journal import replay
         assert sorted({i.state for i in replay.read(own.peek().path).items.values()}) == ["active", "done", "released"]
     """)
     assert done.status == 0, done.err
@@ -309,11 +311,11 @@ def test_a_forked_child_owes_its_own(programs, where):
         a = lastly.temp_dir(dir=sys.argv[1])
         if os.fork() == 0:
             b = lastly.temp_dir(dir=sys.argv[1])
-            from lastly.journal import own
+            from lastly._durable import own
             print(own.get().path, flush=True)
             sys.exit()
         os.wait()
-        from lastly.journal import own
+        from lastly._durable import own
         print(own.get().path, os.path.exists(a), len(os.listdir(sys.argv[1])), flush=True)
         """,
         str(where),
@@ -364,7 +366,7 @@ def test_full_disk_makes_nothing(programs, where):
         """
         import os, resource, sys, lastly
         first = lastly.temp_dir(dir=sys.argv[1])
-        from lastly.journal import own
+        from lastly._durable import own
         resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(own.get().path) + 10,) * 2)
         try:
             lastly.temp_dir(dir=sys.argv[1])

@@ -102,8 +102,8 @@ LONG = {
 }
 IN_C = """
 import atexit, ctypes, os, subprocess, sys, tempfile
-import lastly._wakeup
-lastly._wakeup.ANSWER = 0.5  # else the test takes ten seconds
+import lastly._exit.stuck
+lastly._exit.stuck.ANSWER = 0.5  # else the test takes ten seconds
 {make}
 {become}
 atexit.register(print, "exit function", flush=True)
@@ -147,8 +147,8 @@ def test_a_slow_exit_function_has_its_time(programs: Programs) -> None:
     """The signal was answered: from there on nobody ends the program."""
     code = """
 import atexit, tempfile, time
-import lastly._wakeup
-lastly._wakeup.ANSWER = 0.3
+import lastly._exit.stuck
+lastly._exit.stuck.ANSWER = 0.3
 tempfile.mkdtemp()
 def slow():
     until = time.monotonic() + 1.5

@@ -10,7 +10,7 @@ from harness import Programs
 
 import lastly
 from lastly import actions
-from lastly.reaper import api
+from lastly._reaper import desk
 
 # What is given; whether the program has run; what it came to.
 WAYS: list[tuple[str, str, bool, str]] = [
@@ -50,7 +50,7 @@ def settled(programs: Programs, code: str, more: str, dead: bool) -> tuple[bool,
     said = program.wait().out.strip()
     if dead:
         programs.run_command(["lastly", "reap"])
-        said = " ".join(item["error"] for owner in api.owners() for item in owner["cleanups"])
+        said = " ".join(item["error"] for owner in desk.owners() for item in owner["cleanups"])
     return (program.cwd / "ran").exists(), said
 
 
@@ -81,6 +81,6 @@ def test_refused_when_deferred(home: Path, more: dict[str, Any], error: type[Exc
 def test_what_is_recorded_is_json(home: Path) -> None:
     with lastly.Scope() as scope:
         scope.defer(actions.run, ["true"], ok={0, 3}, unless=["test", "-e", Path("/x")])
-        [item] = [item for owner in api.owners() for item in owner["cleanups"]]
+        [item] = [item for owner in desk.owners() for item in owner["cleanups"]]
         assert item["kwargs"]["unless"] == ["test", "-e", "/x"]
         assert sorted(item["kwargs"]["ok"]) == [0, 3]

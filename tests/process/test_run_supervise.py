@@ -417,7 +417,7 @@ def test_resize(terminal: Terminal) -> None:
 def test_a_home_that_fails_in_the_end_changes_no_status(programs: Programs) -> None:
     code = """
     import sys
-    from lastly.journal import disk
+    from lastly._journal import disk
     from lastly._run.launch import main
     def fail(_path):
         raise OSError(30, "Read-only file system")

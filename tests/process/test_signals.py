@@ -289,7 +289,7 @@ def test_third_interrupt_forces(programs: Programs) -> None:
 
 def test_second_interrupt_after_two_seconds_forces(programs: Programs) -> None:
     """The clock is set forward inside the program, so that nobody waits."""
-    code = START + "from lastly import _signals\n" + CLEANUP
+    code = START + "from lastly._exit import signals as _signals\n" + CLEANUP
     code = code.replace('print("cleaning"', '_signals.state.first_press -= 2.5; print("cleaning"')
     program = programs.start(code, stdin=subprocess.PIPE)
     program.line("ready")
@@ -316,8 +316,8 @@ def test_threads_that_do_not_end_are_not_waited_for_without_end(programs: Progra
         START
         + """
 import threading
-from lastly import _ending
-_ending._JOIN_LIMIT = 0.2
+from lastly._exit import ending
+ending._JOIN_LIMIT = 0.2
 lastly.install()
 atexit.register(print, "exit function")
 threading.Thread(target=time.sleep, args=(60,)).start()
@@ -421,12 +421,13 @@ def test_pid_1_exits_with_the_code(programs: Programs) -> None:
 
 STUCK = """
 import ctypes
-from lastly import actions, _wakeup
-_wakeup.ANSWER = 0.3
+from lastly import actions
+from lastly._exit import stuck
+stuck.ANSWER = 0.3
 lastly.install(GRACE)
 os.mkdir("owed")
 lastly.defer(actions.remove, os.path.abspath("owed"))
-from lastly.reaper import client
+from lastly._reaper import client
 while client._line is None or client._line.socket is None:
     lastly.defer(actions.remove, os.path.abspath("none")).detach()
     time.sleep(0.01)

@@ -17,7 +17,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 START = """
 import atexit, os, signal, sys, time
 import lastly
-from lastly import _signals
+from lastly._exit import signals
 
 lastly.install()
 atexit.register(print, "exit function", flush=True)
@@ -26,12 +26,12 @@ def hit(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
 looks = 0
-fate = _signals.fate
+fate = signals.fate
 def counted():
     global looks
     looks += 1
     return fate()
-_signals.fate = counted
+signals.fate = counted
 
 def some_looks():
     "Wait until the thread has looked more often than it needs to be sure."
@@ -98,7 +98,7 @@ def test_what_swallows_it_is_named(programs: Programs, python: str, clause: str)
     code = (
         START
         + f"""
-from lastly import _swallowed
+from lastly._exit import swallowed as _swallowed
 _swallowed.TRIES = 1
 def loop():
     while True:
@@ -306,7 +306,7 @@ def test_one_that_was_answered_and_kept(programs: Programs, python: str, what: s
 try:
     hit({int(number)}); time.sleep(60)
 {clause}
-while _signals.state.signum:
+while signals.state.signum:
     time.sleep(0.01)
 print("goes on", flush=True)
 os._exit(3)
@@ -355,9 +355,9 @@ def test_a_shell_answers_ctrl_c(programs: Programs, shell: str) -> None:
     code = (
         START
         + f"""
-_signals.fate = fate
+signals.fate = fate
 raised = []
-_signals.raising = lambda caught: raised.append(caught.signum)
+signals.raising = lambda caught: raised.append(caught.signum)
 {SHELLS[shell]}
 os._exit(len(raised))
 """
@@ -367,8 +367,8 @@ os._exit(len(raised))
         program.write("import time; print('wai' + 'ts', flush=True); time.sleep(60)\n")
         program.line("waits")
         program.send(INT)
-        program.write("from lastly import _signals\n")
-        program.write("while _signals.state.signum: time.sleep(0.01)\n\n")
+        program.write("from lastly._exit import signals\n")
+        program.write("while signals.state.signum: time.sleep(0.01)\n\n")
         program.write(f"print('goes on', {number}, flush=True)\n")
         program.line(f"goes on {number}")
     assert program.popen.stdin is not None

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from lastly.cli import trust
-from lastly.journal import home as place
+from lastly._cli import trust
+from lastly._journal import home as place
 
 OTHER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
@@ -121,7 +121,7 @@ def test_a_sandbox_that_has_the_home_too(programs, state, tmp_path):
     finding = only(trust.examine())
     assert f"process {program.pid}" in finding.what
     assert f"at {tmp_path / 'in side'}" in finding.what
-    code = "import json, sys; from lastly.cli import trust; print(json.dumps([f.what for f in trust.examine()]))"
+    code = "import json, sys; from lastly._cli import trust; print(json.dumps([f.what for f in trust.examine()]))"
 
     inside = programs.run_command(
         ["nsenter", f"--mount=/proc/{program.pid}/ns/mnt", "env", f"LASTLY_HOME={tmp_path / 'in side'}", sys.executable, "-c", code]

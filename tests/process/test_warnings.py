@@ -124,4 +124,4 @@ def test_one_place_gives_them():
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {"warnings.warn", "warnings.warn_explicit"}:
-                raise AssertionError(f"{path}:{node.lineno}: use lastly._warn.warn")
+                raise AssertionError(f"{path}:{node.lineno}: use lastly._words.warn.warn")

@@ -21,37 +21,34 @@ PACKAGE = SRC / "lastly"
 
 # From top to bottom: arrows point down, or stay in their line.
 LAYERS = """
-    edges      __main__ cli _run _pyinstaller web integrations testing reaper._runner
+    edges      __main__ _cli _run _pyinstaller integrations testing _settle.runner
     names      __init__
     app        app
-    ready      resources _popen _placed _replace _async _waiting
-    seam       _durable _portable _holder
-    process    _exit _root _signals _ending _joins _lookout _held _swallowed _loops _byname _wakeup _sigset _finish _scope _report _live _cleanup _closing _parallel _workers _reason _early _awaiting _entered _reloader _loop_children
-    reaper     reaper
+    ready      resources
+    seam       _durable
+    process    _exit _scope
+    reaper     _reaper _settle
     actions    actions
-    journal    journal
+    journal    _journal
     system     _system
-    words      _action errors _clock _fork _warn
+    words      _action errors _words
 """
 LINES = re.sub(r"\n {9,}", " ", LAYERS).strip().splitlines()
 PLACE = {module: (rank, line.split()[0]) for rank, line in enumerate(LINES) for module in line.split()[1:]}
-PROGRAM_SIDE = {"app", "ready", "process"}
+PROGRAM_SIDE = {"app", "process"}
 REAPER_SIDE = {"reaper", "actions", "journal"}
 
 # The arrow that makes _durable the seam: a scope hands actions to it, by an import inside the function that does.
-LAZY_UP = {("_scope", "_durable"), ("_root", "_durable"), ("_signals", "_durable")}
+LAZY_UP = {("_scope", "_durable.seam"), ("_exit", "_durable.seam")}
 
 # Beside the standard library, by module. Whatever is in integrations/ and testing/ is there for its framework.
 THIRD_PARTY = {
     "app": {"colorlog", "yaml"},  # in the functions that need them
-    "cli": {"rich", "yaml"},
-    "_exit": {"_xxsubinterpreters"},  # the standard library's own name for it, up to 3.12
+    "_cli": {"rich", "yaml"},
     "_pyinstaller": {"PyInstaller"},
     "_run": {"sitecustomize"},  # the one that the injected sitecustomize stands in front of
-    "_loops": {"trio"},
-    "_waiting": {"anyio"},
-    "_live": {"rich"},
-    "_report": {"opentelemetry"},
+    "_exit": {"trio", "_xxsubinterpreters"},
+    "_scope": {"anyio", "rich", "opentelemetry"},
 }
 
 HEAVY = (
@@ -167,7 +164,7 @@ def test_nobody_imports_the_edges() -> None:
     """But two edges, from which others are started: the command line, and the door of a frozen program."""
 
     def reaches(a: Arrow) -> bool:
-        if place(a.target)[1] != "edges" or a.source.split(".")[0] in ("__main__", "cli", "_pyinstaller"):
+        if place(a.target)[1] != "edges" or a.source.split(".")[0] in ("__main__", "_cli", "_pyinstaller"):
             return False
         return a.source.split(".")[0] != a.target.split(".")[0]
 
@@ -291,7 +288,7 @@ def test_one_module_reads_the_clock() -> None:
                 names = {node.attr}
             if names & {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"}:
                 readers.append(f"{module}:{node.lineno}")
-    assert {reader.split(":")[0] for reader in readers} == {"_clock", "_waiting"}, readers  # _waiting: asks whose it is
+    assert {reader.split(":")[0] for reader in readers} == {"_words.clock", "_scope.backends"}, readers  # backends: asks whose it is
 
 
 def test_every_public_name_has_a_docstring() -> None:

@@ -115,11 +115,11 @@ def test_what_cannot_be_called_is_refused(way):
     for what, args, kwargs, words in WRONG:
         with Scope() as scope:
             defer = WAYS[way](scope)
-            pending = len(lastly._root.root)
+            pending = len(lastly._exit.root.root)
             with pytest.raises(TypeError) as caught:
                 defer(what, *args, **kwargs)
         assert words in str(caught.value)
-        assert len(lastly._root.root) == pending
+        assert len(lastly._exit.root.root) == pending
 
 
 def test_what_can_be_called_is_taken():

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from lastly import AsyncScope
 from lastly.errors import FrameworkError, LastlyError
-from lastly.integrations import _serving
+from lastly.integrations._servers import uvicorn as _serving
 from lastly.integrations.asgi import Lastly, current
 
 Message = MutableMapping[str, Any]

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-import lastly._closing
-import lastly._parallel
+import lastly._scope.closing
+import lastly._scope.parallel
 from lastly import Scope
 from lastly.errors import CleanupFailed
 
@@ -29,11 +29,11 @@ def test_a_scope_that_can_run_nothing_says_so_and_stays_open(ran, monkeypatch, e
     else:
         scope.defer(ran.append, 1).within(60 if broken == "step" else None)
     with monkeypatch.context() as patch:
-        patch.setattr(lastly._closing, broken, fail)
+        patch.setattr(lastly._scope.closing, broken, fail)
         with pytest.raises(CleanupFailed) as caught:
             scope.close()
     assert [type(found) for found in caught.value.exceptions] == [error]
-    assert (ran, scope.closed, len(scope), lastly._closing.closing) == ([], False, 1, {})
+    assert (ran, scope.closed, len(scope), lastly._scope.closing.closing) == ([], False, 1, {})
     scope.close()
     assert (ran, scope.closed) == ([1], True)
 
@@ -46,7 +46,7 @@ def test_a_pool_that_can_start_nothing_says_so_and_stays_open(ran, monkeypatch):
     pool = scope.parallel()
     pool.defer(ran.append, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(lastly._closing, "bound", fail)
+        patch.setattr(lastly._scope.closing, "bound", fail)
         with pytest.raises(CleanupFailed):
             pool.close()
     assert (ran, len(pool)) == ([], 1)
@@ -57,10 +57,10 @@ def test_a_pool_that_can_start_nothing_says_so_and_stays_open(ran, monkeypatch):
 def test_a_pools_jobs_are_waited_for_after_an_interrupt(ran, monkeypatch):
     """It comes between two waits, where no cleanup is in hand."""
     go = threading.Event()
-    wait = lastly._parallel.Parallel._wait
+    wait = lastly._scope.parallel.Parallel._wait
 
     def interrupted(*args):
-        monkeypatch.setattr(lastly._parallel.Parallel, "_wait", wait)
+        monkeypatch.setattr(lastly._scope.parallel.Parallel, "_wait", wait)
         go.set()
         raise KeyboardInterrupt
 
@@ -68,7 +68,7 @@ def test_a_pools_jobs_are_waited_for_after_an_interrupt(ran, monkeypatch):
         go.wait(60)
         ran.append(number)
 
-    monkeypatch.setattr(lastly._parallel.Parallel, "_wait", interrupted)
+    monkeypatch.setattr(lastly._scope.parallel.Parallel, "_wait", interrupted)
     with pytest.raises(KeyboardInterrupt), Scope() as scope, scope.parallel() as pool:
         for number in range(3):
             pool.defer(slow, number)
@@ -78,7 +78,7 @@ def test_a_pools_jobs_are_waited_for_after_an_interrupt(ran, monkeypatch):
 
 def test_alarms_between_cleanups_keep_none_from_running(ran, monkeypatch):
     """A handler's own exception may come where no cleanup is in hand; it is kept, and the loop goes on."""
-    drain = lastly._closing.drain
+    drain = lastly._scope.closing.drain
     alarms = [TimeoutError("one"), TimeoutError("two")]
 
     def late(*args):
@@ -86,7 +86,7 @@ def test_alarms_between_cleanups_keep_none_from_running(ran, monkeypatch):
             raise alarms.pop(0)
         drain(*args)
 
-    monkeypatch.setattr(lastly._closing, "drain", late)
+    monkeypatch.setattr(lastly._scope.closing, "drain", late)
     with pytest.raises(CleanupFailed) as caught, Scope() as scope:
         scope.defer(ran.append, 1)
     assert ran == [1]

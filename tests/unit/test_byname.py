@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lastly import _byname
+from lastly._exit import clauses as _byname
 from lastly.errors import CaughtSignal
 
 

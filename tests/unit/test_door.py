@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from harness import wait_until
 
-from lastly.integrations import _door, _gunicorn_door
+from lastly.integrations._servers import gunicorn, listeners
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -29,9 +29,9 @@ def connect(listening: socket.socket) -> socket.socket:
 
 def test_who_is_in_is_served_and_nobody_gets_in(listening: socket.socket) -> None:
     with connect(listening) as first, connect(listening) as second:
-        wait_until(lambda: _door.waiting(listening) == 2)
-        assert not _door.is_shut(listening)
-        assert _door.shut(listening) and _door.shut(listening) and _door.is_shut(listening)
+        wait_until(lambda: listeners.waiting(listening) == 2)
+        assert not listeners.is_shut(listening)
+        assert listeners.shut(listening) and listeners.shut(listening) and listeners.is_shut(listening)
         with socket.socket(listening.family) as late:
             late.settimeout(0.2)
             with pytest.raises(TimeoutError):
@@ -43,48 +43,48 @@ def test_who_is_in_is_served_and_nobody_gets_in(listening: socket.socket) -> Non
                 assert served.recv(100) == b"question"
                 served.sendall(b"answer")
             assert client.recv(100) == b"answer"
-        assert _door.waiting(listening) == 0
+        assert listeners.waiting(listening) == 0
 
 
 def test_another_holder_of_the_socket_sees_that_it_is_shut(listening: socket.socket) -> None:
     with listening.dup() as other:
-        _door.shut(listening)
-        assert _door.is_shut(other)
+        listeners.shut(listening)
+        assert listeners.is_shut(other)
 
 
 def test_only_tcp_has_a_door(tmp_path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "s"))
         listening.listen()
-        assert not _door.shut(listening) and not _door.is_shut(listening)
-        assert _door.waiting(listening) == 0
+        assert not listeners.shut(listening) and not listeners.is_shut(listening)
+        assert listeners.waiting(listening) == 0
 
 
 def test_busy_is_a_connection_with_an_unanswered_request(listening: socket.socket) -> None:
     with connect(listening) as client:
         served, _ = listening.accept()
         with served:
-            assert _door.is_busy(served, patient=True)
-            assert not _door.is_busy(served, patient=False)
+            assert listeners.is_busy(served, patient=True)
+            assert not listeners.is_busy(served, patient=False)
             client.sendall(b"question")
-            wait_until(lambda: _door.is_busy(served, patient=False), what="unread")
+            wait_until(lambda: listeners.is_busy(served, patient=False), what="unread")
             served.recv(100)
-            assert _door.is_busy(served, patient=False), "read, and not answered"
+            assert listeners.is_busy(served, patient=False), "read, and not answered"
             served.sendall(b"answer")
-            assert not _door.is_busy(served, patient=True)
+            assert not listeners.is_busy(served, patient=True)
             client.shutdown(socket.SHUT_WR)
-            wait_until(lambda: not _door.is_busy(served, patient=True), what="the other side has closed")
+            wait_until(lambda: not listeners.is_busy(served, patient=True), what="the other side has closed")
 
 
 def test_the_sockets_of_a_port(listening: socket.socket) -> None:
     port = listening.getsockname()[1]
     with connect(listening), listening.accept()[0]:
-        found, connected = _door.sockets({port})
+        found, connected = listeners.sockets({port})
         assert [s.getsockname()[1] for s in found] == [port]
         assert len(connected) == 1
         for duplicate in (*found, *connected):
             duplicate.close()
-    assert _door.sockets(set()) == ([], [])
+    assert listeners.sockets(set()) == ([], [])
 
 
 @pytest.mark.parametrize("other", ["systemd", "reexec_pid", "master_pid", "reuse_port", "quick", ""])
@@ -102,14 +102,14 @@ def test_gunicorns_master_shuts_only_a_door_of_its_own(other: str) -> None:
             stop=lambda graceful=True: stopped.append(graceful),
         )
         stopped: list[bool] = []
-        _gunicorn_door.opened(server)
+        gunicorn.opened(server)
         server.stop(other != "quick")
-        assert (_door.is_shut(listening), stopped) == (other == "", [other != "quick"])
+        assert (listeners.is_shut(listening), stopped) == (other == "", [other != "quick"])
 
 
 def test_a_number_that_is_another_file_s_meanwhile(tmp_path, monkeypatch) -> None:
     with open(tmp_path / "file", "w"):
-        monkeypatch.setattr(_door.os, "readlink", lambda _path: "socket:[1]")
-        before = _door.os.listdir("/proc/self/fd")
-        _door.sockets(set())
-        assert _door.os.listdir("/proc/self/fd") == before
+        monkeypatch.setattr(listeners.os, "readlink", lambda _path: "socket:[1]")
+        before = listeners.os.listdir("/proc/self/fd")
+        listeners.sockets(set())
+        assert listeners.os.listdir("/proc/self/fd") == before

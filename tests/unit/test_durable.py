@@ -8,11 +8,13 @@ from enum import Enum, IntEnum
 import pytest
 
 import lastly
-from lastly import _durable, _portable, actions, errors
+from lastly import actions, errors
 from lastly._action import action
-from lastly._scope import Scope
-from lastly.journal import own
-from lastly.journal.replay import read
+from lastly._durable import own
+from lastly._durable import portable as _portable
+from lastly._durable import seam as _durable
+from lastly._journal.replay import read
+from lastly._scope.scope import Scope
 
 calls: list = []
 

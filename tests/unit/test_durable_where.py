@@ -9,11 +9,12 @@ import textwrap
 import pytest
 
 import lastly
-from lastly import _durable, _portable, errors
+from lastly import errors
 from lastly._action import action
-from lastly._scope import Scope
-from lastly.journal import own
-from lastly.journal.replay import read
+from lastly._durable import own, portable
+from lastly._durable import seam as _durable
+from lastly._journal.replay import read
+from lastly._scope.scope import Scope
 
 calls: list = []
 
@@ -60,7 +61,8 @@ def child(code, *flags, stdin=None, cwd=None):
 SCRIPT = textwrap.dedent("""
     import warnings; warnings.simplefilter("ignore")
     import lastly
-    from lastly.journal import own, replay
+    from lastly._durable import own
+    from lastly._journal import replay
     @lastly.action
     def mine(): pass
     if __name__ == "__main__":
@@ -158,7 +160,7 @@ def test_an_unusable_home(monkeypatch, tmp_path, kind):
 
 def test_a_network_home(monkeypatch):
     """NFS: one warning that says what is lost, and in-process cleanup."""
-    from lastly.journal import home as journal_home
+    from lastly._journal import home as journal_home
 
     monkeypatch.delenv("LASTLY_REAPER")
     monkeypatch.setattr(_durable, "_warned", False)
@@ -175,7 +177,7 @@ def test_a_read_only_home(monkeypatch):
     """The default one: as above. One that somebody named: an error."""
     import errno
 
-    from lastly.journal import home as journal_home
+    from lastly._journal import home as journal_home
 
     def read_only(path, mode=0o777, **_):
         raise OSError(errno.EROFS, "Read-only file system")
@@ -194,5 +196,5 @@ def test_a_read_only_home(monkeypatch):
 def test_the_allow_list_holds_no_secret():
     """By name."""
     assert not [
-        name for name in _portable.ENVIRONMENT if "KEY" in name or "SECRET" in name or "TOKEN" in name
+        name for name in portable.ENVIRONMENT if "KEY" in name or "SECRET" in name or "TOKEN" in name
     ]

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
+from lastly._journal import home as place
 from lastly.errors import NotRecorded
-from lastly.journal import home as place
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
+from lastly._journal import locks
+from lastly._journal.file import ROOM, Journal
+from lastly._journal.replay import read
 from lastly.errors import NotRecorded
-from lastly.journal import locks
-from lastly.journal.file import ROOM, Journal
-from lastly.journal.replay import read
 
 
 @pytest.fixture

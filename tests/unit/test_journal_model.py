@@ -7,8 +7,8 @@ import tempfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lastly.journal.file import Journal
-from lastly.journal.replay import FINAL, replay
+from lastly._journal.file import Journal
+from lastly._journal.replay import FINAL, replay
 
 AFTER = {
     "confirm": "active", "run": "running", "fail": "failed", "done": "done", "release": "released", "void": "void",

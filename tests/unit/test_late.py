@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lastly import AsyncScope, Scope, _closing, actions
-from lastly._scope import GUESTS
+from lastly import AsyncScope, Scope, actions
+from lastly._durable import own
+from lastly._journal.replay import read
+from lastly._scope import closing as _closing
+from lastly._scope.scope import GUESTS
 from lastly.errors import ScopeClosed
-from lastly.journal import own
-from lastly.journal.replay import read
 
 
 @pytest.fixture

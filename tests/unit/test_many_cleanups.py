@@ -7,12 +7,13 @@ import tracemalloc
 import pytest
 from journals import folder_made, journal_by_hand, removal, shell
 
-from lastly.cli import show
-from lastly.journal import disk
-from lastly.journal.file import Journal
-from lastly.reaper import api, history, packed
-from lastly.reaper.settle import MOST_TOLD, settle
-from lastly.reaper.sweep import reference, sweep
+from lastly._cli import tables
+from lastly._journal import disk
+from lastly._journal.file import Journal
+from lastly._reaper import desk
+from lastly._settle import history, packed
+from lastly._settle.settle import MOST_TOLD, settle
+from lastly._settle.sweep import reference, sweep
 
 __all__ = ["folder_made", "journal_by_hand"]  # fixtures
 
@@ -94,16 +95,16 @@ def test_the_history_keeps_many_in_few_rows(journal, folder):
     assert rows + count == MANY + 2
     assert rows <= packed.WHOLE + 2
     assert packs <= (MANY - packed.WHOLE) / packed.TOGETHER + 2
-    told = [row for row in api.past(limit=10_000)]
+    told = [row for row in desk.past(limit=10_000)]
     assert sum(row["count"] for row in told) == MANY + 2
     for number in (1, packed.WHOLE, packed.WHOLE + 1, packed.WHOLE + packed.TOGETHER, MANY):
-        about = api.why(f"{reference(path)}.{number}")
+        about = desk.why(f"{reference(path)}.{number}")
         assert (about["state"], about["args"], about["owner"]["argv0"]) == ("done", [str(folder / str(number))], "me")
         assert about["events"][-1]["by"] == "sweep"
     [several] = [row for row in told if row["count"] > 2]
-    assert show.call(several).endswith(f" and {several['count'] - 1} more")
-    with pytest.raises(api.NotFound):
-        api.why(f"{reference(path)}.{MANY + 3}")
+    assert tables.call(several).endswith(f" and {several['count'] - 1} more")
+    with pytest.raises(desk.NotFound):
+        desk.why(f"{reference(path)}.{MANY + 3}")
 
 
 def test_the_same_journal_twice_is_one_entry(journal, folder):
@@ -113,7 +114,7 @@ def test_the_same_journal_twice_is_one_entry(journal, folder):
         patch.setattr(disk, "remove", lambda path: None)
         history.archive([{"path": path}])
     history.archive([{"path": path}])
-    assert sum(row["count"] for row in api.past(limit=10_000)) == MANY
+    assert sum(row["count"] for row in desk.past(limit=10_000)) == MANY
 
 
 def test_what_is_reaped_of_a_scope_is_counted(journal, folder):
@@ -122,7 +123,7 @@ def test_what_is_reaped_of_a_scope_is_counted(journal, folder):
     own += [{"kind": "done", "id": n, "by": "owner"} for n in range(1, 401)]
     settle(path := journal(*many(folder, scope="pytest s"), *own))
     history.archive([{"path": path}])
-    assert len(api.reaped("pytest")) == MANY - 400
+    assert len(desk.reaped("pytest")) == MANY - 400
 
 
 def test_a_history_of_an_earlier_version_is_read(journal, folder, home):
@@ -131,10 +132,10 @@ def test_a_history_of_an_earlier_version_is_read(journal, folder, home):
     base = sqlite3.connect(home / "history.db")
     base.execute("DROP TABLE packed")
     base.close()
-    assert [row["state"] for row in api.past()] == ["done"]
+    assert [row["state"] for row in desk.past()] == ["done"]
     settle(path := journal(*many(folder)))
     history.archive([{"path": path}])
-    assert sum(row["count"] for row in api.past(limit=10_000)) == MANY + 1
+    assert sum(row["count"] for row in desk.past(limit=10_000)) == MANY + 1
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_a_cleanup_is_called_what_a_person_would_call_it(action, args, known, sh
     """Not by its token."""
     kwargs = {"token": "f87c" * 6, "expect": {}} if action == "kill" else {}
     item = {"action": f"lastly.actions:{action}", "args": args, "kwargs": kwargs, "known": known}
-    assert show.call(item) == shown
+    assert tables.call(item) == shown
 
 
 def test_a_killed_child_keeps_its_name_in_the_history(journal):
@@ -161,8 +162,8 @@ def test_a_killed_child_keeps_its_name_in_the_history(journal):
     known = {"pid": 4194000, "start": 1, "boot": "", "pidns": "", "name": "redis-server"}
     path = journal(kill, {"kind": "confirm", "id": 1, "known": known})
     settle(path)
-    [row] = api.past()
-    assert show.call(row) == "kill(redis-server, pid 4194000)"
+    [row] = desk.past()
+    assert tables.call(row) == "kill(redis-server, pid 4194000)"
     history.archive([{"path": path}])
-    [row] = api.past()
-    assert show.call(row) == "kill(redis-server, pid 4194000)"
+    [row] = desk.past()
+    assert tables.call(row) == "kill(redis-server, pid 4194000)"

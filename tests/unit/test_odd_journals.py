@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import dead_identity, folder_made, journal_by_hand, removal, shell
 
-from lastly.cli import main
-from lastly.cli.doctor import owed
-from lastly.journal import home as homes
-from lastly.reaper import api, history, owners
-from lastly.reaper.settle import settle
-from lastly.reaper.sweep import reference, sweep
+from lastly._cli import main
+from lastly._cli.doctor import owed
+from lastly._journal import home as homes
+from lastly._reaper import desk, owners
+from lastly._settle import history
+from lastly._settle.settle import settle
+from lastly._settle.sweep import reference, sweep
 
 __all__ = ["folder_made", "journal_by_hand"]  # fixtures
 
@@ -129,12 +130,12 @@ def test_every_reader_of_every_field(place, some):
     assert not os.path.exists(good)
     strictly(command("history", "--json", "--since", "1970-02-01"))
     command("history", "--since", "1970-02-01")
-    for row in [*api.past(), *(item for owner in api.owners(all=True) for item in owner["cleanups"])]:
+    for row in [*desk.past(), *(item for owner in desk.owners(all=True) for item in owner["cleanups"])]:
         command("why", row["ref"])
         if row["state"] == "abandoned":
             strictly(command("retry", "--json", row["ref"]))
             command("forget", "--yes", row["ref"])
-    assert {row["state"] for row in api.past() if row["ref"].startswith(reference(good))} == {"done"}
+    assert {row["state"] for row in desk.past() if row["ref"].startswith(reference(good))} == {"done"}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_every_reader_of_every_field(place, some):
 )
 def test_an_odd_header_is_one_line(journal, folder, odd):
     path = journal(removal(folder), header={**dead_identity(), "host": os.uname().nodename}, top=odd)
-    [owner] = api.owners()
+    [owner] = desk.owners()
     assert owner["damage"] == [f"odd fields in the owner record: {min(odd)}"]
     assert command("ls").count("odd fields") == 1
     assert reference(path) in command("ls")
@@ -156,12 +157,12 @@ def test_an_odd_plan_is_not_run(journal, folder, odd):
     """With an argument left out it would be another action."""
     path = journal(removal(folder, 1, **odd), removal(folder.parent / "other", 2))
     settle(path)
-    found = {item["ref"][-1]: item for item in api.owners(all=True)[0]["cleanups"]}
+    found = {item["ref"][-1]: item for item in desk.owners(all=True)[0]["cleanups"]}
     assert found["2"]["state"] == "done"
     assert (found["1"]["state"], found["1"]["reason"]) == (
         "abandoned", f"its record is odd ({min(odd)}): look, then forget it"
     )  # fmt: skip
-    assert api.retry(f"{reference(path)}.1", by="me")["state"] == "abandoned"
+    assert desk.retry(f"{reference(path)}.1", by="me")["state"] == "abandoned"
     assert folder.exists()
 
 
@@ -174,7 +175,7 @@ def test_a_release_of_nobody_knows_what_is_a_missing_one(journal, folder, tmp_pa
     """What was planned before it may have been released."""
     path = journal(removal(folder), {"kind": "release", "id": "1"}, removal(tmp_path / "later", 2))
     settle(path)
-    states = {item["ref"][-1]: item["state"] for item in api.owners(all=True)[0]["cleanups"]}
+    states = {item["ref"][-1]: item["state"] for item in desk.owners(all=True)[0]["cleanups"]}
     assert states == {"1": "abandoned", "2": "done"}
     assert folder.exists()
 
@@ -199,5 +200,5 @@ def test_one_journal_does_not_keep_the_others_out_of_the_history(journal, folder
     sweep(elsewhere=True)
     assert not os.path.exists(odd)
     assert not os.path.exists(good)
-    assert len(api.past()) == 2
+    assert len(desk.past()) == 2
     assert history.connect() is not None

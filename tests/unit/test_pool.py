@@ -9,7 +9,8 @@ import socket
 
 import pytest
 
-from lastly.reaper import child, pool
+from lastly._reaper import pool
+from lastly._settle import child
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_an_action_that_cannot_be_started_keeps_no_descriptors(function, monkeyp
 def test_an_action_that_cannot_be_watched_does_not_run_on(programs):
     code = """
     import os
-    from lastly.reaper import child
+    from lastly._settle import child
     def none(*_):
         raise OSError(24, "no descriptors")
     before = os.listdir("/proc/self/fd")

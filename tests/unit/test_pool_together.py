@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from harness import PATIENCE, wait_until
 
-from lastly.reaper import pool
-from lastly.reaper.pool import Pool
+from lastly._reaper import pool
+from lastly._reaper.pool import Pool
 
 Job = dict[str, Any]
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lastly.journal import record
-from lastly.journal.record import decode, encode
+from lastly._journal import record
+from lastly._journal.record import decode, encode
 
 text = st.text(st.characters(exclude_categories=())) | st.binary().map(lambda b: b.decode("utf-8", "surrogateescape"))
 values = st.recursive(

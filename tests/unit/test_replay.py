@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lastly.journal import index
-from lastly.journal.index import CHUNK, Numbers
-from lastly.journal.record import encode
-from lastly.journal.replay import Replay, replay
+from lastly._journal import index
+from lastly._journal.index import CHUNK, Numbers
+from lastly._journal.record import encode
+from lastly._journal.replay import Replay, replay
 
 
 def lines_of(*records):

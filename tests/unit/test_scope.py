@@ -677,7 +677,7 @@ def test_an_interrupt_while_a_scope_begins_to_close_loses_nothing(ran, monkeypat
     def begin(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lastly._closing, "begin", begin)
+    monkeypatch.setattr(lastly._scope.closing, "begin", begin)
     with pytest.raises(KeyboardInterrupt), Scope() as scope:
         scope.defer(ran.append, 1)
     assert ran == [1]
@@ -688,7 +688,7 @@ def test_described_while_scopes_begin_and_end_in_other_threads(monkeypatch):
     class Other:
         @property
         def _current(self):
-            lastly._closing.closing[Scope()] = 0
+            lastly._scope.closing.closing[Scope()] = 0
 
-    monkeypatch.setattr(lastly._closing, "closing", {Other(): 0})
-    assert "left" in lastly._root.describe()
+    monkeypatch.setattr(lastly._scope.closing, "closing", {Other(): 0})
+    assert "left" in lastly._exit.root.describe()

@@ -9,14 +9,15 @@ import time
 import pytest
 from journals import contents, dead_identity, folder_made, journal_by_hand, removal, work
 
+from lastly._journal import home as homes
+from lastly._journal.record import VERSION
+from lastly._journal.replay import read
+from lastly._reaper import desk, jobs
+from lastly._settle import history
+from lastly._settle.settle import Outcome, settle
+from lastly._settle.sweep import reference, sweep
 from lastly._system import remove
 from lastly._system.identity import Identity
-from lastly.journal import home as homes
-from lastly.journal.record import VERSION
-from lastly.journal.replay import read
-from lastly.reaper import api, history, jobs
-from lastly.reaper.settle import Outcome, settle
-from lastly.reaper.sweep import reference, sweep
 
 __all__ = ["folder_made", "journal_by_hand"]  # fixtures
 
@@ -29,9 +30,9 @@ def test_done_archived_and_unlinked(journal, folder):
     assert settle(path).ran == []  # run twice is run once
     assert sweep()[0].state == "final"
     assert not os.path.exists(path)
-    [row] = api.past()
+    [row] = desk.past()
     assert (row["state"], row["argv0"], row["attempts"]) == ("done", "me", 1)
-    assert api.why(row["ref"])["events"][-1]["by"] == "test"
+    assert desk.why(row["ref"])["events"][-1]["by"] == "test"
 
 
 def test_a_removal_says_how_long_it_may_take(journal, folder):
@@ -46,8 +47,8 @@ def test_a_live_owner_is_not_touched(journal, folder):
     assert settle(path).state == "alive"
     assert sweep() == []
     assert folder.exists()
-    with pytest.raises(api.NotNow, match="lives"):
-        api.forget(f"{reference(path)}.1", by="me")
+    with pytest.raises(desk.NotNow, match="lives"):
+        desk.forget(f"{reference(path)}.1", by="me")
 
 
 def test_another_pid_namespace_is_in_doubt(journal, folder):
@@ -83,7 +84,7 @@ def test_an_earlier_boot_of_this_machine(journal, folder):
     settle(path)
     assert folder.exists()
     sweep()
-    states = {(row["action"].partition(":")[2], row["state"]) for row in api.past()}
+    states = {(row["action"].partition(":")[2], row["state"]) for row in desk.past()}
     assert {("kill", "void"), ("kill_token", "void"), ("remove", "done"), ("remove", "abandoned")} == states
     assert not os.path.exists(os.path.dirname(path))  # that boot's folder is empty, and gone
 
@@ -94,7 +95,7 @@ def test_something_else_is_there(journal, folder):
     assert settle(path).ran[0]["state"] == "abandoned"
     assert folder.exists()
     sweep()
-    [row] = api.abandoned()
+    [row] = desk.abandoned()
     assert "not the one that was planned" in row["reason"]
 
 
@@ -159,7 +160,7 @@ def test_unknown_kinds_and_actions_are_kept_and_the_rest_is_run(journal, folder)
     assert not folder.exists()
     sweep()
     assert os.path.exists(path)
-    assert api.why(f"{reference(path)}.2")["events"][0]["colour"] == "red"
+    assert desk.why(f"{reference(path)}.2")["events"][0]["colour"] == "red"
 
 
 def test_a_damaged_journal_in_doubt(journal, folder):
@@ -179,7 +180,7 @@ def test_a_torn_last_line_is_no_damage(journal, folder):
     path = journal(removal(folder), tail=b'1234abcd {"kind":"rel')
     assert settle(path).ran[0]["state"] == "done"
     sweep()
-    assert api.past()[0]["state"] == "done"
+    assert desk.past()[0]["state"] == "done"
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o620])
@@ -217,17 +218,17 @@ def test_retry_what_was_abandoned(journal, folder):
     folder.mkdir()
     path = journal(removal(folder, known=known), header=dead_identity())
     sweep()
-    [row] = api.abandoned()
+    [row] = desk.abandoned()
     assert not os.path.exists(path)
     folder.rmdir()
     aside.rename(folder)
-    about = api.retry(row["ref"], by="a test")
+    about = desk.retry(row["ref"], by="a test")
     assert about["state"] == "done"
     assert not folder.exists()
-    assert api.abandoned() == []
-    assert {row["settled"].partition(",")[0] for row in api.past()} == {"", "retried by a test"}
-    with pytest.raises(api.NotNow, match="done"):
-        api.retry(about["ref"], by="a test")
+    assert desk.abandoned() == []
+    assert {row["settled"].partition(",")[0] for row in desk.past()} == {"", "retried by a test"}
+    with pytest.raises(desk.NotNow, match="done"):
+        desk.retry(about["ref"], by="a test")
 
 
 def test_retry_what_waits(journal, folder, monkeypatch):
@@ -235,17 +236,17 @@ def test_retry_what_waits(journal, folder, monkeypatch):
         patch.setattr(remove, "remove", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "x")))
         path = journal(removal(folder))
         settle(path)
-    assert api.retry(f"{reference(path)}.1", by="me")["state"] == "done"
+    assert desk.retry(f"{reference(path)}.1", by="me")["state"] == "done"
     assert not folder.exists()
 
 
 def test_forget(journal, folder):
     path = journal(removal(folder), removal(folder, 2))
-    api.forget(f"{reference(path)}.1", by="me")
-    [owner] = api.owners()
+    desk.forget(f"{reference(path)}.1", by="me")
+    [owner] = desk.owners()
     assert [c["ref"].partition(".")[2] for c in owner["cleanups"]] == ["2"]
-    api.forget(f"{reference(path)}.2", by="me")
-    assert api.owners() == []
+    desk.forget(f"{reference(path)}.2", by="me")
+    assert desk.owners() == []
     assert sweep() == []
     assert folder.exists()
 
@@ -253,10 +254,10 @@ def test_forget(journal, folder):
 def test_forget_what_was_abandoned(journal, folder):
     journal(removal(folder, known={**remove.identity(folder), "btime": 1}))
     sweep()
-    [row] = api.abandoned()
-    api.forget(row["ref"], by="me")
-    assert api.abandoned() == []
-    assert api.past()[0]["settled"].startswith("forgotten by me")
+    [row] = desk.abandoned()
+    desk.forget(row["ref"], by="me")
+    assert desk.abandoned() == []
+    assert desk.past()[0]["settled"].startswith("forgotten by me")
 
 
 @pytest.fixture
@@ -278,39 +279,39 @@ def waiting(journal, folder, monkeypatch):
 
 
 def test_abandoned_beside_what_waits_is_seen(waiting):
-    [owner] = api.owners()
+    [owner] = desk.owners()
     assert [item["state"] for item in owner["cleanups"]] == ["abandoned", "failed"]
-    assert api.abandoned() == []  # it is not filed yet
+    assert desk.abandoned() == []  # it is not filed yet
 
 
 def test_abandoned_beside_what_waits_is_forgotten(waiting):
-    api.forget(f"{waiting}.1", by="me")
-    [owner] = api.owners()
+    desk.forget(f"{waiting}.1", by="me")
+    [owner] = desk.owners()
     assert [item["state"] for item in owner["cleanups"]] == ["failed"]
-    assert api.why(f"{waiting}.1")["state"] == "released"
+    assert desk.why(f"{waiting}.1")["state"] == "released"
 
 
 def test_abandoned_beside_what_waits_is_retried(waiting, folder, monkeypatch):
-    assert api.retry(f"{waiting}.1", by="me")["state"] == "abandoned"
+    assert desk.retry(f"{waiting}.1", by="me")["state"] == "abandoned"
     folder.rmdir()
-    about = api.retry(f"{waiting}.1", by="me")
+    about = desk.retry(f"{waiting}.1", by="me")
     assert (about["ref"], about["state"], about["attempts"]) == (f"{waiting}.1", "done", 3)
-    with pytest.raises(api.NotNow, match="nothing to retry"):
-        api.retry(f"{waiting}.1", by="me")
-    with pytest.raises(api.NotNow, match="nothing to forget"):
-        api.forget(f"{waiting}.1", by="me")
+    with pytest.raises(desk.NotNow, match="nothing to retry"):
+        desk.retry(f"{waiting}.1", by="me")
+    with pytest.raises(desk.NotNow, match="nothing to forget"):
+        desk.forget(f"{waiting}.1", by="me")
 
 
 def test_retried_once(journal, folder):
     """The copy goes on under a reference of its own; another one would run it twice."""
     journal(removal(folder, known={**remove.identity(folder), "btime": 1}))
     sweep()
-    [row] = api.abandoned()
-    api.retry(row["ref"], by="me")
-    for again in (api.retry, api.forget):
-        with pytest.raises(api.NotNow, match="retried"):
+    [row] = desk.abandoned()
+    desk.retry(row["ref"], by="me")
+    for again in (desk.retry, desk.forget):
+        with pytest.raises(desk.NotNow, match="retried"):
             again(row["ref"], by="me")
-    assert len(api.past()) == 2
+    assert len(desk.past()) == 2
 
 
 def test_old_and_abandoned_is_not_lost(journal, folder, monkeypatch):
@@ -328,7 +329,7 @@ def test_old_and_abandoned_is_not_lost(journal, folder, monkeypatch):
     base.close()
     journal(removal(folder.parent / "other"))
     sweep()
-    [row] = api.abandoned()
+    [row] = desk.abandoned()
     assert row["ref"].endswith(".1")
 
 
@@ -339,10 +340,10 @@ def test_part_of_a_reference(journal, folder, tmp_path):
     with open(path, "rb") as file, open(os.open(twin, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as copy:
         copy.write(file.read())
     assert reference(path)[:5] == reference(twin)[:5]
-    with pytest.raises(api.NotFound, match="one of 2"):
-        api.forget(f"{reference(path)[:5]}.1", by="me")
-    api.forget(f"{reference(twin)}.1", by="me")
-    assert api.why(f"{reference(path)}.1")["state"] == "planned"
+    with pytest.raises(desk.NotFound, match="one of 2"):
+        desk.forget(f"{reference(path)[:5]}.1", by="me")
+    desk.forget(f"{reference(twin)}.1", by="me")
+    assert desk.why(f"{reference(path)}.1")["state"] == "planned"
     for ref in ("", ".", ".1", reference(path)[:3], f"{reference(path)}.", f"{reference(path)}.9", "٠" * 4 + ".1"):
         assert sweep(only=ref) == []
     assert folder.exists()
@@ -360,8 +361,8 @@ def test_one_of_two(journal, folder):
 @pytest.mark.parametrize("ref", ["", "x", "12", "abcdef", "abcdefgh.1", "abcdefgh.x", "%.1", "a'b.1"])
 def test_no_such_reference(home, ref):
     homes.state_dir()
-    for ask in (api.why, lambda r: api.retry(r, by=""), lambda r: api.forget(r, by="")):
-        with pytest.raises(api.NotFound):
+    for ask in (desk.why, lambda r: desk.retry(r, by=""), lambda r: desk.forget(r, by="")):
+        with pytest.raises(desk.NotFound):
             ask(ref)
 
 
@@ -385,7 +386,7 @@ def test_a_damaged_history_is_put_aside(journal, folder, home):
     path = journal(removal(folder))
     sweep()
     assert not os.path.exists(path)
-    assert api.past()[0]["state"] == "done"
+    assert desk.past()[0]["state"] == "done"
     assert [name for name in os.listdir(home) if ".damaged-" in name]
 
 
@@ -401,7 +402,7 @@ def test_a_history_that_cannot_be_written_keeps_the_journal(journal, folder, mon
     assert os.path.exists(path)
     sweep()
     assert not os.path.exists(path)
-    assert len(api.past()) == 1
+    assert len(desk.past()) == 1
 
 
 def test_the_same_journal_written_twice_is_one_entry(journal, folder):
@@ -412,7 +413,7 @@ def test_the_same_journal_written_twice_is_one_entry(journal, folder):
     with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
         file.write(raw)
     history.archive([{"path": path}])
-    assert len(api.past()) == 1
+    assert len(desk.past()) == 1
 
 
 def test_names_that_are_not_utf8(journal, tmp_path):
@@ -421,7 +422,7 @@ def test_names_that_are_not_utf8(journal, tmp_path):
     journal(removal(os.fsdecode(raw)))
     assert sweep()[0].state == "final"
     assert not os.path.exists(raw)
-    assert os.fsencode(api.past()[0]["args"][0]) == raw
+    assert os.fsencode(desk.past()[0]["args"][0]) == raw
 
 
 @pytest.mark.parametrize("where", [{"pidns": "1"}, {"boot": "0" * 32, "host": "elsewhere", "machine": "1"}])
@@ -450,7 +451,7 @@ def test_a_history_damaged_inside_is_put_aside(journal, tmp_path, home):
     path = journal(removal(folder))
     sweep()
     assert not os.path.exists(path)
-    assert len(api.past()) == 1
+    assert len(desk.past()) == 1
     assert [name for name in os.listdir(home) if ".damaged-" in name]
 
 
@@ -461,21 +462,21 @@ def test_a_reference_is_no_start_time(journal, tmp_path):
     os.rename(journal(removal(tmp_path / "two")), other)
     sweep()
     for number in ("12345678.1", f"{reference(path)}.1"):
-        assert api.why(number)["ref"] == number
+        assert desk.why(number)["ref"] == number
 
 
 def test_a_retry_on_a_full_disk_leaves_no_half_a_journal(journal, monkeypatch):
     journal({"kind": "plan", "id": 1, "action": "lastly.actions:remove", "args": ["/"]})
     sweep()
-    [given_up] = api.abandoned()
+    [given_up] = desk.abandoned()
     plain = os.write
     with monkeypatch.context() as full:
         full.setattr(os, "write", lambda fd, data: plain(fd, data[:20]))
         with pytest.raises(OSError, match="No space left"):
-            api.retry(given_up["ref"], by="test")
-    assert api.owners() == []
+            desk.retry(given_up["ref"], by="test")
+    assert desk.owners() == []
     assert not [name for _, _, names in os.walk(homes.state_path()) for name in names if name.endswith((".j", ".tmp"))]
-    assert [item["ref"] for item in api.abandoned()] == [given_up["ref"]]
+    assert [item["ref"] for item in desk.abandoned()] == [given_up["ref"]]
 
 
 def test_a_removal_has_an_end(journal, folder, monkeypatch):

@@ -7,15 +7,15 @@ import time
 import pytest
 from journals import folder_made, journal_by_hand, removal, shell, work
 
+from lastly._journal import disk
+from lastly._journal import home as homes
+from lastly._journal.file import Journal
+from lastly._journal.replay import read
+from lastly._reaper import desk, jobs
+from lastly._settle.settle import settle
+from lastly._settle.sweep import reference
 from lastly._system import remove
 from lastly.errors import NotRecorded
-from lastly.journal import disk
-from lastly.journal import home as homes
-from lastly.journal.file import Journal
-from lastly.journal.replay import read
-from lastly.reaper import api, jobs
-from lastly.reaper.settle import settle
-from lastly.reaper.sweep import reference
 
 __all__ = ["folder_made", "journal_by_hand"]  # fixtures
 
@@ -146,4 +146,4 @@ def test_a_retry_on_a_full_disk_says_that_it_was_run(journal, tmp_path, full):
     path = journal(shell(f"echo x >> {tmp_path}/runs"))
     full()
     with pytest.raises(NotRecorded, match="was run, and is still owed.*free some space"):
-        api.retry(f"{reference(path)}.1", by="me")
+        desk.retry(f"{reference(path)}.1", by="me")

@@ -6,8 +6,8 @@ import threading
 
 from harness import wait_until
 
-from lastly import _workers
-from lastly._cleanup import Cleanup
+from lastly._scope import threads as _workers
+from lastly._scope.handle import Cleanup
 
 
 def cleanup(fn):

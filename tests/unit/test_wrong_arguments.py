@@ -100,12 +100,12 @@ def test_each_length_of_time_is_a_number(name, tmp_path, monkeypatch):
     """Before anything is made, started or owed."""
     monkeypatch.chdir(tmp_path)
     for value in ("60", b"60", "soon", -1.0, math.nan):
-        pending = len(lastly._root.root)
+        pending = len(lastly._exit.root.root)
         error = ValueError if isinstance(value, float) else TypeError
         with pytest.raises(error, match=f"={re.escape(repr(value))}"):
             TIMES[name](value)
         assert [*tmp_path.iterdir()] == []
-        assert len(lastly._root.root) - pending == (name == "within")
+        assert len(lastly._exit.root.root) - pending == (name == "within")
 
 
 @pytest.mark.parametrize("text", ["60", "1.5", "soon", "-1"])

@@ -40,9 +40,9 @@ _LOOKS = 3
 
 def ask(frame: "FrameType | None") -> "Loops | None":
     """Ask the loops that run in this thread to end; None when there are none."""
-    from lastly import _signals
+    from lastly._exit import signals
 
-    loops = Loops(_signals.state.signum)
+    loops = Loops(signals.state.signum)
     return loops if loops.run(frame) else None
 
 
@@ -89,16 +89,16 @@ class Loops:
 
     def runs(self) -> bool:
         """Whether they run; in another thread than the main one that cannot be told: then perhaps."""
-        from lastly import _signals
+        from lastly._exit import signals
 
-        return not _signals.in_main_thread() or self.run(sys._getframe())  # noqa: SLF001  # the way to the stack
+        return not signals.in_main_thread() or self.run(sys._getframe())  # the way to the stack
 
     def deals(self) -> bool:
         """Whether they are on their way to their end, as far as can be told; then none was started since."""
-        from lastly import _signals
+        from lastly._exit import signals
 
         restarted, self._restarted = self._restarted, False
-        return _signals.in_main_thread() and not restarted
+        return signals.in_main_thread() and not restarted
 
     def again(self) -> bool:
         """Do nothing: `runs` has asked again."""

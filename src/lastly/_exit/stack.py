@@ -10,7 +10,7 @@ else is done. Where it is not loaded (an unmodified program under `lastly run`) 
 """
 
 from lastly._exit import state
-from lastly._scope import CLOSED
+from lastly._scope.scope import CLOSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

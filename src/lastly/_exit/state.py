@@ -18,7 +18,7 @@ import sys
 from _thread import get_native_id
 from os import environ
 
-from lastly._reason import status_of
+from lastly._scope.reason import status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def in_main_interpreter() -> bool:
     import _thread
 
     if hasattr(_thread, "_is_main_interpreter"):  # from 3.13 on
-        return bool(_thread._is_main_interpreter())  # noqa: SLF001  # threading asks so, too
+        return bool(_thread._is_main_interpreter())  # threading asks so, too
     try:
         import _xxsubinterpreters as interpreters  # type: ignore[import-not-found]  # typeshed has the new one
     except ImportError:
@@ -114,7 +114,7 @@ class _Exit(SystemExit):
         global code
         value = _plain_code.__get__(self)
         try:
-            sys._getframe(1)  # noqa: SLF001  # the only way to know who asks
+            sys._getframe(1)  # the only way to know who asks
         except ValueError:  # nobody: the interpreter, which ends by this exception
             code = value
         return value

@@ -8,8 +8,10 @@ from PyInstaller.utils.hooks import (  # type: ignore[import-untyped]  # its stu
 )
 
 hiddenimports = [
-    name for package in ("journal", "reaper", "_system") for name in collect_submodules(f"lastly.{package}")
+    name
+    for package in ("_journal", "_settle", "_reaper", "_system")
+    for name in collect_submodules(f"lastly.{package}")
 ]
-datas = collect_data_files("lastly", include_py_files=True, includes=["**/*.sql", "reaper/_runner.py"])
+datas = collect_data_files("lastly", include_py_files=True, includes=["**/*.sql", "_settle/runner.py"])
 # Looked for, and used where the program has them: of its own they are none.
 excludedimports = ["IPython", "anyio", "opentelemetry", "rich", "trio"]

@@ -11,7 +11,7 @@ A forked child in the session that the run began in is a worker, and left alone 
 
 import os
 
-from lastly._run import ledger, watch
+from lastly._run import journal, watch
 from lastly._system import proc
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable, Iterable
 
-    from lastly._sigset import SignalName
+    from lastly._exit.sigset import SignalName
 else:
     import _signal
 
@@ -31,11 +31,11 @@ def look(take_signals: "Callable[[Iterable[SignalName]], None]") -> None:
 
     A second call hands over what the first could not yet: temp files of a parent that was still there.
     """
-    program = ledger.program
+    program = journal.program
     if not program.is_me():
         # In the session of a daemon that lives, or has crashed, it is one of its workers.
         if os.getsid(0) == program.session and (
-            program.main_alive() or not ledger.ended_well(program.pid, program.start)
+            program.main_alive() or not journal.ended_well(program.pid, program.start)
         ):
             return
         program.become()
@@ -59,7 +59,7 @@ def _adopt() -> bool:
     before = watch.inherited_from
     if proc.lives(*before):
         return False
-    if ledger.ended_well(*before):
+    if journal.ended_well(*before):
         for path in watch.inherited:
             watch.plan(path)
     watch.inherited.clear()
@@ -71,15 +71,15 @@ def leave_a_will() -> None:
 
     Several such children are workers that were left alone on purpose.
     """
-    program = ledger.program
+    program = journal.program
     # An exec would have laid out its memory anew.
     me = proc.layout(os.getpid())
     heirs = [pid for pid in proc.living_children() if proc.layout(pid) == me and b"0" not in me]
     if len(heirs) == 1 and os.getsid(heirs[0]) == program.session:
-        ledger.bequeath(heirs[0], [*watch.temps, *_inherited()])
+        journal.bequeath(heirs[0], [*watch.temps, *_inherited()])
 
 
 def _inherited() -> list[str]:
     before = watch.inherited_from
-    ours = watch.inherited and not proc.lives(*before) and ledger.ended_well(*before)
+    ours = watch.inherited and not proc.lives(*before) and journal.ended_well(*before)
     return list(watch.inherited) if ours else []

@@ -14,17 +14,17 @@ import atexit
 import os
 from _thread import get_ident
 
-from lastly import _fork
-from lastly._run import handover, ledger, watch
+from lastly._run import handover, journal, watch
 from lastly._system import proc
+from lastly._words import fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Iterable
 
+    from lastly._exit.sigset import SignalName
     from lastly._run.handover import Handover
-    from lastly._sigset import SignalName
     from lastly._system.identity import Identity
 else:
     import _signal  # `signal` makes enums of all the numbers
@@ -69,7 +69,7 @@ class Program:
         In doubt it has not: seen from another pid namespace, or while what a crash has left is being ended.
         """
         if self.over is None and self.run[2] == self.pidns and not self._lives(self.run):
-            self.over = ledger.ended_well(*self.run[:2])
+            self.over = journal.ended_well(*self.run[:2])
         return bool(self.over)
 
     def _take_a_token(self) -> None:
@@ -133,17 +133,17 @@ def start(site_dir: str) -> None:
     settings, main = handover.take(site_dir)
     if settings is None:
         return
-    ledger.remember_path()
-    ledger.program = program = Program(settings, main)
+    journal.remember_path()
+    journal.program = program = Program(settings, main)
     if program.is_over():
         handover.forget()
         return
-    from lastly._run import settle
+    from lastly._run import end
 
-    atexit.register(settle.at_exit)  # the first to register is the last to run
-    _fork.in_child(_forked)
+    atexit.register(end.at_exit)  # the first to register is the last to run
+    fork.in_child(_forked)
     if program.main:
-        settle.note_hard_exits()
+        end.note_hard_exits()
         take_signals(SIGNALS)
         _hold_signals_over_forks()
     watch.in_new_session = _daemon
@@ -152,11 +152,10 @@ def start(site_dir: str) -> None:
 
 def take_signals(names: "Iterable[SignalName]") -> None:
     """Exit functions on these signals. Raises RuntimeError in another thread than the main one."""
-    from lastly import _signals, _sigset
-    from lastly._exit import state
+    from lastly._exit import signals, sigset, state
 
     # Not install(): an unmodified program has nothing to load `threading` for.
-    _signals.own(_sigset.numbers(names))
+    signals.own(sigset.numbers(names))
     state.unobserve_exit("signals")  # sys.exit stays the program's; what it is given is not needed here
 
 
@@ -184,8 +183,8 @@ def _hold_signals_over_forks() -> None:
 
 def _forked() -> None:
     watch.forked()
-    ledger.forked()
-    ledger.program.over = None
+    journal.forked()
+    journal.program.over = None
 
 
 def _daemon() -> None:

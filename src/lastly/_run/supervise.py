@@ -16,17 +16,17 @@ between the last look and the next wait.
 import os
 import sys
 
-from lastly._clock import monotonic
 from lastly._run import handover, launch
 from lastly._system import kill, libc, proc, wait
 from lastly._system.cgroup import Group
+from lastly._words.clock import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from typing import Any, NoReturn
 
-    from lastly.journal.file import Journal
+    from lastly._journal.file import Journal
 else:
     import _signal  # `signal` makes enums of all the numbers
 
@@ -99,8 +99,8 @@ class Supervisor:
         if os.getpid() == 1:
             return
         try:
-            from lastly.journal.file import Journal
-            from lastly.reaper import client
+            from lastly._journal.file import Journal
+            from lastly._reaper import client
 
             self.journal = Journal.create()
             tree = {"token": self.token, "grace": self.grace}

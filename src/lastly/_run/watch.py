@@ -15,7 +15,7 @@ import _thread
 import os
 import sys
 
-from lastly._run import handover, ledger
+from lastly._run import handover, journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,15 +53,15 @@ def plan(path: str) -> None:
     folder, name = os.path.split(path)
     real = os.path.join(os.path.realpath(folder), name)
     try:
-        temps[path] = ledger.plan(ledger.REMOVE, [real], {"expect": {}})
-    except ledger.RunIsOver:
+        temps[path] = journal.plan(journal.REMOVE, [real], {"expect": {}})
+    except journal.RunIsOver:
         let_go()
 
 
 def _goes_on() -> bool:
     """Whether the run does; if not, nothing is watched any more."""
     look()
-    if ledger.program.is_over():
+    if journal.program.is_over():
         let_go()
         return False
     return True
@@ -73,13 +73,13 @@ def let_go() -> None:
     temps.clear()
     doubts.clear()
     inherited.clear()
-    ledger.let_go()
+    journal.let_go()
     handover.forget()
 
 
 def look(_args: "tuple[Any, ...]" = ()) -> None:
     """Let a forked child of the program see whether it has become a daemon."""
-    if _looking and os.getsid(0) != ledger.program.origin:
+    if _looking and os.getsid(0) != journal.program.origin:
         in_new_session()
 
 
@@ -107,17 +107,17 @@ def look_at_doubts() -> None:
     while doubts:
         path = doubts.pop()
         if path in temps and not os.path.lexists(path):
-            ledger.done(temps.pop(path))
+            journal.done(temps.pop(path))
 
 
 def _child(_args: "tuple[Any, ...]") -> None:
     """A child is about to start: the plan to kill what a crash leaves is written before the first."""
-    spawn = sys.modules.get("lastly.reaper.spawn")
+    spawn = sys.modules.get("lastly._reaper.spawn")
     if spawn is not None and spawn.starting:
         return  # the program's own use of lastly starts the reaper: no child of its
-    if not _goes_on() or not ledger.program.is_me():
+    if not _goes_on() or not journal.program.is_me():
         return
-    ledger.plan_children()
+    journal.plan_children()
 
 
 def _import(args: "tuple[Any, ...]") -> None:
@@ -156,7 +156,7 @@ def hook(event: str, args: "tuple[Any, ...]", get: "Any" = TABLE.get) -> None:
     try:
         handler(args)
     except Exception as error:
-        ledger.complain(error)
+        journal.complain(error)
     finally:
         _busy.discard(thread)
 
@@ -174,7 +174,7 @@ def start(*, temp: bool, children: bool) -> None:
 def forked() -> None:
     """In a forked child: what the parent has made is the parent's, and its children are found by its plan."""
     global _looking, inherited_from
-    program = ledger.program
+    program = journal.program
     if not inherited:
         inherited_from = (program.pid, program.start)
     inherited.update(temps)

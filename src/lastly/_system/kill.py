@@ -23,9 +23,9 @@ does all of it before anybody saw it. `lastly run --supervise` keeps these too.
 
 import time
 
-from lastly._clock import monotonic
 from lastly._system import probe, proc, wait
 from lastly._system.identity import Identity, boot_id, pid_namespace, time_namespace
+from lastly._words.clock import monotonic
 from lastly.errors import NotOurs
 
 TYPE_CHECKING = False

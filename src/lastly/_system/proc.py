@@ -9,7 +9,7 @@ A pid alone names nobody for long: whoever keeps one keeps the start time beside
 import os
 import time
 
-from lastly._clock import monotonic
+from lastly._words.clock import monotonic
 
 _TRACKERS = (b"multiprocessing.resource_tracker import main", b"loky.backend.resource_tracker import main")
 _LISTINGS = 40  # a machine that forks all the time must not keep us reading for ever
@@ -185,7 +185,7 @@ def is_reaper(pid: int) -> bool:
     words = command(pid)
     if words[1:2] == [b"--lastly-reaper"]:  # a frozen program as its own
         return True
-    return b"-I" in words and any(b"lastly.reaper" in word for word in words)
+    return b"-I" in words and any(b"lastly._reaper" in word for word in words)
 
 
 def _told(pid: int, name: str) -> bytes:

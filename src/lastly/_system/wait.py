@@ -12,8 +12,8 @@ import select
 import struct
 import time
 
-from lastly._clock import monotonic
 from lastly._system import probe, proc
+from lastly._words.clock import monotonic
 from lastly.errors import signal_name
 
 TYPE_CHECKING = False

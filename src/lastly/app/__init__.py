@@ -1,6 +1,9 @@
 """Applications with a life: set up, run, closed; hooks, configuration, log, plugins.
 
 A program that uses only Cement 3's core changes ``from cement import …`` to ``from lastly.app import …``.
+
+May use: _exit, _scope.
+Used by: users; integrations, for types.
 """
 
 from lastly.app.core import App

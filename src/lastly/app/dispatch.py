@@ -31,7 +31,7 @@ def dispatch(app: "App") -> "Any":
     parse(app)
     result = main() if _takes_nothing(main) else main(app)
     if hasattr(result, "__await__"):
-        from lastly._awaiting import wait_for
+        from lastly._scope.awaiting import wait_for
 
         return wait_for(result)
     return result

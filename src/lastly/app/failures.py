@@ -1,6 +1,6 @@
 """What to do with several failures at once: lose none of them, and do not change how the program ends."""
 
-from lastly._reason import fail
+from lastly._scope.reason import fail
 from lastly.errors import CleanupFailed
 
 TYPE_CHECKING = False

@@ -167,11 +167,11 @@ class HookManager:
             yield None
             return
         if hasattr(result, "__await__"):
-            from lastly._awaiting import wait_for
+            from lastly._scope.awaiting import wait_for
 
             result = wait_for(result)
         elif hasattr(result, "__aiter__"):
-            from lastly._awaiting import collect
+            from lastly._scope.awaiting import collect
 
             yield from collect(result)
             return

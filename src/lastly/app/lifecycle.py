@@ -14,8 +14,8 @@ import os
 import sys
 from _functools import partial  # type: ignore[import-not-found]  # no stub; functools costs an import
 
-from lastly import _root, _sigset
-from lastly._reason import ExitReason, telling
+from lastly._exit import root, sigset
+from lastly._scope.reason import ExitReason, telling
 from lastly.app import parts, signals
 from lastly.app.cement_only import check_settings
 from lastly.app.dispatch import dispatch
@@ -27,9 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from lastly._cleanup import Cleanup
-    from lastly._scope import Scope
-    from lastly._sigset import SignalName
+    from lastly._exit.sigset import SignalName
+    from lastly._scope.handle import Cleanup
+    from lastly._scope.scope import Scope
     from lastly.app.core import App
     from lastly.app.handlers import HandlerManager, InterfaceManager
 
@@ -161,7 +161,7 @@ def scope_of(app: "App") -> "Scope":
     """Return the scope of *app*, made at the first call in a life."""
     life = app._life
     if life.scope is None:
-        from lastly._scope import Scope
+        from lastly._scope.scope import Scope
 
         life.scope = Scope(app.label, grace=app._meta.grace)
         if life.state == NEW:
@@ -171,7 +171,7 @@ def scope_of(app: "App") -> "Scope":
 
 def _keep_until_exit(app: "App") -> None:
     if app._life.at_exit is None:
-        app._life.at_exit = _root.root.defer(_close_at_exit, app).named(f"close of app {app.label!r}")
+        app._life.at_exit = root.root.defer(_close_at_exit, app).named(f"close of app {app.label!r}")
 
 
 def run(app: "App") -> "Any":
@@ -209,8 +209,8 @@ def run_forever(app: "App", interval: float, tb: bool) -> None:
 def catch_signal(app: "App", signum: "int | SignalName") -> None:
     """Add *signum* to the signals that *app* catches."""
     meta = app._meta
-    known = _sigset.numbers(meta.catch_signals or ())
-    if (added := _sigset.numbers(signum)) and added[0] not in known:
+    known = sigset.numbers(meta.catch_signals or ())
+    if (added := sigset.numbers(signum)) and added[0] not in known:
         meta.catch_signals = [*known, *added]
         if app._life.state == OPEN:
             signals.catch(app)
@@ -287,15 +287,15 @@ def passing(app: "App", exc: BaseException) -> None:
 
 def _close_at_exit(app: "App") -> None:
     app._life.at_exit = None
-    reason = _root.exit_reason()
+    reason = root.exit_reason()
     if not app.exit_code and reason is not None:
         app.exit_code = reason.code or 0
     app._life.exiting = True
     failures = _closed(app)
     if app._meta.exit_on_close and app.exit_code:
-        from lastly import _finish
+        from lastly._exit import die
 
-        _finish.exit_with_at_end(app.exit_code)
+        die.exit_with_at_end(app.exit_code)
     if failures:
         raise grouped(f"close of app {app.label!r}", failures)
 
@@ -306,10 +306,10 @@ def _shut(app: "App") -> "list[BaseException]":
         return []
     life.state = CLOSING
     failures: list[BaseException] = []
-    reason = _root.reason
+    reason = root.reason
     try:
         if life.pid == os.getpid():
-            _root.reason = reason or _reason(app)
+            root.reason = reason or _reason(app)
             parts.complete(app)
             failures += signals.last_call(app)
             failures += app.hook.try_all("pre_close", app)
@@ -317,7 +317,7 @@ def _shut(app: "App") -> "list[BaseException]":
             failures += app.hook.try_all("post_close", app)
             failures += signals.last_call(app)
     finally:
-        _root.reason = reason
+        root.reason = reason
         failures += _give_back(app)
     return failures
 

@@ -15,8 +15,8 @@ that gives none still ends by the signal, unless the app was reloaded since or i
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 from posix import getpid
 
-from lastly import _finish, _fork, _signals, _sigset, _swallowed
-from lastly._exit import stack
+from lastly._exit import die, signals, sigset, stack, swallowed
+from lastly._words import fork
 from lastly.app.failures import attach
 from lastly.errors import CaughtSignal
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from lastly._finish import Status
+    from lastly._exit.die import Status
     from lastly.app.core import App
 
 
@@ -53,7 +53,7 @@ def catch(app: "App") -> None:
     watch = app._life.watch
     if watch is None:
         watch = app._life.watch = Watch()
-    wanted = _sigset.numbers(app._meta.catch_signals or ())
+    wanted = sigset.numbers(app._meta.catch_signals or ())
     if not wanted:
         return
     handler = app._meta.signal_handler
@@ -62,7 +62,7 @@ def catch(app: "App") -> None:
         return
     global _before
     if not _open and not _kept:
-        _before = (list(_signals.state.previous), _finish.status, _signals.state.grace)
+        _before = (list(signals.state.previous), die.status, signals.state.grace)
     watch.signals = wanted
     if app not in _open:
         _open.append(app)
@@ -71,7 +71,7 @@ def catch(app: "App") -> None:
     except RuntimeError:
         _open.remove(app)
         return
-    _signals.raising = _raising
+    signals.raising = _raising
 
 
 def _install() -> None:
@@ -79,7 +79,7 @@ def _install() -> None:
     for app in _open:
         watch = app._life.watch
         numbers.update(dict.fromkeys(watch.signals if watch is not None else ()))
-    _signals.install(numbers, status=_before[1], grace=_before[2])
+    signals.install(numbers, status=_before[1], grace=_before[2])
 
 
 # The program's own handler decides what a signal means: nothing is raised and nothing ended on its behalf.
@@ -123,25 +123,25 @@ def release(app: "App") -> None:
 
 def _give_back() -> None:
     global _kept
-    _kept = bool(_signals.state.signum)
+    _kept = bool(signals.state.signum)
     if _kept:  # swallowed further up, it has to come again
         return
     try:
         if _open or _before[0]:
             _install()
         else:
-            _signals.uninstall()
+            signals.uninstall()
     except (RuntimeError, ValueError):  # closed in another thread: the handlers stay until the end
         return
     if not _open:
-        _signals.raising = None
+        signals.raising = None
 
 
 def forget() -> None:
     """Take the signal that came for answered: the process does not end by it."""
-    _signals.answered()
-    _signals.state.handled = 0
-    _swallowed.begin()
+    signals.answered()
+    signals.state.handled = 0
+    swallowed.begin()
 
 
 def _raising(exc: CaughtSignal) -> None:
@@ -167,8 +167,8 @@ def last_call(app: "App") -> "list[BaseException]":
     watch = app._life.watch
     if watch is None:
         return []
-    if not watch.caught and _signals.state.signum in watch.signals:  # noted only: it came while closing
-        watch.caught = _signals.state.signum
+    if not watch.caught and signals.state.signum in watch.signals:  # noted only: it came while closing
+        watch.caught = signals.state.signum
     if not watch.caught or watch.told:
         return []
     watch.told = True
@@ -183,7 +183,7 @@ def leave_alone(function: "Callable[..., Any]") -> None:
 
 def raise_due() -> None:
     """Raise a signal that came while an app was closing."""
-    _signals.raise_due()
+    signals.raise_due()
 
 
 def unanswered(app: "App") -> "CaughtSignal | None":
@@ -205,7 +205,7 @@ def _forked() -> None:
     global _before, _kept
     _open.clear()
     _before, _kept = ([], "signal", None), False
-    _signals.raising = None
+    signals.raising = None
 
 
-_fork.in_child(_forked)
+fork.in_child(_forked)

@@ -16,10 +16,10 @@ import sys
 import weakref
 from time import sleep
 
-from lastly import _reloader, _root
 from lastly._action import seconds as _seconds
-from lastly._clock import monotonic
+from lastly._exit import reloader, root
 from lastly._system import wait
+from lastly._words.clock import monotonic
 from lastly.errors import CleanupTimeout, FrameworkError
 
 TYPE_CHECKING = False
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Any, TypeVar
 
-    from lastly._cleanup import Cleanup
-    from lastly._scope import Scope
+    from lastly._scope.handle import Cleanup
+    from lastly._scope.scope import Scope
 
     T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def manage(
     """
     limit = None if timeout is None else _seconds(timeout, "timeout")
     known: Any = scheduler
-    owner = _root.root if scope is None else scope
+    owner = root.root if scope is None else scope
     title = f"stop {type(scheduler).__name__}"
     if _is_new(scheduler):
         # Here, without a limit: it resets a context variable, which no other thread may do.
@@ -82,7 +82,7 @@ def manage(
         )
     _check_version()
     if "werkzeug" in sys.modules:
-        _reloader.watch()
+        reloader.watch()
     managed: _Managed | None = known.__dict__.get("_process_jobs")
     if managed is None:
         managed = known._process_jobs = _Managed(scheduler)
@@ -117,7 +117,7 @@ class _Managed:
 
     def __call__(self) -> "float | None":
         scheduler: Any = self._scheduler()
-        if _reloader.only_reloads() and scheduler.state == _RUNNING:
+        if reloader.only_reloads() and scheduler.state == _RUNNING:
             scheduler.pause()
         for executor in scheduler._executors.values():
             _end_with_us(executor)

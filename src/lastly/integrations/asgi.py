@@ -12,13 +12,14 @@ import sys
 import traceback
 from contextvars import ContextVar
 
-from lastly import _root
 from lastly._action import seconds as _seconds
-from lastly._async import AsyncScope
-from lastly._ending import say
+from lastly._exit import root
+from lastly._exit.ending import say
+from lastly._scope.aio import AsyncScope
 from lastly._system import wait
 from lastly.errors import CleanupFailed, FrameworkError, LastlyError
-from lastly.integrations import _serving, health
+from lastly.integrations import health
+from lastly.integrations._servers import uvicorn as _serving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def _close_root() -> None:
     loop = asyncio.get_running_loop()
     asyncio.events._set_running_loop(None)  # noqa: SLF001  # for cleanups that are coroutines: they get their own
     try:
-        _root.close_for_exit()
+        root.close_for_exit()
     finally:
         asyncio.events._set_running_loop(loop)  # noqa: SLF001  # as above
     for stream in (sys.stdout, sys.stderr):

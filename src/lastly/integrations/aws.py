@@ -17,17 +17,24 @@ The actions can also be deferred by themselves, and planned around a creation of
 import os
 
 from lastly._action import seconds
-from lastly.integrations import _aws
-from lastly.integrations._aws import SETTLE, TAG, VARIABLES, delete_prefix, delete_stack, terminate_instances
-from lastly.integrations._rented import Rented, moment, planned
+from lastly.integrations._rented import aws
+from lastly.integrations._rented.aws import (
+    SETTLE,
+    TAG,
+    VARIABLES,
+    delete_prefix,
+    delete_stack,
+    terminate_instances,
+)
+from lastly.integrations._rented.handle import Rented, moment, planned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from lastly._durable import Plan
-    from lastly._scope import Scope
+    from lastly._durable.seam import Plan
+    from lastly._scope.scope import Scope
 
 __all__ = [
     "TAG", "VARIABLES", "Instances", "Prefix", "Stack", "client_token", "create_stack", "delete_prefix",
@@ -111,7 +118,7 @@ def run_instances(
     least = request.setdefault("MinCount", request.get("MaxCount", 1))
     most = request.setdefault("MaxCount", least)
     where = {"profile": profile, "region": region, "endpoint_url": endpoint_url}
-    ec2 = _aws.client("ec2", **where)
+    ec2 = aws.client("ec2", **where)
     plan = planned(scope, terminate_instances, **where, settle=settle, count=most if most == least else None)
     request["TagSpecifications"] = _tagged(request.get("TagSpecifications", ()), tag(plan))
     request["ClientToken"] = client_token(plan)
@@ -161,7 +168,7 @@ def s3_prefix(
     settle = seconds(settle, "settle")
     name = f"{prefix}{os.urandom(12).hex()}/"
     where = {"profile": profile, "region": region, "endpoint_url": endpoint_url}
-    for _page in _aws.listing(_aws.client("s3", **where), bucket, name, versions):
+    for _page in aws.listing(aws.client("s3", **where), bucket, name, versions):
         pass
     plan = planned(scope, delete_prefix, bucket, name, **where, versions=versions, settle=settle)
     made = Prefix(name, plan.cleanup)
@@ -205,7 +212,7 @@ def create_stack(
         raise TypeError("create_stack() sets the ClientRequestToken: it is how the stack is found again")
     name = name or request.pop("StackName", None) or f"lastly-{os.urandom(12).hex()}"
     where = {"profile": profile, "region": region, "endpoint_url": endpoint_url}
-    cloudformation = _aws.client("cloudformation", **where)
+    cloudformation = aws.client("cloudformation", **where)
     plan = planned(scope, delete_stack, name, **where, settle=settle)
     request.update(StackName=name, ClientRequestToken=client_token(plan))
     request["Tags"] = [*request.get("Tags", ()), tag(plan)]

@@ -13,9 +13,8 @@ import os
 import sys
 from types import GeneratorType
 
-from lastly import _finish, _root
-from lastly._exit import state
-from lastly._scope import Scope
+from lastly._exit import die, root, state
+from lastly._scope.scope import Scope
 from lastly.app.failures import attach, grouped
 from lastly.errors import FrameworkError
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
-    from lastly._cleanup import Cleanup
+    from lastly._scope.handle import Cleanup
 
 _HOOKS = ("pre_close", "post_close")
 _ATTRIBUTE = "_lastly_closing"
@@ -85,7 +84,7 @@ class _Closing:
     def own(self) -> None:
         """Have this process close the app at its end."""
         self.pid = os.getpid()
-        self.at_exit = _root.root.defer_early(self.close_at_exit).named(f"close of app {self.app.label!r}")
+        self.at_exit = root.root.defer_early(self.close_at_exit).named(f"close of app {self.app.label!r}")
 
     def take_hooks(self) -> None:
         """Take part in the running of the hooks that close; a reload makes them, and the members, anew."""
@@ -191,7 +190,7 @@ class _Closing:
         if self.pid != os.getpid():
             return
         zero = state.status_would_be_zero()
-        reason = _root.exit_reason()
+        reason = root.exit_reason()
         if reason is not None:
             self.body = reason.exception or (SystemExit(reason.code) if reason.code else None)
             self.app.exit_code = self.app.exit_code or reason.code or 0
@@ -199,4 +198,4 @@ class _Closing:
             self.close()
         except SystemExit as error:
             if zero and isinstance(error.code, int) and error.code:
-                _finish.exit_with_at_end(error.code)
+                die.exit_with_at_end(error.code)

@@ -12,8 +12,8 @@ follows goes by names, and imports neither.
 
 import sys
 
-from lastly import _closing
-from lastly._scope import Scope
+from lastly._scope import closing
+from lastly._scope.scope import Scope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class _Closer:
             if error.__context__ is way_out:  # that is no part of the story
                 error.__context__ = None
         try:
-            _closing.settle(self.scope, failures, ending)
+            closing.settle(self.scope, failures, ending)
         except BaseException:
             _take_off(self.context)
             raise

@@ -14,11 +14,11 @@ import os
 import threading
 import weakref
 
-from lastly import _reloader, _root
 from lastly._action import seconds as _seconds
-from lastly._scope import Scope
-from lastly._warn import warn
-from lastly.integrations import _drain
+from lastly._exit import reloader, root
+from lastly._scope.scope import Scope
+from lastly._words.warn import warn
+from lastly.integrations._servers import in_flight
 from lastly.integrations.health import Health
 
 try:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from flask import Flask
 
-    from lastly._cleanup import Cleanup
+    from lastly._scope.handle import Cleanup
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -62,8 +62,8 @@ class AppCleanups:
         """The scope of this process; a new one after a fork, and after `close`."""
         if self._scope is None or self._scope.closed or self._pid != os.getpid():
             scope = Scope(f"flask {self.name}")
-            close = _root.root._nest(scope, f"flask {self.name}")
-            look = _root.defer_early(_forget_if_not_served, weakref.ref(scope))
+            close = root.root._nest(scope, f"flask {self.name}")
+            look = root.defer_early(_forget_if_not_served, weakref.ref(scope))
             self._scope, self._handles, self._pid = scope, (close, look), os.getpid()
         return self._scope
 
@@ -104,7 +104,7 @@ class AppCleanups:
 
 def _forget_if_not_served(reference: "weakref.ref[Scope]") -> None:
     scope = reference()
-    if scope is not None and _reloader.only_reloads():
+    if scope is not None and reloader.only_reloads():
         for cleanup in scope._pending():
             if not cleanup.durable:
                 cleanup.detach()
@@ -157,11 +157,11 @@ class Lastly:
         if _KEY in app.extensions:
             return
         app.extensions[_KEY] = AppCleanups(app.name)
-        layered = _drain.Counted(app.wsgi_app)
+        layered = in_flight.Counted(app.wsgi_app)
         layers: Any = app  # assigning is how Flask has one put a layer around it
         layers.wsgi_app = layered if self.health is None else self.health.wsgi(layered)
-        _drain.watch(self.timeout, self.linger)
-        _reloader.watch()
+        in_flight.watch(self.timeout, self.linger)
+        reloader.watch()
         if self.signals:
             _take_signals()
 
@@ -220,7 +220,7 @@ def defer(fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -
 def _take_signals() -> None:
     import signal
 
-    from lastly import _signals
+    from lastly._exit import signals as _signals
 
     if threading.current_thread() is not threading.main_thread():
         warn("signals=True in a thread that is not the main one: no signals are taken")

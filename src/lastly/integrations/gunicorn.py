@@ -24,11 +24,11 @@ import os
 import signal
 import sys
 
-from lastly import _root
-from lastly._clock import monotonic
-from lastly._reason import ExitReason
+from lastly._exit import root
+from lastly._scope.reason import ExitReason
+from lastly._words.clock import monotonic
 from lastly.errors import FrameworkError
-from lastly.integrations import _gunicorn_door
+from lastly.integrations._servers import gunicorn as _gunicorn_door
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _begun(worker: "Any") -> None:
     """Called when a worker has loaded its application."""
     global _pulse
     _pulse = os.dup(worker.tmp.fileno())
-    signals = sys.modules.get("lastly._signals")
+    signals = sys.modules.get("lastly._exit.signals")
     if signals is not None and signals.state.previous:
         signals.uninstall()
         worker.log.warning(
@@ -140,7 +140,7 @@ def _aborted(_worker: "Any") -> None:
     """
     _deafen()
     _beat(monotonic())
-    _root.reason = ExitReason(signal=signal.SIGABRT, code=1)
+    root.reason = ExitReason(signal=signal.SIGABRT, code=1)
     _drain("the worker's time is over")
 
 
@@ -158,8 +158,8 @@ def _closed(_server: "Any", worker: "Any") -> None:
     _drain("gunicorn ends this worker")
     limits = [float(limit) for limit in (worker.cfg.graceful_timeout, worker.cfg.timeout) if limit]
     _beat(monotonic())
-    _root.close_for_exit(min(limits) * _SHARE if limits else None)
-    if _root.reason is not None and _root.reason.signal == signal.SIGABRT:
+    root.close_for_exit(min(limits) * _SHARE if limits else None)
+    if root.reason is not None and root.reason.signal == signal.SIGABRT:
         _beat(0.0)  # should a thread that hangs keep it from ending now, the master need not wait
 
 
@@ -194,8 +194,8 @@ def _buried(server: "Any", worker: "Any") -> None:
     """
     if os.environ.get("LASTLY_REAPER") == "0":
         return
-    from lastly.journal import home
-    from lastly.reaper import spawn
+    from lastly._journal import home
+    from lastly._reaper import spawn
 
     mark = f"{worker.pid}."
     try:

@@ -11,9 +11,10 @@ Needs no framework: `Health` is a WSGI application, an ASGI application, a layer
 server of its own.
 """
 
-from lastly import _fork, _root
 from lastly._action import seconds as _seconds
-from lastly._clock import monotonic
+from lastly._exit import root as _root
+from lastly._words import fork
+from lastly._words.clock import monotonic
 from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Any, TypeVar
 
-    from lastly.integrations._probed import HealthServer
+    from lastly.integrations._servers.probe_server import HealthServer
 
     F = TypeVar("F", bound=Callable[[], object])
     Message = MutableMapping[str, Any]
@@ -210,7 +211,7 @@ class Health:
         Raises:
             OSError: the port is taken.
         """
-        from lastly.integrations._probed import HealthServer
+        from lastly.integrations._servers.probe_server import HealthServer
 
         return HealthServer(self, port, host)
 
@@ -262,4 +263,4 @@ async def _lifespan(
             return
 
 
-_fork.in_child(resume)
+fork.in_child(resume)

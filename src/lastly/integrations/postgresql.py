@@ -15,11 +15,11 @@ import os
 from contextlib import suppress
 from time import sleep
 
-from lastly import _portable
 from lastly._action import Action, seconds
+from lastly._durable import portable
 from lastly._system.identity import machine
 from lastly.errors import LastlyError
-from lastly.integrations._rented import Rented, at_least, planned, warn_of_secret
+from lastly.integrations._rented.handle import Rented, at_least, planned, warn_of_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from lastly._action import AnyAction
-    from lastly._scope import Scope
+    from lastly._scope.scope import Scope
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -320,7 +320,7 @@ def _prepare(
 
     Passwords are taken out of the connection string; this process keeps them, the journal has none.
     """
-    _portable.check_call(action, args, kwargs)
+    portable.check_call(action, args, kwargs)
     parse = _psycopg().conninfo
     given = parse.conninfo_to_dict(kwargs.get("conninfo", ""))
     secrets = {name: given.pop(name) for name in _SECRETS if name in given}
@@ -328,12 +328,12 @@ def _prepare(
     plain = parse.make_conninfo("", **target)
     if _is_local(target):
         kwargs = {"machine": machine(), **kwargs}
-    _portable.allow(*VARIABLES)
+    portable.allow(*VARIABLES)
     if secrets:
         _secrets[plain] = secrets
     if secrets or "PGPASSWORD" in os.environ:
         warn_of_secret(("PGPASSWORD",), "~/.pgpass, or the file that PGPASSFILE names")
-    return _portable.arguments(action, args, {**kwargs, "conninfo": plain})
+    return portable.arguments(action, args, {**kwargs, "conninfo": plain})
 
 
 def _target(given: "dict[str, Any]") -> "dict[str, Any]":

@@ -13,9 +13,11 @@ import os
 import socket
 import threading
 
-from lastly import _closing, _early, _fork, _root
 from lastly._action import seconds as _seconds
-from lastly._clock import monotonic
+from lastly._exit import early, root
+from lastly._scope import closing
+from lastly._words import fork
+from lastly._words.clock import monotonic
 from lastly.integrations import health
 
 TYPE_CHECKING = False
@@ -114,8 +116,8 @@ class _Herald:
         self.told = False
         self.wake = _thread.allocate_lock()
         self.wake.acquire()
-        _root.at_ending.append(self.begin)
-        _early.arm()  # an end without a signal, and with nothing deferred, is an end as well
+        root.at_ending.append(self.begin)
+        early.arm()  # an end without a signal, and with nothing deferred, is an end as well
         threading.Thread(target=self.run, name="lastly-systemd", daemon=True).start()
         if health.draining() is not None:  # the signal came first
             self.begin()
@@ -135,10 +137,10 @@ class _Herald:
             begun = monotonic()
             while (why := health.draining()) is not None:
                 end = begun + self.limit
-                left = min(end, _closing.deadline or end) - monotonic()
+                left = min(end, closing.deadline or end) - monotonic()
                 if left <= 0:
                     return
-                doing = _one_line(f"stopping ({why}): {_root.describe()}")
+                doing = _one_line(f"stopping ({why}): {root.describe()}")
                 notify(f"EXTEND_TIMEOUT_USEC={int(min(left, ASK) * 1e6)}", f"STATUS={doing}")
                 self.wake.acquire(timeout=EVERY)
             self.told = False  # the signal was answered, and the program goes on
@@ -151,8 +153,8 @@ def _forked() -> None:
     """Tell nothing in a forked child: it is not what systemd started."""
     global _herald
     if _herald is not None:
-        _root.at_ending.remove(_herald.begin)
+        root.at_ending.remove(_herald.begin)
         _herald = None
 
 
-_fork.in_child(_forked)
+fork.in_child(_forked)

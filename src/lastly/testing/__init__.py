@@ -1,13 +1,16 @@
 """For tests: crash a program everywhere, and see what is left. The pytest plugin is found by pytest itself.
 
 Names only, imported when first asked for: the plugin, and so this, is loaded by every run of pytest.
+
+May use: resources, _run, _exit, _scope, _reaper, _settle, _journal, _system, __init__.
+Used by: users, _cli.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lastly.testing._campaign import CannotCrash as CannotCrash
-    from lastly.testing._crash_report import Report as Report
-    from lastly.testing._crash_report import Run as Run
+    from lastly.testing._crash.campaign import CannotCrash as CannotCrash
+    from lastly.testing._crash.report import Report as Report
+    from lastly.testing._crash.report import Run as Run
     from lastly.testing.crash import crash_everywhere as crash_everywhere
 
 __all__ = ["CannotCrash", "Report", "Run", "crash_everywhere"]

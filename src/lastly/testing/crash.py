@@ -21,8 +21,8 @@ import sys
 
 from lastly import Scope
 from lastly._action import seconds as _seconds
-from lastly.testing._campaign import PACKAGES, Campaign, CannotCrash
-from lastly.testing._crash_report import Report, Run, signal_number
+from lastly.testing._crash.campaign import PACKAGES, Campaign, CannotCrash
+from lastly.testing._crash.report import Report, Run, signal_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _call(function: "Any", args: "tuple[Any, ...]") -> list[str]:
         )
     name = "__mp_main__" if function.__module__ == "__main__" else function.__module__
     path = [entry or os.getcwd() for entry in sys.path]
-    call = os.path.join(_HERE, "_call.py")
+    call = os.path.join(_HERE, "_crash", "call.py")
     return ["-P", call, os.path.abspath(file), name, qualname, json.dumps(args), json.dumps(path)]
 
 
@@ -188,5 +188,5 @@ def _environment(words: list[str], changes: "Mapping[str, str]") -> dict[str, st
     path = [os.path.abspath(entry) for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry]
     if words[0] == "-m":
         path.insert(0, os.getcwd())  # where python would look, were it not started elsewhere
-    env["PYTHONPATH"] = os.pathsep.join([os.path.join(_HERE, "_agent"), *path])
+    env["PYTHONPATH"] = os.pathsep.join([os.path.join(_HERE, "_crash", "agent"), *path])
     return env

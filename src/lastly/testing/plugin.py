@@ -1,7 +1,7 @@
 """The pytest plugin: a scope per test, class, module and session, closed however the run ends.
 
 pytest loads this file in every run where lastly is installed, used or not. So it imports nothing that is not
-loaded anyway, and does nothing until a fixture is asked for. What then becomes of signals: _stopping.py.
+loaded anyway, and does nothing until a fixture is asked for. What then becomes of signals: stopping.py.
 """
 
 import sys
@@ -58,9 +58,9 @@ def _opened(request: "pytest.FixtureRequest") -> "Iterator[Scope]":
 
 
 def _use(session: "pytest.Session") -> None:
-    from lastly.testing import _stopping
+    from lastly.testing._pytest import stopping
 
-    _stopping.begin(session)
+    stopping.begin(session)
 
 
 def _prefix(config: "pytest.Config") -> str:
@@ -69,7 +69,7 @@ def _prefix(config: "pytest.Config") -> str:
 
 def pytest_sessionstart(session: "pytest.Session") -> None:
     """Under ``lastly run`` signals are caught from the start: they shall end this run in order as well."""
-    signals = sys.modules.get("lastly._signals")
+    signals = sys.modules.get("lastly._exit.signals")
     if signals is not None and signals.state.previous:
         _use(session)
 
@@ -95,7 +95,7 @@ def pytest_configure(config: "pytest.Config") -> None:
     if config.getoption("lastly_leaks"):
         if getattr(pytest, "version_tuple", (6,)) < (8,):
             raise pytest.UsageError("--lastly-leaks needs pytest 8 or later: pip install -U pytest")
-        from lastly.testing._leaks import Leaks
+        from lastly.testing._pytest.leaks import Leaks
 
         config.pluginmanager.register(Leaks(config), "lastly-leaks")
 
@@ -121,7 +121,7 @@ def pytest_terminal_summary(terminalreporter: "Any", config: "pytest.Config") ->
     """Say in one line what had to be reaped, once; only where fixtures of ours are used."""
     # A worker of xdist has a summary as well, which nobody sees.
     if config in _used and not hasattr(config, "workerinput"):
-        from lastly.testing import _reaped
+        from lastly.testing._pytest import earlier_runs
 
-        if line := _reaped.line(_prefix(config), getattr(config, "cache", None)):
+        if line := earlier_runs.line(_prefix(config), getattr(config, "cache", None)):
             terminalreporter.write_line(f"lastly: {line}")

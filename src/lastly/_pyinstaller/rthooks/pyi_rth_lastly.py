@@ -5,19 +5,19 @@
 import os
 import sys
 
-from lastly.reaper import frozen
+from lastly._system import frozen
 
 frozen.is_open = True
 word = sys.argv[1] if len(sys.argv) > 1 else ""
 if word == frozen.REAPER:
     if sys.argv[2] == "leave" and os.fork():
         os._exit(0)
-    from lastly.reaper.__main__ import main
+    from lastly._reaper.__main__ import main
 
     main(sys.argv[3:])
     sys.exit(0)
 if word == frozen.ACTION:
-    from lastly.reaper import _runner
+    from lastly._settle import runner
 
-    _runner.main()
+    runner.main()
     sys.exit(0)

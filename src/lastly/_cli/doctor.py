@@ -1,0 +1,256 @@
+"""What is protected on this machine, what is not, and what would change that."""
+
+import os
+import sys
+
+from lastly.errors import LastlyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Finding:
+    """One answer of the doctor.
+
+    Attributes:
+        name: short, stable, for tools.
+        level: ``ok``, ``unprotected`` (works, and some death leaves something) or ``wrong``.
+        what: a sentence.
+        fix: what to do, or empty.
+    """
+
+    __slots__ = ("fix", "level", "name", "what")
+
+    def __init__(self, name: str, level: str, what: str, fix: str = "") -> None:
+        self.name = name
+        self.level = level
+        self.what = what
+        self.fix = fix
+
+    def to_mapping(self) -> "dict[str, Any]":
+        """The same as JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def examine(group: str, grace: "float | None" = None) -> list[Finding]:
+    """Look at everything; a check that fails to look says so and the others go on.
+
+    Args:
+        group: the folder of this process's control group, or empty.
+        grace: seconds that all cleanups of a program here may take; None: what the running ones have said.
+    """
+    found: list[Finding] = cgroup(group)
+    located = _tried(home)
+    found += located
+    for check in (trust, file_system, socket_path, reaper, owed, kernel, processes, container):
+        found += [new for new in _tried(check) if located[0].what not in new.what]  # said once
+    return found + _tried(systemd, grace)
+
+
+def _tried(check: "Callable[..., list[Finding]]", *args: "Any") -> list[Finding]:
+    try:
+        return check(*args)
+    except Exception as error:
+        return [Finding(check.__name__, "wrong", f"cannot be looked at: {type(error).__name__}: {error}")]
+
+
+def home() -> list[Finding]:
+    """The state directory can be used."""
+    from lastly._journal import home as where
+
+    path = None
+    try:
+        path = where.state_path()
+        path = where.state_dir(create=os.path.isdir(path))
+    except LastlyError as error:
+        if path is not None and not os.path.lexists(path):
+            return [Finding("home", "ok", f"{path}: not made yet, the first cleanup makes it")]
+        what, _, fix = str(error).partition("; ")
+        return [Finding("home", "wrong", what, fix)]
+    probe = os.path.join(path, f".doctor-{os.getpid()}")
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        os.unlink(probe)
+    except OSError as error:
+        fix = "make it writable, or set LASTLY_HOME"
+        return [Finding("home", "wrong", f"{path}: cannot be written: {error.strerror}", fix)]
+    return [Finding("home", "ok", f"{path}: yours, private, writable")]
+
+
+def trust() -> list[Finding]:
+    """Nobody else writes into the home."""
+    from lastly._cli import trust as others
+
+    return others.examine()
+
+
+def file_system() -> list[Finding]:
+    """The home is on a disk of this machine."""
+    from lastly._journal import home as where
+
+    path = where.state_path()
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    kind = where.file_system(path)
+    if kind in where.NETWORK:
+        fix = "set LASTLY_HOME to a directory on a local disk"
+        what = f"the home is on {kind}: locks and appends of other machines mean nothing there"
+        return [Finding("file_system", "unprotected", what, fix)]
+    if kind in ("tmpfs", "ramfs"):
+        fix = "set LASTLY_HOME to a directory that survives a reboot, for cleanups with remote=True"
+        return [Finding("file_system", "unprotected", f"the home is on {kind}: a reboot forgets all", fix)]
+    return [Finding("file_system", "ok", f"the home is on {kind or 'a local file system'}")]
+
+
+def socket_path() -> list[Finding]:
+    """Where the reaper's socket is."""
+    from lastly._journal import home as where
+    from lastly._reaper import protocol
+
+    return [Finding("socket", "ok", os.path.join(where.runtime_path(), protocol.SOCKET))]
+
+
+def reaper() -> list[Finding]:
+    """A reaper runs, or will."""
+    from lastly._reaper import desk
+
+    if (setting := os.environ.get("LASTLY_REAPER")) in ("0", "later"):
+        what = (
+            f"LASTLY_REAPER={setting}: what a killed program owes waits for `lastly reap` or the next reaper"
+        )
+        return [Finding("reaper", "unprotected", what, "unset LASTLY_REAPER")]
+    running = desk.status()
+    if running is None:
+        return [Finding("reaper", "ok", "none runs; the first durable cleanup starts one")]
+    return [Finding("reaper", "ok", f"pid {running['pid']} runs")]
+
+
+def owed() -> list[Finding]:
+    """Nothing of the dead is left over."""
+    from lastly._reaper import desk
+
+    owners = desk.owners()
+    lost = [(owner["alive"], item["state"] == "abandoned") for owner in owners for item in owner["cleanups"]]
+    dead, unknown = lost.count((False, False)), lost.count((None, False))
+    damaged = [owner["journal"] for owner in owners if owner["damage"]]
+    given_up = len(desk.abandoned()) + sum(abandoned for _, abandoned in lost)
+    found = []
+    if dead:
+        found.append(Finding("owed", "unprotected", f"{dead} cleanups of dead owners wait", "lastly reap"))
+    if unknown:
+        what = f"{unknown} cleanups belong to another machine or pid namespace"
+        fix = "run `lastly reap` there; or, when that is gone for good, `lastly reap --elsewhere` here"
+        found.append(Finding("owed", "unprotected", what, fix))
+    if given_up:
+        fix = "lastly ls; then `lastly retry ID` or `lastly forget ID`"
+        found.append(Finding("abandoned", "wrong", f"{given_up} cleanups were abandoned", fix))
+    found += [Finding("journal", "wrong", f"{path}: damaged", "lastly ls") for path in damaged]
+    return found or [Finding("owed", "ok", "no dead owner owes anything")]
+
+
+def kernel() -> list[Finding]:
+    """What the kernel gives for telling who has died."""
+    import socket
+
+    from lastly._system import file, libc, probe, wait
+
+    if probe.has_pidfd():
+        found = [Finding("pidfd", "ok", "deaths are seen at once (pidfd)")]
+    else:
+        what = f"no pidfd_open: deaths are seen within {wait.POLL:g} s, by polling start times"
+        found = [Finding("pidfd", "ok", what, "Linux 5.3, or allow it in the container's seccomp profile")]
+    if not file.has_statx():
+        what = "no statx: a file that got the inode of a removed one cannot be told from it"
+        fix = "Linux 4.11 and glibc 2.28 or musl 1.2.5, or allow it in the container's seccomp profile"
+        found.append(Finding("statx", "unprotected", what, fix))
+    if why := libc.refuses_prctl():
+        what = f"no prctl ({why}): what an action starts may outlive it"
+        found.append(Finding("prctl", "unprotected", what, "allow it in the container's seccomp profile"))
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        try:
+            fd = one.getsockopt(socket.SOL_SOCKET, 77)  # SO_PEERPIDFD
+            os.close(fd)
+        except OSError:
+            what = "the reaper names peers by pid and start time (SO_PEERPIDFD needs Linux 6.5)"
+            found.append(Finding("peerpidfd", "ok", what))
+    return found
+
+
+def processes() -> list[Finding]:
+    """Children can be found by their token."""
+    from lastly._system import probe
+
+    if why := probe.wrong_proc():
+        return [Finding("proc", "wrong", f"{why}: nothing durable can be promised", "mount /proc")]
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            proc = [line for line in file if line.split(" ")[4] == "/proc"]
+    except OSError as error:
+        return [Finding("proc", "wrong", f"/proc cannot be read: {error.strerror}", "mount /proc")]
+    if any("hidepid=" in line and "hidepid=0" not in line and "hidepid=off" not in line for line in proc):
+        return [Finding("proc", "ok", "/proc hides other users' processes (hidepid); your own are seen")]
+    return [Finding("proc", "ok", "/proc shows your processes and their environments")]
+
+
+def container() -> list[Finding]:
+    """Whether a container's end takes the reaper along."""
+    marks = [mark for mark in ("/.dockerenv", "/run/.containerenv") if os.path.exists(mark)]
+    try:
+        with open("/proc/1/environ", "rb") as file:
+            marks += ["pid 1"] if b"container=" in file.read() else []
+    except OSError:
+        pass
+    marks += ["Kubernetes"] if os.environ.get("KUBERNETES_SERVICE_HOST") and not marks else []
+    if not marks and os.getpid() != 1:
+        return [Finding("container", "ok", "no container")]
+    what = f"in a container ({marks[0] if marks else 'this is PID 1'}): the reaper ends with it"
+    fix = "see docs/how-to/kubernetes.md: LASTLY_HOME on a volume, `lastly reap --elsewhere` before the start"
+    found = [Finding("container", "unprotected", what, fix)]
+    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+        what = "in a pod: how long it is waited for stands in its manifest, and cannot be seen from here"
+        found.append(Finding("pod", "unprotected", what, "lastly doctor --grace SECONDS MANIFEST"))
+    return found
+
+
+def cgroup(path: str) -> list[Finding]:
+    """Whether --supervise gets a control group."""
+    if path and os.access(os.path.join(path, "cgroup.procs"), os.W_OK):
+        return [Finding("cgroup", "ok", "`lastly run --supervise` gets a control group of its own")]
+    fix = "systemd-run --user --scope -p Delegate=yes lastly run --supervise …"
+    what = "no control group to write to: --supervise works as a subreaper alone"
+    return [Finding("cgroup", "ok", what, fix)]
+
+
+def systemd(grace: "float | None") -> list[Finding]:
+    """Whether a unit's stop kills the reaper together with the program, and whether it waits long enough."""
+    if unit := own_unit():
+        from lastly._cli import budgets
+
+        what = f"in {unit}: KillMode=control-group ends the reaper with the service"
+        fix = "ExecStopPost=lastly reap, or the timer in docs/how-to/systemd.md"
+        known = budgets.here(unit, announced() if grace is None else grace)
+        return known or [Finding("systemd", "unprotected", what, fix)]
+    if not sys.stdin.isatty() and os.environ.get("CI"):
+        what = "in a CI job: the runner may kill the reaper with the job"
+        return [Finding("ci", "unprotected", what, "run `lastly reap` as the first step of the next job")]
+    return [Finding("systemd", "ok", "not in a service")]
+
+
+def own_unit() -> str:
+    """Return the system's service that this process is part of, or nothing."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+        paths = [line.rstrip("\n").rpartition(":")[2] for line in file]
+    unit = next((path for path in paths if path.endswith(".service") and "user@" not in path), "")
+    return unit.rpartition("/")[2]
+
+
+def announced() -> "float | None":
+    """The longest grace that a program of this user, running now, has given itself; None: none has said."""
+    from lastly._reaper import desk
+
+    running = desk.status()
+    graces = [] if running is None else running.get("graces", [])
+    return max(graces, default=None)

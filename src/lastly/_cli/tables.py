@@ -1,0 +1,271 @@
+"""Tables for people.
+
+Names come from the journal and may hold anything: nothing of them reaches the terminal raw.
+
+`rich`, where it is installed, draws on terminals: colours, and columns that fold. Anywhere else, in a pipe or
+a file, and without rich, columns are padded with spaces and each row is one line.
+"""
+
+import contextlib
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from lastly._cli.doctor import Finding
+    from lastly._settle.settle import Outcome
+
+    Row = dict[str, Any]
+
+_COLOURS = {
+    "done": "green", "released": "green", "ok": "green", "active": "cyan", "planned": "cyan",
+    "running": "yellow", "failed": "yellow", "unprotected": "yellow", "abandoned": "red", "wrong": "red",
+}  # fmt: skip
+_WIDE = {"cleanup", "state", "owner", "what", "how to change that"}
+_NARROWEST = 60  # columns
+
+
+def plain(value: object) -> str:
+    """Return text in which control characters, bidi marks and stray bytes are visible, and harmless."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
+def line(text: str) -> None:
+    """Print one line."""
+    sys.stdout.write(f"{plain(text)}\n")
+
+
+def age(moment: float | None) -> str:
+    """Return how long ago, in one unit."""
+    if not moment:
+        return ""
+    seconds = max(0.0, time.time() - moment)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def call(item: "Row") -> str:
+    """Return a cleanup as a call, as a person would name what it acts on: remove('/tmp/x')."""
+    name = item["action"].removeprefix("lastly.actions:")
+    several = f" and {item['count'] - 1} more" if item.get("count", 1) > 1 else ""
+    if name in ("kill", "kill_token"):
+        return plain(f"kill({_process(item)})")
+    given = {k: v for k, v in item["kwargs"].items() if v not in (None, {}) and k != "expect"}
+    words = [repr(arg) for arg in item["args"] if arg is not None]
+    words += [f"{name}={value!r}" for name, value in given.items()]
+    return plain(f"{name}({', '.join(words)}){several}")
+
+
+def _process(item: "Row") -> str:
+    for found in (item.get("known"), *item["args"]):
+        if isinstance(found, dict) and found.get("pid"):
+            name = found.get("name")
+            return f"{name}, pid {found['pid']}" if name else f"pid {found['pid']}"
+    return "all children" if item["action"].endswith("kill_token") else "a child"
+
+
+def state(item: "Row") -> str:
+    """Return the state with what explains it."""
+    why = item.get("reason") or item.get("error") or ""
+    settled = f" ({item['settled']})" if item.get("settled") else ""
+    return f"{item['state']}{f': {why}' if why else ''}{settled}"
+
+
+class Cell(str):
+    """A text without control characters, and the word that its colour stands for."""
+
+    __slots__ = ("word",)
+    word: str
+
+    @classmethod
+    def of(cls, text: object, word: str = "") -> "Cell":
+        """Return *text*, made harmless."""
+        cell = cls(plain(text))
+        cell.word = word
+        return cell
+
+
+class Table:
+    """Rows of cells below their columns' names."""
+
+    def __init__(self, *columns: str) -> None:
+        self.columns = columns
+        self.rows: list[list[Cell]] = []
+
+    def add(self, *cells: object) -> None:
+        """Add a row."""
+        self.rows.append([cell if isinstance(cell, Cell) else Cell.of(cell) for cell in cells])
+
+    def print(self, empty: str = "") -> None:
+        """Print it; without rows, the text *empty*."""
+        if not self.rows:
+            line(empty)
+        elif not (sys.stdout.isatty() and self._by_rich()):
+            for text in self.lines():
+                sys.stdout.write(f"{text}\n")
+
+    def lines(self) -> "Iterator[str]":
+        """Return it as lines of padded columns."""
+        rows = [[Cell.of(name) for name in self.columns], *self.rows] if any(self.columns) else self.rows
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    def _by_rich(self) -> bool:
+        try:
+            from rich.console import Console
+            from rich.table import Table as RichTable
+            from rich.text import Text
+        except ImportError:
+            return False
+        console = Console(highlight=False)
+        console.width = max(console.width, _NARROWEST)  # narrower, rich would leave out whole columns
+        table = RichTable(box=None, pad_edge=False, header_style="bold", show_header=any(self.columns))
+        for column in self.columns:
+            table.add_column(column, overflow="fold", no_wrap=bool(column) and column not in _WIDE)
+        for row in self.rows:
+            table.add_row(*(Text(cell, style=_COLOURS.get(cell.word, "")) for cell in row))
+        console.print(table)
+        return True
+
+
+def owners(found: "list[Row]", abandoned: "list[Row]") -> None:
+    """Show who owes what."""
+    table = Table("id", "cleanup", "state", "since", "owner")
+    for owner in found:
+        life = {True: "alive", False: "dead", None: "not to be told from here"}[owner["alive"]]
+        who = f"{plain(os.path.basename(owner['argv0'])) or '?'} (pid {owner['pid']}, {life})"
+        if owner["alive"] is None and owner["host"]:
+            who = f"{who} on {plain(owner['host'])}"
+        for note in _notes(owner):
+            table.add(owner["owner"], "", Cell.of(note, "wrong"), age(owner["since"]), who)
+        for item in owner["cleanups"]:
+            _add(table, item, who)
+    for item in abandoned:
+        _add(table, item, "gone")
+    table.print("Nothing is owed.")
+
+
+def _notes(owner: "Row") -> "list[str]":
+    """What is to be said of a journal as a whole: of all damage, one line."""
+    damage = owner["damage"]
+    more = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
+    return [
+        *(f"{one}{more}" for one in damage[:1]),
+        *(["written by a newer lastly"] if owner["newer"] else []),
+    ]
+
+
+def _add(table: Table, item: "Row", who: str) -> None:
+    text = Cell.of(state(item), item["state"])
+    table.add(item["ref"], call(item), text, age(item["planned"]), who)
+
+
+def history(found: "list[Row]") -> None:
+    """Show what became of cleanups."""
+    table = Table("when", "id", "cleanup", "state", "attempts")
+    for item in found:
+        when = time.strftime("%m-%d %H:%M:%S", time.localtime(item["changed"] or item["planned"]))
+        table.add(when, item["ref"], call(item), Cell.of(state(item), item["state"]), str(item["attempts"]))
+    table.print("Nothing in this time.")
+
+
+def outcomes(found: "list[Outcome]", *, dry_run: bool) -> None:
+    """Show what a sweep has done, or would do."""
+    table = Table("id", "action", "state")
+    for outcome in found:
+        owner = os.path.basename(outcome.path).split(".")[-2][:8]
+        for item in outcome.ran:
+            what = "would be run" if dry_run else state(item)
+            table.add(f"{owner}.{item['id']}", item["action"], Cell.of(what, item["state"]))
+        if not outcome.ran and (outcome.why or outcome.state not in ("final", "due")):
+            table.add(owner, "", outcome.why or outcome.state)
+    table.print("Nothing to reap.")
+
+
+def cleanup(about: "Row") -> None:
+    """Show all about one cleanup."""
+    owner = about["owner"]
+    life = {True: "alive", False: "dead", None: "cannot be told from here"}[owner["alive"]]
+    rows = [
+        ("cleanup", call(about)),
+        ("state", state(about)),
+        ("owner", f"{owner['argv0']} (pid {owner['pid']} on {owner['host']}), {life}"),
+        ("interpreter", owner["exe"]),
+        ("died", owner["died"]),
+        ("scope", about["scope"]),
+        ("remote", "yes" if about["remote"] else ""),
+        ("planned", _stamp(about["planned"])),
+        ("next attempt", _stamp(about["next"])),
+        ("blocked by", _blocked(about)),
+        ("journal", owner["journal"] or "filed in the history"),
+    ]
+    table = Table("", "")
+    for name, value in rows:
+        if value:
+            table.add(name, value)
+    for event in about["events"]:
+        more = {
+            k: v
+            for k, v in event.items()
+            if k in ("attempt", "by", "error", "reason", "seconds", "pid") and v
+        }
+        told = " ".join(f"{k}={v}" for k, v in more.items())
+        table.add(_stamp(event.get("t")), f"{event['kind']} {told}")
+    table.print()
+
+
+def _blocked(about: "Row") -> str:
+    if about["state"] in ("done", "released", "void"):
+        return ""
+    if about["owner"]["alive"]:
+        return "nothing: its owner lives and will run it"
+    if about["owner"]["alive"] is None:
+        return "its owner belongs to another machine or pid namespace: ask there"
+    if about["doubt"]:
+        return (
+            "the journal is damaged where this may have been released: `lastly retry` or `lastly forget` it"
+        )
+    return str(about["reason"] or about["error"] or "")
+
+
+def _stamp(moment: "Any") -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if moment else ""
+    except (TypeError, ValueError, OverflowError, OSError):  # as it stands in a record
+        return plain(moment)
+
+
+def findings(found: "list[Finding]") -> None:
+    """Show what the doctor says."""
+    table = Table("", "what", "how to change that")
+    for finding in found:
+        table.add(Cell.of(finding.level, finding.level), finding.what, finding.fix)
+    table.print()
+
+
+@contextlib.contextmanager
+def progress(what: str, *, quiet: bool) -> "Iterator[Callable[[Outcome], None] | None]":
+    """Show on a terminal how far a long reap is: one line on standard error, rewritten."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    count = 0
+
+    def tick(_outcome: "Outcome") -> None:
+        nonlocal count
+        count += 1
+        sys.stderr.write(f"\r{what} … {count} owners")
+        sys.stderr.flush()
+
+    try:
+        yield tick
+    finally:
+        if count:
+            sys.stderr.write(f"\r{' ' * (len(what) + 20)}\r")

@@ -1,0 +1,390 @@
+"""The seam: a deferred action goes into the journal. Imported when the first action is deferred.
+
+Order is everything here: no resource exists whose plan is not in a journal. `defer` writes the plan and only
+then puts the handle into its scope and returns; whoever creates the thing afterwards has its undo on record.
+A signal's exception may come between any two of these steps: then the plan stands in the journal without a
+handle, the thing was never created, and the reaper finds nothing there, which is success.
+"""
+
+import os
+import sys
+
+from lastly import errors
+from lastly._action import BACKOFF, RETRIES, TIMEOUT, Action
+from lastly._durable import own, portable
+from lastly._journal import home
+from lastly._scope.handle import OWN, Cleanup
+from lastly._words.warn import warn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
+
+    from lastly._action import AnyAction
+    from lastly._journal.file import Journal
+    from lastly._scope.handle import Stack
+    from lastly._scope.scope import Scope
+
+
+class DurableCleanup(Cleanup):
+    """The handle of a deferred action.
+
+    In this process it behaves like any other; what happens to it is also written to the journal. After a
+    failure here it stays owed: the reaper tries again once this process has ended.
+    """
+
+    __slots__ = ("attempts", "awaited", "id", "journal", "keywords", "known")
+
+    _keywords = OWN
+    keywords: "dict[str, Any]"
+    journal: "Journal | None"
+    id: int
+    known: "dict[str, Any]"
+    attempts: int
+    awaited: bool
+
+    @property
+    def durable(self) -> bool:  # type: ignore[override]  # a constant of the class in the base
+        """Whether it survives this process; False only where no journal can be kept, after a warning."""
+        return self.journal is not None
+
+    @property
+    def token(self) -> str:
+        """The same text for every attempt, in whichever process; known before the thing exists."""
+        return f"{self.journal.token}.{self.id}" if self.journal is not None else f"{os.getpid()}.{id(self)}"
+
+    def confirm(self, known: "dict[str, Any]") -> None:
+        """Write what is known of the thing now that it exists; NotRecorded when it cannot be written."""
+        facts = portable.plain_dict(known, "a confirmed fact")
+        if self.journal is not None:
+            self.journal.confirm(self.id, facts)
+        self.known = {**self.known, **facts}
+
+    def detach(self) -> bool:
+        """Forget it without running it, here and in the journal.
+
+        Returns:
+            whether it was still waiting; a second call does nothing.
+
+        Raises:
+            NotRecorded: the journal cannot be written (a full disk): it is still owed, here too.
+        """
+        stack = self._stack
+        limit = stack.get(self)
+        if not super().detach():
+            return False
+        if self.journal is not None and self.journal.pid == os.getpid():
+            try:
+                self.journal.release(self.id)
+            except errors.NotRecorded:
+                stack[self] = limit
+                raise
+            own.settled()
+        return True
+
+    def __call__(self, /, *_: "Any", **__: "Any") -> "Any":
+        """Run the action here, and write down how that went. An async action is run to its end; deferred to
+        an `AsyncScope`, what is returned is to be awaited.
+
+        Called while it still waits in its scope (as a decorated function may be), it is a plain call.
+        """
+        if self._foreign():
+            return None
+        if self.pending:
+            return self.func(*self.args, **self.keywords)
+        try:
+            result = self._begin()
+            if hasattr(result, "__await__"):
+                if self.awaited:
+                    return self._later(result)
+                from lastly._scope.awaiting import wait_for
+
+                result = wait_for(result)
+        except BaseException as error:
+            self._failed(error)
+            raise
+        self._done()
+        return result
+
+    async def _later(self, awaitable: "Any") -> "Any":
+        try:
+            result = await awaitable
+        except BaseException as error:
+            self._failed(error)
+            raise
+        self._done()
+        return result
+
+    def _foreign(self) -> bool:
+        """In a forked child it is the parent's; with another user's rights, the first user's reaper's."""
+        return self.journal is not None and not own.is_ours(self.journal)
+
+    def _begin(self) -> "Any":
+        self.attempts += 1
+        if self.journal is not None:
+            try:
+                self.journal.run(self.id, attempt=self.attempts, by="owner")
+            except errors.NotRecorded:
+                pass  # a full disk is no reason to leave the thing standing
+        action: Any = self.func  # an Action
+        return action.call(
+            self.args, self.keywords, attempt=self.attempts, token=self.token, confirmed=dict(self.known)
+        )
+
+    def _done(self) -> None:
+        if self.journal is not None:
+            try:
+                self.journal.done(self.id, by="owner")
+            except errors.NotRecorded:
+                pass  # the reaper will do it once more, and find nothing there
+            own.settled()
+
+    def _failed(self, error: BaseException) -> None:
+        if self.journal is None:
+            return
+        text = f"{type(error).__name__}: {error}"
+        try:
+            if isinstance(error, errors.NotOurs):
+                self.journal.abandon(self.id, text, by="owner")
+                own.settled()
+            else:
+                self.journal.fail(self.id, text, attempt=self.attempts, by="owner")
+        except (errors.NotRecorded, TypeError):
+            pass  # its own error is what matters, and it propagates
+
+
+class Plan:
+    """A cleanup that is owed, around the creation of what it undoes. Made by `Scope.planned`.
+
+    Leaving the block by an exception runs the undo at once; leaving it normally keeps it for the scope's end.
+    With an async action and an `AsyncScope`: ``async with scope.planned(…) as plan``.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ("cleanup",)
+
+    def __init__(self, cleanup: DurableCleanup) -> None:
+        self.cleanup = cleanup
+
+    @property
+    def token(self) -> str:
+        """A text to mark the thing with when it is created, so that it can be found without its name.
+
+        The action is given the same one when it has a keyword-only parameter ``token``.
+        """
+        return self.cleanup.token
+
+    def confirm(self, **known: "Any") -> None:
+        """Write down what is known of the thing now that it exists; more facts with every call.
+
+        The action is given them when it has a keyword-only parameter ``confirmed``.
+
+        Raises:
+            NotRecorded: the journal cannot be written. The plan stays owed as it was.
+            TypeError: a fact that is not JSON.
+        """
+        self.cleanup.confirm(known)
+
+    def detach(self) -> bool:
+        """Forget the undo: the thing is to stay. As `Cleanup.detach`."""
+        return self.cleanup.detach()
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        if error is not None:
+            try:
+                result = self.cleanup.run()
+                if hasattr(result, "__await__"):
+                    from lastly._scope.awaiting import wait_for
+
+                    wait_for(result)
+            except Exception as failed:
+                self._note(error, failed)
+
+    async def __aenter__(self) -> "Self":
+        return self
+
+    async def __aexit__(
+        self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        if error is not None:
+            try:
+                result = self.cleanup.run()
+                if hasattr(result, "__await__"):
+                    await result
+            except Exception as failed:
+                self._note(error, failed)
+
+    def _note(self, error: BaseException, failed: Exception) -> None:
+        error.add_note(f"its undo, {self.cleanup!r}, failed: {type(failed).__name__}: {failed}")
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.cleanup!r}>"
+
+
+def defer(
+    scope: "Scope", stack: "Stack", action: "AnyAction", args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+) -> DurableCleanup:
+    """Record an action, then put it onto a stack of the scope's.
+
+    Raises:
+        NotRecorded: the journal cannot be written; the thing must not be created.
+        TypeError: another process could not run it: the message says why and what to do.
+    """
+    recorded = action.recorded or portable.name(action)
+    if action.prepare is not None:
+        plain, plain_kwargs = action.prepare(args, kwargs)
+    else:
+        plain, plain_kwargs = portable.arguments(action, args, kwargs)
+    portable.check_call(action, plain, plain_kwargs)
+    journal = _journal(action)
+    number = 0
+    if journal is not None:
+        number = journal.plan(
+            recorded,
+            list(plain),
+            plain_kwargs,
+            remote=action.remote,
+            **_more(journal, action, scope),
+        )
+    cleanup = DurableCleanup()
+    cleanup.func, cleanup.args, cleanup.keywords = action, tuple(plain), plain_kwargs
+    cleanup.journal, cleanup.id = journal, number
+    cleanup.known, cleanup.attempts = {}, 0
+    cleanup.awaited = hasattr(scope, "__aenter__")
+    cleanup._stack = stack  # noqa: SLF001  # the scope's and its handles' own: contract of _scope
+    stack[cleanup] = None
+    if journal is not None:
+        _ensure(journal.path)
+    return cleanup
+
+
+def file_identity(path: str) -> "dict[str, Any]":
+    """What tells the file at `path` from a later one of the same name; empty when there is none."""
+    from lastly._system import remove
+
+    return dict(remove.identity(path) or {})
+
+
+def process_identity(pid: int) -> "dict[str, Any]":
+    """What tells a process from a later one of the same pid. Raises ProcessLookupError."""
+    from lastly._system import kill
+
+    return dict(kill.identity(pid))
+
+
+def child_started(cleanup: DurableCleanup) -> None:
+    """Have the reaper look at what that child starts: once this process is dead, nobody can tell any more."""
+    client = sys.modules.get("lastly._reaper.client")
+    if client is not None and cleanup.journal is not None:
+        client.child_starts(cleanup.journal.path)
+
+
+def deferred(scope: "Scope", action: "AnyAction", /, *args: "Any", **kwargs: "Any") -> DurableCleanup:
+    """Defer an action through its scope; the handle with its type."""
+    cleanup = scope.defer(action, *args, **kwargs)
+    assert isinstance(cleanup, DurableCleanup)
+    return cleanup
+
+
+def planned(scope: "Scope", action: "AnyAction", args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> Plan:
+    """Defer an action whose thing is about to be created; see `Plan`."""
+    if not isinstance(action, Action):
+        raise TypeError(
+            f"planned() takes an action, and {action!r} is not one: decorate it with @lastly.action"
+        )
+    return Plan(deferred(scope, action, *args, **kwargs))
+
+
+def _more(journal: "Journal", action: "AnyAction", scope: "Scope") -> "dict[str, Any]":
+    """The fields of a plan that are not at their defaults."""
+    more: dict[str, Any] = {}
+    name = getattr(scope, "name", None)
+    if name and name != "root":
+        more["scope"] = str(name)
+    if action.retries != RETRIES:
+        more["retries"] = action.retries
+    if action.timeout != TIMEOUT:
+        more["timeout"] = action.timeout
+    if action.backoff != BACKOFF:
+        more["backoff"] = action.backoff
+    if action.name not in portable.CONTAINED:
+        more["context"] = portable.context(journal)
+        if action.file:
+            more["file"] = action.file
+    return more
+
+
+# ---- the journal, or why there is none
+
+_degraded = ""
+_warned = False
+
+
+def _journal(action: "AnyAction") -> "Journal | None":
+    journal = own.peek()
+    if journal is not None:
+        return journal
+    off = os.environ.get("LASTLY_REAPER") == "0"
+    if not _degraded:
+        try:
+            journal = own.get()
+        except errors.NotRecorded as error:
+            if not (off or home.degrades(error)):
+                raise
+            _degrade(str(error))
+        else:
+            if off:
+                _warn(
+                    "LASTLY_REAPER=0: cleanups run when this program ends by itself or by a signal that it "
+                    "handles; after kill -9 or a crash they wait for `lastly reap`"
+                )
+            return journal
+    if action.remote:
+        raise errors.NotRecorded(
+            f"{_degraded}; {action.name} is remote, and must not rely on this process alone"
+        )
+    return None
+
+
+def _degrade(reason: str) -> None:
+    global _degraded
+    _degraded = reason
+    _warn(
+        f"{reason}. Until then cleanups run in this process only: what kill -9 or a crash leaves behind is "
+        "not removed by anybody"
+    )
+
+
+def _warn(text: str) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warn(text)
+
+
+_ensure_reaper: "Any" = None
+
+
+def _ensure(path: str) -> None:
+    global _ensure_reaper
+    if _ensure_reaper is None:
+        try:
+            from lastly._reaper import client
+        except OSError as error:  # no descriptors left, even to import it: the plan is on record all the same
+            _warn(
+                f"no reaper could be started ({error}); what this program owes stays in its journal, for the "
+                "next program that uses lastly, or `lastly reap`"
+            )
+            return
+        _ensure_reaper = client.ensure
+        _ensure_reaper(path)
+        if (wakeup := sys.modules.get("lastly._exit.stuck")) is not None:  # install() was called, or will be
+            wakeup.meet(client)
+    _ensure_reaper(path)

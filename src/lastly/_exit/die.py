@@ -1,0 +1,162 @@
+"""How the process ends: with the truth for its parent, and with nothing left in a buffer.
+
+A program that was told to stop by a signal should, after all its cleanups, *die of that signal*: a shell
+loop goes on after ``exit(130)`` and stops after a death by SIGINT. The plain way to get there is expensive
+or lossy. Killing oneself inside an atexit function loses every open file's buffer and the functions that
+were to run after it. Letting the interpreter finalize first costs six times as much as the rest of the exit
+and repeats what has been done.
+
+So the last cleanup is a driver (see _ending.py) that runs what is left of atexit, and then `die_of`: write
+out every buffer that finalization would have written out, restore the default action, and raise the signal.
+What finalization does beyond that, and we do not: ``__del__`` of what the program still holds. For what
+ends a file properly only when closed (gzip, bz2, lzma, zipfile, shelve), we close it.
+
+Where the status must be forced but nothing be skipped, `exit_with_at_end` leaves the finalization alone and
+registers with the C library, whose exit functions run after Python is gone.
+"""
+
+import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
+import gc
+import sys
+from _io import _IOBase  # the C class: isinstance costs no ABC look-up
+from posix import _exit, getpid
+
+from lastly._scope.reason import telling
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any, Literal, NoReturn, TypeAlias
+
+    Status: TypeAlias = Literal["signal", "code"]
+
+# "signal": die of it. "code": exit with 128 + number.
+status: "Status" = "signal"
+
+_forced: "int | None" = None
+
+# Seconds that writing out buffers may take where another thread might hold a buffer's lock for ever.
+_FLUSH_LIMIT = 5.0
+
+
+def die_of(signum: int, limit: float = 0.0) -> "NoReturn":
+    """Write out all buffers, then end this process by the signal's default action.
+
+    PID 1 has no default actions, and a program may ask for codes: both exit with 128 + number. A signal whose
+    default action does not end a process ends in that code as well. A second call cannot happen.
+
+    Args:
+        signum: the signal's number.
+        limit: seconds for the buffers; 0: as long as it takes, if no other thread can be in the way.
+    """
+    if (live := sys.modules.get("lastly._scope.progress")) is not None:
+        live.clear()  # forced: the terminal gets its last row back
+    if limit or _thread_count():
+        # A thread that was stopped inside write() keeps that buffer's lock, and no Python handler runs
+        # while we wait for it. The kernel's clock does not need the interpreter.
+        _default(_signal.SIGALRM)
+        _signal.setitimer(_signal.ITIMER_REAL, limit or _FLUSH_LIMIT)
+    flush_all()
+    if status == "signal" and getpid() != 1:
+        _default(signum)
+        _signal.raise_signal(signum)
+    _exit(128 + signum)
+
+
+def _thread_count() -> int:
+    import _thread
+
+    lookout: Any = sys.modules.get("lastly._exit.lookout")  # its threads hold no buffer's lock
+    count: int = _thread._count()  # what threading itself counts by
+    return count - (0 if lookout is None else lookout.looking)
+
+
+def _default(signum: int) -> None:
+    """Give the signal its default action, in whichever thread we are."""
+    try:
+        _signal.signal(signum, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (signum,))
+    except ValueError:  # not the main thread
+        _c("signal", signum, 0)
+
+
+def flush_all() -> None:
+    """Write out every buffer of this process, as the end of the interpreter would; nothing is raised.
+
+    Text before the bytes below it; then what must be closed to be whole; then bytes; then C's stdio.
+    """
+    texts, layered, buffers = _open_files()
+    for steps in ((texts, "flush"), (layered, "close"), (buffers, "flush")):
+        for file in steps[0]:
+            try:
+                getattr(file, steps[1])()
+            except BaseException:  # noqa: S110  # a closed file, a broken pipe: nobody is left to tell
+                pass
+    for file in (sys.stdout, sys.stderr):
+        try:
+            file.flush()
+        except BaseException:  # noqa: S110  # as above; also None, under a window manager
+            pass
+    _c("fflush", None)
+
+
+def _open_files() -> "tuple[list[Any], list[Any], list[Any]]":
+    """Find all file objects: (text, to be closed, bytes); the collector knows them all."""
+    import _io
+
+    closable: tuple[type, ...] = ()
+    for module, name in (("zipfile", "ZipFile"), ("shelve", "Shelf")):
+        if module in sys.modules:
+            closable += (getattr(sys.modules[module], name),)
+    kinds = (_IOBase, *closable)
+    raw = (_io.FileIO, _io.BytesIO, _io.StringIO, _io.BufferedReader)
+    text, buffered = _io.TextIOWrapper, (_io.BufferedWriter, _io.BufferedRandom, _io.BufferedRWPair)
+    texts, layered, buffers = [], [], []
+    for thing in gc.get_objects():
+        # type() first: a proxy's isinstance would run its program's code.
+        if not issubclass(type(thing), kinds) or issubclass(type(thing), raw):
+            continue
+        if issubclass(type(thing), text):
+            texts.append(thing)
+        elif issubclass(type(thing), buffered):
+            buffers.append(thing)
+        elif _own_del(type(thing)):
+            layered.append(thing)
+    return texts, layered, buffers
+
+
+def _own_del(kind: type) -> bool:
+    """Whether the class is written in Python: closing writes the rest of a compressed file or an archive."""
+    return kind.__module__ in ("gzip", "bz2", "lzma", "zipfile", "shelve", "zstd", "compression.zstd")
+
+
+def exit_with_at_end(code: int) -> None:
+    """End with this status after everything else, the interpreter's own finalization included.
+
+    One of which the parent would see 0, like 256, becomes 1. The first call counts, later ones do nothing.
+    Where ctypes is missing the status stays what it was.
+    """
+    global _forced
+    if _forced is None:
+        _forced = telling(code)
+        _c("__cxa_atexit", "exit", _forced, None)
+
+
+def _c(name: str, *args: "Any") -> None:
+    """Call a function of the C library; strings among the arguments name functions of it.
+
+    By _ctypes, which is a tenth of the cost of ctypes. Without it nothing happens.
+    """
+    try:
+        import _ctypes
+    except ImportError:
+        return
+    library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None: this program itself
+    pointers: Any = type("void_p", (_ctypes._SimpleCData,), {"_type_": "P"})  # as ctypes does
+    found = [_address(_ctypes, library, arg) if isinstance(arg, str) else arg for arg in args]
+    _ctypes.call_cdeclfunction(_address(_ctypes, library, name), tuple(map(pointers, found)))
+
+
+def _address(ctypes: "ModuleType", library: int, name: str) -> int:
+    address: int = ctypes.dlsym(library, name)
+    return address

@@ -1,0 +1,342 @@
+"""The process's scope: closed at exit, with atexit's contract, and empty in a forked child."""
+
+import _thread
+import atexit
+import os
+import sys
+
+from lastly._exit import early
+from lastly._scope import closing
+from lastly._scope import scope as _scope
+from lastly._scope.handle import Cleanup
+from lastly._scope.reason import ExitReason, status_of
+from lastly._scope.scope import CLOSING, OPEN, UNOPENED, Scope
+from lastly._words import fork
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ParamSpec, TypeVar
+
+    from lastly._scope.closing import Failure
+    from lastly._scope.report import Report
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+
+# Why the process ends, when somebody knows better than the interpreter: set by _signals and by an App.
+reason: "ExitReason | None" = None
+# Whether the process ends: the first signal came and was not answered, or the root scope began to close.
+ending = False
+# Called then, in a signal handler maybe: quick, without locks, and prepared to be called again.
+at_ending: "list[Callable[[], object]]" = []
+
+
+class Root(Scope):
+    """The scope of the process. There is one: `lastly.defer` and its siblings are its methods."""
+
+    __slots__ = ("_armed", "_before", "_grace", "_used")
+
+    def __init__(self) -> None:
+        super().__init__("root")
+        self._shut = UNOPENED
+        self._armed = False
+        self._before: list[Failure] = []  # what failed before the threads were joined
+        self._used = 0.0  # seconds of the grace that were needed for that
+
+    @property
+    def grace(self) -> "float | None":
+        """The process's total for all cleanups at exit."""
+        return self._grace
+
+    @grace.setter
+    def grace(self, value: "float | None") -> None:
+        self._grace = value
+        if value is not None and early.NO_LATE_THREADS:
+            early.arm()
+
+    def _late(self, cleanup: Cleanup) -> None:
+        _scope._look(cleanup)
+        if self._shut == UNOPENED:
+            self._open()
+        else:
+            super()._late(cleanup)
+
+    def _open(self) -> None:
+        """Ask to be closed at exit: at the first use, so that what atexit got before runs after us."""
+        self._shut = OPEN
+        if not self._armed:
+            self._armed = True
+            fork.arm()
+            atexit.register(close_for_exit)
+            # A failed cleanup turns 0 into 1, and leaves 3 alone; the interpreter tells nobody which it is.
+            from lastly._exit import state
+
+            state.observe_exit("root")
+            if early.NO_LATE_THREADS and os.isatty(2):
+                early.arm()  # for the live line's thread
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            # A multiprocessing worker ends by os._exit, without atexit; this is what it runs instead.
+            from multiprocessing.util import Finalize
+
+            Finalize(None, close_for_exit, exitpriority=0)
+
+    def defer_early(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> Cleanup:
+        early.arm()
+        return super().defer_early(fn, *args, **kwargs)
+
+    defer_early.__doc__ = Scope.defer_early.__doc__
+
+    def register(self, fn: "Callable[P, T]", /, *args: "P.args", **kwargs: "P.kwargs") -> "Callable[P, T]":
+        """Have ``fn(*args, **kwargs)`` run at exit; return `fn`: what `atexit.register` does.
+
+        Newest first, twice if registered twice, usable as a decorator. Unlike with atexit, a function
+        registered by a cleanup at exit runs too, and a failing one turns the exit status 0 into 1.
+
+        Raises:
+            ScopeClosed, NotRecorded, TypeError: as `defer`.
+
+        .. versionadded:: 0.1
+        """
+        self.defer(fn, *args, **kwargs)
+        return fn
+
+    def unregister(self, fn: "Callable[..., object]", /) -> None:
+        """Forget every cleanup whose function is equal (``==``) to `fn`; nothing happens when there is none.
+
+        What `atexit.unregister` does, and as slow: it looks at all. `Cleanup.detach` takes constant time.
+
+        .. versionadded:: 0.1
+        """
+        for stack in (self._stack, self._early or {}):
+            for cleanup in list(stack):
+                func = cleanup.func
+                if func is fn or func == fn:
+                    cleanup.detach()
+
+    def __del__(self) -> None:
+        """Say nothing: it lives until the end."""
+
+
+root = Root()
+defer = root.defer
+defer_early = root.defer_early
+register = root.register
+unregister = root.unregister
+
+
+def before_join() -> None:
+    """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
+    fork.look()
+    tell_ending(now=True)
+    if root._early:
+        prepare()
+    closing.closing[root] = 0
+    began = closing.clock()
+    try:
+        budget = root._budget(None)
+        while root._early:
+            try:
+                closing.drain_early(root, budget, root._before)
+            except Exception as error:
+                root._before.append((None, error))
+                break  # what is left runs with the rest
+            except BaseException as error:  # an interrupt between two
+                root._before.append((None, error))
+    finally:
+        closing.closing.pop(root, None)
+        root._used = closing.clock() - began
+    if early.NO_LATE_THREADS:
+        watch()
+    prepare()
+
+
+def watch() -> None:
+    """Start the live line's thread, to be there when the root scope closes."""
+    if len(root) and os.isatty(2):
+        from lastly._scope import progress
+
+        progress.stay()
+
+
+def prepare() -> None:
+    """Start the threads that closing the root scope may need."""
+    graced = root.grace is not None or closing.deadline is not None
+    count = 0
+    # Copied in one step, see closing.inside.
+    for cleanup, limit in [*root._stack.copy().items(), *(root._early or {}).copy().items()]:
+        count += graced or limit is not None
+        count += 0 if cleanup.nested is None else len(cleanup.nested)
+    if count:
+        from lastly._scope import threads
+
+        threads.reserve(count)
+
+
+def close_for_exit(limit: "float | None" = None) -> None:
+    """Run the root scope's cleanups; print what failed as atexit does, and let the status tell.
+
+    A second call does nothing: a server's hook may close the scope before atexit comes to it.
+
+    Args:
+        limit: seconds for all of them together, in addition to the scope's own grace; None: no limit.
+    """
+    from lastly._exit import state
+
+    fork.look()
+    tell_ending(now=True)
+    if reason is not None and reason.signal:
+        from lastly._exit import ending as _ending
+
+        _ending.end_children()
+    zero = state.status_would_be_zero()
+    if root.grace is not None and root._used:
+        left = max(root.grace - root._used, 0.0)
+        limit = left if limit is None else min(limit, left)
+    failures = root._before + root._run_all(None if reason is None else reason.exception, limit)
+    root._before = []
+    if not failures:
+        return
+    status = 0
+    for cleanup, error in failures:
+        code = error.code if isinstance(error, SystemExit) else 1
+        if isinstance(error, SystemExit) and (code is None or isinstance(code, int)):
+            status = status or status_of(code)
+        else:
+            status = status or 1
+            complain(cleanup, error)
+    if status and zero:
+        from lastly._exit import die
+
+        die.exit_with_at_end(status)
+
+
+def complain(cleanup: "Cleanup | None", error: BaseException) -> None:
+    """Print a failure at exit: what atexit prints, with the cleanup's name. Never raises."""
+    name = "(between two cleanups)" if cleanup is None else cleanup.name
+    try:
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+        sys.stderr.write(f"Exception in cleanup {name}:\n{text}")
+        sys.stderr.flush()
+    except Exception:
+        try:
+            os.write(2, f"Exception in cleanup {name}: {error!r}\n".encode(errors="backslashreplace"))
+        except OSError:
+            pass
+
+
+def connect(signals: "Any") -> None:
+    """Let `_signals` know what a closing scope looks like, and learn from it of signals and deadlines."""
+    from lastly._exit import stack
+
+    stack.closing.update({Scope._run_all.__code__, before_join.__code__})
+    signals.describe = describe
+    signals.announce = announce
+    closing.released = signals.raise_due
+
+
+def announce(signum: int, deadline: "float | None") -> None:
+    """Note why the process ends and by when; called in a signal handler."""
+    global reason, ending
+    reason = ExitReason(signal=signum, code=128 + signum) if signum else None  # 0: the signal was answered
+    closing.deadline = deadline
+    ending = False
+    if signum:
+        tell_ending(now=True)
+    if signum and early.SOON:
+        watch()
+        if deadline is not None:
+            prepare()
+
+
+def tell_ending(*, now: bool = False) -> None:
+    """Tell whoever asked for it that the process ends, or takes no new work any more."""
+    global ending
+    ending = ending or now
+    for call in at_ending.copy():
+        try:
+            call()
+        except Exception:  # noqa: S110  # nobody's news may stand between a signal and its cleanups
+            pass
+
+
+def describe() -> str:
+    """Say what is running and what is left, in a few words; in any thread."""
+    scopes = [scope for scope in list(closing.closing) if scope._current is not None]
+    running = scopes[-1]._current if scopes else None
+    pending = (
+        [c for scope in [*reversed(scopes), root] for c in scope._pending()] if scopes else root._pending()
+    )
+    names = list(dict.fromkeys(c.name for c in pending))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    parts = [f"running {running.name}"] if running is not None else []
+    if names:
+        parts.append(f"{len(set(map(id, pending)))} left: {', '.join(names[:3])}{more}")
+    if running is None and (joins := sys.modules.get("lastly._exit.joins")) and (waiting := joins.describe()):
+        parts.insert(0, waiting)
+    return "; ".join(parts) or "nothing is left"
+
+
+def exit_reason() -> "ExitReason | None":
+    """Return why the program, or the body of the scope that is closing, ends; None while nothing ends.
+
+    A signal, an exception or an exit code. At exit it is what has left the main module; an exception that was
+    caught before does not count. The code is known when it came from ``sys.exit()``, called after the first
+    cleanup was deferred; otherwise (``raise SystemExit(3)``, a C program that embeds Python) the reason says
+    only that the end was reached.
+
+    .. versionadded:: 0.1
+    """
+    for scope in reversed(list(closing.closing)):
+        if scope is not root:
+            return ExitReason.of(scope._body)
+    if reason is not None:
+        return reason
+    if root._closer is None and root not in closing.closing:
+        return None
+    from lastly._exit import state
+
+    return ExitReason.of(state.ended_by())
+
+
+def report() -> "Report":
+    """Return what the process's scope has run so far, how long and how it went: see `Scope.report`.
+
+    .. versionadded:: 0.1
+    """
+    return root.report
+
+
+# What a forked child found in its parent's scopes. Kept for ever: dropping it might run finalizers, which
+# are the parent's business too.
+_parents: "list[object]" = []
+
+
+def _in_child() -> None:
+    """Empty all scopes after a fork: what is in them is the parent's. The handles run nothing either."""
+    global reason, ending
+    for scope in [found for reference in _scope._scopes if (found := reference()) is not None]:
+        if scope._closer != _thread.get_ident():
+            scope._closer = None  # that thread is not here
+            if scope._shut == CLOSING:
+                scope._shut = OPEN
+        for stack in (scope._stack, scope._early):
+            if stack:
+                _parents.append(list(stack))
+                stack.clear()
+    closing.closing.clear()
+    for name in ("lastly._scope.threads", "lastly._scope.progress"):
+        if module := sys.modules.get(name):
+            module.forget()
+    reason = closing.deadline = None
+    ending = False
+    root._closer = None
+    root._shut = UNOPENED
+    root._before = []
+    _scope._scopes.add(root._ref)
+
+
+fork.in_child(_in_child)

@@ -1,0 +1,446 @@
+"""What is owed, by whom, since when, and what became of it: plain data for the command line and other tools.
+
+A cleanup's reference is ``<owner>.<number>``: eight digits of its journal's random name, and its number in
+there. All times are unix times in seconds. Keys are only ever added.
+"""
+
+import json
+import os
+import time
+
+from lastly._journal import disk, home, locks, replay
+from lastly._journal.fields import clean
+from lastly._journal.file import Journal
+from lastly._journal.record import VERSION, encode
+from lastly._journal.replay import Item, Replay
+from lastly._reaper import client
+from lastly._settle import history, packed
+from lastly._settle.settle import settle
+from lastly._settle.sweep import WAIT, looks, parts, reference
+from lastly.errors import LastlyError, NotRecorded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+    from typing import Any
+
+__all__ = ["NotFound", "NotNow", "abandoned", "forget", "owners", "past", "reaped", "retry", "status", "why"]
+
+
+class NotFound(LastlyError, LookupError):  # noqa: N818 - as in errors.py: the name says what happened
+    """No cleanup has this reference."""
+
+
+class NotNow(LastlyError, RuntimeError):  # noqa: N818 - as above
+    """The cleanup's owner lives, or somebody is working on it."""
+
+
+def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what it means
+    """Return every owner that has a journal, oldest first, with what it owes, and what of it was abandoned.
+
+    Args:
+        all: also cleanups that are done, released or void.
+
+    Returns:
+        dicts with owner (reference), journal (path), host, boot, pid, uid, argv0, exe, since, alive (True,
+        False, or None when it cannot be told from here), leased, damage (list of str), newer, cleanups (see
+        :func:`why`, without owner and events).
+    """
+    found = []
+    for path in home.journals():
+        try:
+            seen = replay.read(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            seen = Replay(path)
+            seen.complain(str(error))
+        items = seen.items.values() if all else seen.items.unsettled()
+        found.append({**_owner(seen), "cleanups": [_cleanup(seen.path, item) for item in items]})
+    found.sort(key=lambda owner: owner["since"])
+    return found
+
+
+def why(ref: str) -> "dict[str, Any]":
+    """Return everything about one cleanup.
+
+    Returns:
+        a dict: ref, action, args, kwargs, scope, remote, state, attempts, planned, changed, error, reason,
+        next, doubt, retries, timeout, owner (as in :func:`owners`, without cleanups; with died and ended),
+        events (its records).
+
+    Raises:
+        NotFound: there is none.
+    """
+    path, number = _find(ref)
+    if path is not None:
+        seen = replay.read(path)
+        item = seen.items[number]
+        return {
+            **_cleanup(path, item),
+            "owner": {**_owner(seen), "died": "", "ended": None},
+            "events": item.events,
+        }
+    row = _row(ref)
+    about = _past(row)
+    header = json.loads(row["header"])
+    about["owner"] = {
+        "owner": reference(row["journal"]),
+        "journal": None,
+        "host": row["host"],
+        "boot": row["boot"],
+        "pid": row["pid"],
+        "uid": row["uid"],
+        "argv0": row["argv0"],
+        "exe": row["exe"],
+        "since": header.get("t"),
+        "alive": False,
+        "leased": False,
+        "damage": [],
+        "newer": False,
+        "died": row["died"],
+        "ended": row["ended"],
+    }
+    about["events"] = json.loads(row["events"])
+    return about
+
+
+def past(*, since: float = 0.0, limit: int = 1000) -> "list[dict[str, Any]]":
+    """Return what became of the cleanups of dead owners, newest first.
+
+    Also what is done while something else of the same owner is still owed, and so is not filed yet.
+
+    Args:
+        since: unix time.
+        limit: how many at most.
+    """
+    found = list(_unfiled(since))
+    base = history.connect()
+    if base is not None:
+        try:
+            wanted = {"since": since, "most": limit}
+            found += map(_past, base.execute(history.SQL["list_since"], wanted))
+            found += map(_packed, base.execute(history.SQL["list_packed"], wanted))
+        finally:
+            base.close()
+    # Filed between the two looks: the entry is the last that was said.
+    newest = {row["ref"]: row for row in found}
+    return sorted(newest.values(), key=lambda row: row["changed"] or 0.0, reverse=True)[:limit]
+
+
+def _unfiled(since: float) -> "Iterator[dict[str, Any]]":
+    for path in home.journals():
+        try:
+            seen = replay.read(path)
+        except OSError:
+            continue
+        owner = _owner(seen)
+        rest = {name: owner[name] for name in ("host", "pid", "argv0")}
+        for item in seen.items.values():
+            if item.final and item.changed >= since and item.events[-1].get("by", "owner") != "owner":
+                yield {**_cleanup(path, item), **rest, "died": "", "ended": None}
+
+
+def reaped(scope: str, *, since: float = 0.0) -> "list[dict[str, Any]]":
+    """Return what dead owners owed and somebody else has settled since, oldest first.
+
+    Args:
+        scope: the beginning of the names of the scopes that it was deferred to.
+        since: unix time of the last entry that is known already.
+
+    Returns:
+        dicts with scope, state (done or abandoned) and settled (unix time of the entry).
+    """
+    base = history.connect()
+    if base is None:
+        return []
+    try:
+        rows = base.execute(history.SQL["list_settled"], {"scope": scope, "since": since}).fetchall()
+    finally:
+        base.close()
+    return [
+        {"scope": row["scope"], "state": row["state"], "settled": row["settled"]}
+        for row in rows
+        for _ in range(row["count"])
+        if row["state"] in ("done", "abandoned") and _doer(row) != "owner"
+    ]
+
+
+def _doer(row: "sqlite3.Row") -> "Any":
+    return row["doer"] or json.loads(row["events"])[-1].get("by")
+
+
+def abandoned() -> "list[dict[str, Any]]":
+    """Return what was given up and nobody has retried or forgotten, newest first."""
+    base = history.connect()
+    if base is None:
+        return []
+    try:
+        return [_past(row) for row in base.execute(history.SQL["list_abandoned"])]
+    finally:
+        base.close()
+
+
+def retry(ref: str, *, by: str) -> "dict[str, Any]":
+    """Run a cleanup of a dead owner now, also one that was abandoned; returns what :func:`why` says
+    afterwards.
+
+    Raises:
+        NotFound: there is none.
+        NotNow: its owner lives, or somebody has been working on it for a minute; or it is done, or goes on
+            as another already.
+        NotRecorded: it was run, and that could not be written down (a full disk).
+    """
+    path, number = _retried(ref, by)
+    for _ in looks(WAIT):
+        outcome = settle(path, by=by, force=True, only=number)
+        if outcome.state != "busy":
+            break
+    if outcome.state == "gone":  # into the history, meanwhile
+        about = why(ref)
+        return about if about["state"] == "done" else retry(ref, by=by)
+    if outcome.state in {"busy", "alive"}:
+        raise NotNow(f"{ref}: {outcome.why}")
+    if outcome.unwritten:
+        raise NotRecorded(f"{ref} was run, and is still owed: {outcome.why}")
+    if outcome.state == "final":
+        history.archive([{"path": path}])
+    else:
+        client.ask("sweep")  # a running reaper then knows of it
+    return why(f"{reference(path)}.{number}")
+
+
+def _retried(ref: str, by: str) -> tuple[str, int]:
+    """The journal and number of what is to be run again; from the history it gets a journal of its own."""
+    path, number = _find(ref)
+    if path is not None:
+        _dead(path, ref)
+        state = replay.read(path).items[number].state
+        if state in replay.FINAL - {"abandoned"}:
+            raise NotNow(f"{ref} is {state}: there is nothing to retry")
+        return path, number
+    row = _row(ref)
+    if row["state"] != "abandoned":
+        raise NotNow(f"{ref} is {row['state']}: there is nothing to retry")
+    if row["settled"].startswith("retried"):
+        raise NotNow(f"{ref} was {row['settled']}, under an ID of its own: see `lastly ls`")
+    path = _reopen(dict(row))
+    _mark(row, f"retried by {by}")
+    return path, number
+
+
+def forget(ref: str, *, by: str) -> None:
+    """Owe a cleanup no more, without running it.
+
+    Raises:
+        NotFound: there is none.
+        NotNow: its owner lives, or somebody has been working on it for a minute; or it is not owed any more.
+    """
+    path, number = _find(ref)
+    if path is None:
+        row = _row(ref)
+        _owed(ref, row["settled"].partition(" ")[0] or row["state"])
+        _mark(row, f"forgotten by {by}")
+        return
+    _dead(path, ref)
+    for _ in looks(WAIT):
+        if (journal := Journal.take(path)) is not None or not os.path.lexists(path):
+            break
+    if journal is None:
+        if os.path.lexists(path):
+            raise NotNow(f"{ref}: somebody else has the lease")
+        forget(ref, by=by)  # into the history, meanwhile
+        return
+    try:
+        _owed(ref, journal.read().items[number].state)
+        journal.release(number, by=by, reason=f"forgotten by {by}")
+        empty = not journal.read().owes
+    finally:
+        journal.close()
+    if empty:
+        history.archive([{"path": path}])
+
+
+def status() -> "dict[str, Any] | None":
+    """Return what the reaper says of itself (pid, seconds, owners, workers, jobs); None without one."""
+    return client.ask("status")
+
+
+# ---- finding
+
+
+def _find(ref: str) -> tuple[str | None, int]:
+    owner, number = parts(ref) or ("", None)
+    if number is None:
+        raise NotFound(f"{ref!r} is not a reference like 3f2a9c1b.2: see `lastly ls`")
+    found = []
+    for path in home.journals():
+        if reference(path).startswith(owner):
+            try:
+                if number in replay.read(path).items:
+                    found.append(path)
+            except OSError:
+                continue
+    if len(found) > 1:
+        raise NotFound(f"{ref!r} may be one of {len(found)} cleanups: see `lastly ls`")
+    return (found[0] if found else None), number
+
+
+def _row(ref: str) -> "sqlite3.Row | dict[str, Any]":
+    owner, _, number = ref.partition(".")
+    base = history.connect() if owner.isalnum() else None
+    if base is not None:
+        which = int(number)
+        wanted = {"journal": f"%.{owner}%.j", "id": which}
+        try:
+            rows: list[sqlite3.Row | dict[str, Any]] = [*base.execute(history.SQL["find"], wanted)]
+            several = base.execute(history.SQL["find_packed"], wanted)
+            rows += filter(None, (packed.unpack(row, which) for row in several))
+        finally:
+            base.close()
+        for row in rows:
+            # The pattern may also find its start time, which stands before it.
+            if reference(row["journal"]).startswith(owner):
+                return row
+    raise NotFound(f"no cleanup is called {ref!r}: see `lastly ls` and `lastly history`")
+
+
+def _mark(row: "sqlite3.Row | dict[str, Any]", text: str) -> None:
+    base = history.connect(write=True)
+    if base is not None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
+        base.execute(
+            history.SQL["mark"], {"journal": row["journal"], "id": row["id"], "settled": f"{text}, {stamp}"}
+        )
+        base.close()
+
+
+def _dead(path: str, ref: str) -> None:
+    if locks.held(path) is None:
+        seen = replay.read(path)
+        alive = seen.identity.alive() if seen.identity is not None else None
+        if alive is False:
+            return
+        if alive is None:
+            raise NotNow(f"{ref}: its owner belongs to another machine or pid namespace: ask there")
+    raise NotNow(f"{ref}: its owner lives and will run it")
+
+
+def _owed(ref: str, state: str) -> None:
+    if state in {"retried", "forgotten", *replay.FINAL} - {"abandoned"}:
+        raise NotNow(f"{ref} is {state}: there is nothing to forget")
+
+
+def _reopen(row: "dict[str, Any]") -> str:
+    """Make a journal for one abandoned cleanup, in its dead owner's name: the rest works as ever."""
+    header = {**json.loads(row["header"]), "kind": "owner", "v": VERSION, "next": 1}
+    plan = dict(json.loads(row["events"])[0])
+    known: dict[str, Any] = {}
+    for event in json.loads(row["events"]):
+        known.update(clean(event)[0].get("known", {}))
+    plan.update(n=1, known=known)
+    lines = [header]
+    context = json.loads(row["context"])
+    if context:
+        lines.append({**context, "n": 1})
+        plan.update(n=2, context=context.get("id"))
+    lines.append(plan)
+    folder = os.path.join(home.state_dir(), "owners", row["journal"].partition("/")[0])
+    home.make(folder)
+    stem = os.path.join(folder, f"{row['pid']}.{row['start']}.{os.urandom(8).hex()}")
+    fd = disk.new_file(f"{stem}.tmp", b"".join(map(encode, lines)))
+    try:
+        os.fdatasync(fd)
+        os.rename(f"{stem}.tmp", f"{stem}.j")
+    except BaseException:
+        disk.discard(fd, f"{stem}.tmp")
+        raise
+    disk.close(fd)
+    return f"{stem}.j"
+
+
+# ---- showing
+
+
+def _owner(seen: Replay) -> "dict[str, Any]":
+    header = seen.header or {}
+    who = seen.identity
+    try:
+        held = locks.is_locked(seen.path)
+    except OSError:
+        held = False
+    alive = who.alive() if who is not None else None
+    return {
+        "owner": reference(seen.path),
+        "journal": seen.path,
+        "host": who.host if who else "",
+        "boot": who.boot if who else "",
+        "pid": who.pid if who else 0,
+        "uid": who.uid if who else -1,
+        "argv0": header.get("argv0", ""),
+        "exe": header.get("exe", ""),
+        "since": float(header.get("t", 0.0)),
+        "alive": alive,
+        "leased": held and alive is False,
+        "damage": seen.damage,
+        "newer": seen.newer,
+    }
+
+
+def _cleanup(path: str, item: Item) -> "dict[str, Any]":
+    return {
+        "ref": f"{reference(path)}.{item.id}",
+        "action": item.action,
+        "args": item.args,
+        "kwargs": item.kwargs,
+        "known": item.known,
+        "scope": item.scope,
+        "remote": item.remote,
+        "state": item.state,
+        "attempts": item.attempts,
+        "planned": item.t,
+        "changed": item.changed,
+        "error": item.error,
+        "reason": item.reason,
+        "next": item.next,
+        "doubt": item.doubt,
+        "retries": item.retries,
+        "timeout": item.timeout,
+        "settled": "",
+    }
+
+
+def _past(row: "sqlite3.Row | dict[str, Any]") -> "dict[str, Any]":
+    return {
+        "ref": f"{reference(row['journal'])}.{row['id']}",
+        "action": row["action"],
+        "args": json.loads(row["args"]),
+        "kwargs": json.loads(row["kwargs"]),
+        "scope": row["scope"],
+        "remote": bool(row["remote"]),
+        "state": row["state"],
+        "attempts": row["attempts"],
+        "planned": row["planned"],
+        "changed": row["changed"],
+        "error": row["error"],
+        "reason": row["reason"],
+        "next": None,
+        "doubt": False,
+        "retries": None,
+        "timeout": None,
+        "host": row["host"],
+        "pid": row["pid"],
+        "argv0": row["argv0"],
+        "died": row["died"],
+        "ended": row["ended"],
+        "settled": row["settled"],
+        "count": 1,
+    }
+
+
+def _packed(row: "sqlite3.Row") -> "dict[str, Any]":
+    """Many that are done, told by the first of them."""
+    first = packed.unpack(row)
+    assert first is not None
+    return {**_past(first), "count": row["all_count"]}

@@ -1,0 +1,387 @@
+"""How a scope closes: every cleanup is tried, newest first, each popped before it runs.
+
+The loop is written so that no Ctrl-C can lose a cleanup. `KeyboardInterrupt` is raised by Python's handler
+where the interpreter looks for signals: after a call, on a jump back, on entering a function. With
+``cleanup = pop()`` it could come after the call and before the assignment: popped, and never run. ``for …
+in iter(pop, ())`` has the iterator in C call popitem, and no check stands between its return and the
+assignment; what is left are the inside of a cleanup, and the gap between two of them where nothing is in
+hand. For the same reason the function is called here, not by the handle's own ``__call__``, on entering which
+there would be such a check: three branches, three times.
+
+A cleanup that is cut by an exception which is not an `Exception` does not stop the others either. What is
+raised in the end is decided in `settle`.
+"""
+
+import _contextvars
+import _thread
+import os
+import sys
+
+from lastly._scope.handle import FUNCTION, HERE, OWN, finish, name_of
+from lastly._scope.reason import ExitReason, fail
+from lastly._words.clock import monotonic
+from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+    from weakref import ref
+
+    from lastly._scope.handle import Cleanup
+    from lastly._scope.scope import Scope
+
+    Failure = tuple[Cleanup | None, BaseException]
+
+clock = monotonic
+
+# Whether a person may be watching: stderr is a terminal. Found out at the first close.
+terminal: "bool | None" = None
+
+# Scopes being closed, newest last, and the thread that does it. Signal handlers look here: a request to
+# stop that comes while the main thread closes a scope must not cut the cleanup short.
+closing: "dict[Scope, int]" = {}
+# Scopes of which a cleanup runs in this context: set where it runs in a task, or in another thread.
+callers: "_contextvars.ContextVar[tuple[ref[Scope], ...]]" = _contextvars.ContextVar("callers", default=())
+# Called in a thread that has come out of its outermost close; may raise: see _signals.
+released: "Callable[[], None] | None" = None
+# When the process is to be gone, on `clock`; None: no limit. Set at the first signal after install(grace=…).
+deadline: "float | None" = None
+
+# Instead of a limit: the cleanup is called by the loop itself, and by nothing that notes its beginning.
+PLAIN = -1.0
+# Up to so many cleanups are timed one by one; looking at the clock costs as much as running an empty cleanup.
+TIMED = 256
+
+
+def inside() -> "tuple[ref[Scope], ...]":
+    """Return the closing scopes of which a cleanup is calling."""
+    me = _thread.get_ident()
+    # A copy is made in one step. A list of the items is not: the collector may run for each of its tuples,
+    # and with it another thread.
+    return (*callers.get(), *[scope._ref for scope, thread in closing.copy().items() if thread == me])
+
+
+def begin(scope: "Scope", thread: int) -> None:
+    """Note that a scope is closing, and have the live line's thread look after it."""
+    global terminal
+    closing[scope] = thread
+    if terminal is None:
+        terminal = os.isatty(2)
+    if terminal and len(scope):
+        from lastly._scope import progress
+
+        progress.begin()
+
+
+def end(scope: "Scope") -> None:
+    """Note that a scope has closed; take the live line away after the last."""
+    closing.pop(scope, None)
+    if closing:
+        return
+    if terminal:
+        from lastly._scope import progress
+
+        progress.clear()
+    if scope._ran and "opentelemetry.trace" in sys.modules:  # its user has imported it
+        from lastly._scope import report
+
+        try:
+            report.send(scope.report, str(ExitReason.of(scope._body)), clock())
+        except Exception:  # telemetry is not what cleanups fail of
+            return
+
+
+class Budget:
+    """A grace, divided.
+
+    First come first served would give all of it to the first cleanup that hangs, and the oldest resources, on
+    which the others rest, would be skipped. Equal parts would cut short the one that honestly needs longer.
+    So half of the grace is reserved, in equal parts, and the other half is for whoever needs it. A part
+    that was not used up goes to those that follow.
+    """
+
+    __slots__ = ("beyond", "end", "part")
+
+    def __init__(self, grace: float, count: int, beyond: int = 0) -> None:
+        """Divide `grace` seconds among `count` cleanups, and `beyond` more of other scopes."""
+        self.end = clock() + grace
+        self.beyond = beyond
+        self.part = grace / (2 * max(count + beyond, 1))
+
+    def limit(self, following: int) -> float:
+        """Return the seconds for the next cleanup, when so many come after it; 0.0: the time is over."""
+        left = self.end - clock()
+        return max(0.0, min(left, max(self.part, left - (following + self.beyond) * self.part)))
+
+
+def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
+    """Run until the stack is empty, or a cleanup fails: then call again.
+
+    Raises what came while no cleanup was in hand: an interrupt, or that not even `step` could be called.
+    """
+    if budget is None and len(scope._stack) > TIMED:
+        drain_many(scope, failures)
+        return
+    ran = scope._ran.append
+    cleanup: Cleanup | None = None
+    before = clock()
+    try:
+        for cleanup, limit in iter(scope._stack.popitem, ()):
+            scope._current = cleanup
+            if limit is not None or budget is not None:
+                scope._begun = None
+                step(scope, cleanup, limit, budget, failures)
+                before = clock()
+            else:
+                fn = cleanup.func
+                if (keywords := cleanup._keywords) is None:
+                    result = fn(*cleanup.args)
+                elif keywords is not OWN:
+                    result = fn(*cleanup.args, **keywords)
+                else:
+                    result = cleanup()
+                if result is not None:
+                    finish(result)
+                after = clock()
+                # Of a method only the name is kept: the report must not keep its object alive.
+                who = cleanup._name or (fn if type(fn) is FUNCTION else name_of(fn))
+                ran((who, before, after, "done", None, cleanup.nested))
+                before = after
+            cleanup = None  # noqa: PLW2901  # nothing in hand
+    except BaseException as error:
+        by_step = cleanup is not None and (limit is not None or budget is not None)
+        if bad := ended_by(scope, cleanup, error, failures, limit if by_step else PLAIN):
+            ran((bad.name, before, clock(), outcome_of(error), repr(error), bad.nested))
+
+
+def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
+    """The same, without looking at the clock."""
+    cleanup: Cleanup | None = None
+    count = len(scope._stack)
+    try:
+        for cleanup, limit in iter(scope._stack.popitem, ()):
+            scope._current = cleanup
+            if limit is None:
+                if (keywords := cleanup._keywords) is None:
+                    result = cleanup.func(*cleanup.args)
+                elif keywords is not OWN:
+                    result = cleanup.func(*cleanup.args, **keywords)
+                else:
+                    result = cleanup()
+                if result is not None:
+                    finish(result)
+            else:
+                scope._begun = None
+                count -= 1
+                step(scope, cleanup, limit, None, failures)
+            cleanup = None  # noqa: PLW2901  # nothing in hand
+    except BaseException as error:
+        scope._untimed += max(count - len(scope._stack), 0)
+        ended_by(scope, cleanup, error, failures, PLAIN if cleanup is None or limit is None else limit)
+
+
+def drain_early(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
+    """The same for the requests to stop."""
+    early = scope._early
+    if not early:
+        return
+    cleanup: Cleanup | None = None
+    try:
+        for cleanup, limit in iter(early.popitem, ()):
+            scope._begun = None
+            step(scope, cleanup, limit, budget, failures)
+            cleanup = None  # noqa: PLW2901  # nothing in hand
+    except BaseException as error:
+        ended_by(scope, cleanup, error, failures, None if cleanup is None else limit)
+
+
+def ended_by(
+    scope: "Scope",
+    cleanup: "Cleanup | None",
+    error: BaseException,
+    failures: "list[Failure]",
+    limit: "float | None",
+) -> "Cleanup | None":
+    """Note what ended a loop, and return the cleanup that failed; raise what was none's.
+
+    `limit` is that of a cleanup which is run by `step`, or PLAIN.
+    """
+    if cleanup is None:
+        if error.__class__ is KeyError:  # popitem found no more
+            return None
+        raise error
+    if limit != PLAIN and put_back(scope, cleanup, limit):
+        raise error
+    failures.append((cleanup, without_us(error)))
+    return cleanup
+
+
+def put_back(scope: "Scope", cleanup: "Cleanup", limit: "float | None") -> bool:
+    """Put a cleanup back that was not begun: an interrupt came, or it could not be called; False: it was."""
+    if scope._begun is cleanup:
+        return False
+    cleanup._stack[cleanup] = limit
+    scope._current = None
+    return True
+
+
+def step(
+    scope: "Scope",
+    cleanup: "Cleanup",
+    limit: "float | None",
+    budget: "Budget | None",
+    failures: "list[Failure]",
+) -> None:
+    """Run one cleanup within its limits, and write down how it went."""
+    scope._current = cleanup
+    outcome, text = "done", None
+    start = clock()
+    try:
+        run(scope, cleanup, bound(cleanup, limit, budget, len(scope)))
+    except BaseException as error:
+        if not isinstance(error, Exception) and put_back(scope, cleanup, limit):
+            raise
+        outcome, text = outcome_of(error), repr(error)
+        failures.append((cleanup, without_us(error)))
+    scope._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))
+
+
+def without_us(error: BaseException) -> BaseException:
+    """Take this library's frames off the top of a traceback: it begins in the cleanup, as atexit's does."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lastly._"):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def outcome_of(error: BaseException) -> str:
+    """Return the report's word for it."""
+    if isinstance(error, Exception):
+        outcome: str = getattr(error, "outcome", "failed") if isinstance(error, CleanupTimeout) else "failed"
+        return outcome
+    return "interrupted"
+
+
+def bound(cleanup: "Cleanup", limit: "float | None", budget: "Budget | None", following: int) -> float:
+    """Return how long it may take; HERE: as long as it wants, in this thread."""
+    if budget is None:
+        return HERE if limit is None else limit
+    if limit == HERE or (limit is None and bound_to_thread(cleanup.func)):
+        return HERE
+    share = budget.limit(following)
+    return share if limit is None else min(share, limit)
+
+
+def bound_to_thread(fn: object) -> bool:
+    """Whether it is known that only the thread which made the object may call this."""
+    import _thread
+    import sys
+
+    owner = getattr(fn, "__self__", None)
+    sqlite3: Any = sys.modules.get("sqlite3")
+    return type(owner) is _thread.RLock or (
+        sqlite3 is not None and isinstance(owner, (sqlite3.Connection, sqlite3.Cursor))
+    )
+
+
+def run(scope: "Scope", cleanup: "Cleanup", limit: float) -> None:
+    """Run a cleanup, in another thread when it is not to be waited for beyond `limit` seconds."""
+    if limit <= 0:
+        raise too_late(cleanup, "was not begun: no time was left", "skipped")
+    if cleanup.nested is not None:
+        scope._begun = cleanup
+        cleanup.nested._close_inside(scope._body, None if limit == HERE else limit)
+        return
+    job = None
+    if limit != HERE:
+        from lastly._scope import threads
+
+        scope._begun = cleanup
+        job = threads.start(cleanup)
+    if job is not None:
+        await_job(job, limit)
+        return
+    scope._begun = cleanup
+    if (keywords := cleanup._keywords) is None:
+        result = cleanup.func(*cleanup.args)
+    elif keywords is not OWN:
+        result = cleanup.func(*cleanup.args, **keywords)
+    else:
+        result = cleanup()
+    if result is not None:
+        finish(result)
+
+
+def await_job(job: "Any", limit: float) -> None:
+    """Wait for a job, and raise what it raised."""
+    import _thread
+
+    if not job.done.acquire(timeout=min(max(limit, 0.0), _thread.TIMEOUT_MAX)):
+        raise too_late(
+            job.cleanup, f"did not end within {limit:.3g} s and is no longer waited for", "timeout"
+        )
+    if job.error is not None:
+        raise job.error
+
+
+def too_late(cleanup: "Cleanup", what: str, outcome: str) -> CleanupTimeout:
+    """Make the error of a cleanup that was given up."""
+    rest = "; it stays in the journal, the reaper runs it" if cleanup.durable else ""
+    error = CleanupTimeout(f"{cleanup.name} {what}{rest}")
+    error.outcome = outcome  # type: ignore[attr-defined]  # for the report
+    return error
+
+
+def settle(scope: "Scope", failures: "list[Failure]", body: "BaseException | None") -> None:
+    """Decide what leaves the scope; returns when the body's own exception is to go on.
+
+    1. A request to stop from outside that cut a cleanup (Ctrl-C, a signal) goes on, unless the body already
+       ends by something that no ``except Exception`` stops: who asked to stop must not find the program
+       running on.
+    2. The body's exception goes on, with a note per failed cleanup.
+    3. After a clean body: what ``sys.exit()`` or another such exception in a cleanup asked for, with notes.
+    4. After a clean body: `CleanupFailed` with all of them.
+
+    Nobody prints the notes of a `SystemExit`: what failed under one is printed here; its code 0 becomes 1.
+    """
+    if not failures:
+        return
+    errors = [error for _, error in failures]
+    stop = next((e for e in errors if isinstance(e, (KeyboardInterrupt, CaughtSignal))), None)
+    winner: BaseException | None = None
+    if body is None:
+        exits = next((e for e in errors if isinstance(e, SystemExit)), None)
+        winner = stop or exits or next((e for e in errors if not isinstance(e, Exception)), None)
+    elif stop is not None and isinstance(body, Exception):
+        winner = stop
+    for cleanup, error in failures:
+        name = "between two cleanups" if cleanup is None else f"cleanup {cleanup.name}"
+        if error is not winner and error is not body:
+            note(error, f"in {name} of {scope._title}")
+            target = winner or body
+            if target is not None:
+                note(target, f"{name} of {scope._title} failed: {type(error).__name__}: {error}")
+            if isinstance(target, SystemExit):
+                tell(target, cleanup, error)
+    if winner is not None:
+        raise winner
+    if body is None:
+        word = "cleanup" if len(errors) == 1 else "cleanups"
+        raise CleanupFailed(f"{len(errors)} {word} of {scope._title} failed", errors)  # type: ignore[arg-type]  # Exceptions: 3. took the others
+
+
+def tell(ending: SystemExit, cleanup: "Cleanup | None", error: BaseException) -> None:
+    """Print what failed while the program ends without a traceback."""
+    from lastly._exit import root
+
+    fail(ending)
+    root.complain(cleanup, error)
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add a note; an exception may have spoilt its own ``__notes__``."""
+    try:
+        error.add_note(text)
+    except TypeError:
+        pass

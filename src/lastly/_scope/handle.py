@@ -1,0 +1,181 @@
+"""Cleanup: the handle of one deferred call, which is the deferred call itself.
+
+What we want: a handle per cleanup, at a cost near that of atexit, which stores three pointers in C and
+returns no handle at all. So a handle has no ``__init__``: who defers fills its four slots, one of which is
+the dict in which it waits. It keeps the very tuple that the call made of the arguments, and no dict where
+there are no keyword arguments: what the cyclic collector has to walk is one object and one tuple. (A
+subclass of `functools.partial`, allocated in C, looks better and is a fifth slower: it makes a tuple and a
+dict of its own.) Whatever most cleanups do not have (a name of their own) is a class-level default, and costs
+an instance nothing until it is set.
+
+The *value* beside the handle in the dict is its time limit, so that a loop over plain cleanups sees with one
+comparison that there is none.
+"""
+
+import _functools  # type: ignore[import-not-found]  # no stub; functools costs an import of collections
+
+from lastly._action import seconds
+from lastly._words.fork import look
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from functools import partial
+    from typing import Any
+
+    from lastly._scope.scope import Scope
+
+    Stack = dict["Cleanup", float | None]
+else:
+    partial = _functools.partial
+
+# The limit of a cleanup that is to run in the closing thread, however long it takes.
+HERE = float("inf")
+# Instead of a handle's keyword arguments: it has a ``__call__`` of its own.
+OWN: "dict[str, Any]" = {}
+
+
+def checked_name(name: "Any", what: str) -> str:
+    """Return a name; it must be a string, for people and for JSON."""
+    if not isinstance(name, str):
+        raise TypeError(f"{what}({name!r}): a name is a string")
+    return name
+
+
+def name_of(fn: object) -> str:
+    """What people call a callable: ``Popen.terminate``; the type's name when it has none of its own."""
+    while isinstance(fn, (partial, Cleanup)):
+        fn = fn.func
+    name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
+    return name if isinstance(name, str) else type(fn).__qualname__
+
+
+class Cleanup:
+    """One callable that will run later, with its arguments: what `defer` returns.
+
+    Calling the handle calls the function and changes nothing else, so a decorated function stays usable.
+
+    Attributes:
+        func, args: the function and its positional arguments.
+        durable: it runs even after ``kill -9``, because it is an action and stands in the journal.
+        name: what reports and messages call it; the function's own name unless set by `named`.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ("__dict__", "_keywords", "_stack", "args", "func")
+
+    func: "Callable[..., Any]"
+    args: "tuple[Any, ...]"
+    _keywords: "dict[str, Any] | None"
+    _stack: "Stack"
+    _name: "str | None" = None
+    durable: bool = False
+    # A scope or pool that closes as one cleanup of another: it is given the time, not a thread.
+    nested: "Scope | None" = None
+    # To be left in the task that entered it: see _async.
+    _here: bool = False
+    # Deferred to a closing scope, not by its cleanups: see Scope._takes.
+    _guest: bool = False
+
+    def __call__(self, /, *args: "Any", **kwargs: "Any") -> "Any":
+        """Call the function, with further arguments if there are any; it still runs later."""
+        return self.func(*self.args, *args, **{**(self._keywords or {}), **kwargs})
+
+    @property
+    def name(self) -> str:
+        """What reports and messages call it."""
+        return self._name or name_of(self.func)
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is still to run."""
+        return self in getattr(self, "_stack", ())
+
+    def detach(self) -> bool:
+        """Forget it without running it, in constant time.
+
+        Returns True the first time, False when it has been detached, has run, or is running.
+        """
+        look()
+        try:
+            del self._stack[self]
+        except (KeyError, AttributeError):
+            return False
+        return True
+
+    def run(self) -> "Any":
+        """Run it now, in this thread, and forget it; return what the function returns, raise what it raises.
+
+        A second call, or one after the scope ran it, does nothing and returns None. `within` is not heeded.
+        """
+        look()
+        try:
+            del self._stack[self]
+        except (KeyError, AttributeError):
+            return None
+        return self()
+
+    def named(self, name: str) -> "Cleanup":
+        """Give it a name for reports and messages; the last one counts. Returns the handle.
+
+        Raises:
+            TypeError: not a string.
+        """
+        self._name = checked_name(name, "named")
+        return self
+
+    def within(self, timeout: "float | timedelta | None") -> "Cleanup":
+        """Stop waiting for it after `timeout` seconds, say so, and go on; the last call counts.
+
+        It then runs in a thread of its own, for no other way of no longer waiting exists; the thread is left
+        behind when the time is over (in an `AsyncScope` a coroutine is cancelled instead). None: it runs in
+        the closing thread and is waited for, even where the scope has a `grace`: for what only that thread
+        may do, like resetting a context variable. Returns the handle.
+
+        Raises:
+            TypeError, ValueError: not a length of time.
+        """
+        value = HERE if timeout is None else seconds(timeout, "within")
+        stack = self._stack
+        # Nothing between these two lines calls anything: no other thread can take it in between.
+        if self in stack:
+            stack[self] = value
+        if value != HERE:
+            from lastly._exit import early
+
+            if early.NO_LATE_THREADS:  # so that the threads can be started in time
+                early.expect(stack)
+        return self
+
+    def __repr__(self) -> str:
+        state = "pending" if self.pending else "gone"
+        return f"<{type(self).__name__} {self.name} {state}>"
+
+
+def _probe() -> type:
+    async def nothing() -> None: ...
+
+    coroutine = nothing()
+    coroutine.close()
+    return type(coroutine)
+
+
+COROUTINE = _probe()
+FUNCTION = type(_probe)
+
+
+def finish(result: object) -> None:
+    """Await what an ``async def`` cleanup returned to a scope that is not asynchronous."""
+    if not isinstance(result, COROUTINE):
+        return
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(result)  # type: ignore[arg-type]  # a coroutine: COROUTINE is its type
+    else:
+        result.close()  # type: ignore[attr-defined]  # as above
+        raise RuntimeError("an async cleanup in a Scope, inside a running event loop: use AsyncScope")

@@ -1,0 +1,145 @@
+"""What a scope ran: as data and as JSON."""
+
+from lastly._scope.handle import name_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+
+class Entry:
+    """One cleanup that ran, or did not.
+
+    Attributes:
+        name: the cleanup's.
+        seconds: how long it was waited for.
+        outcome: ``done``, ``failed``, ``timeout`` (no longer waited for), ``skipped`` (no time was left to
+            begin it) or ``interrupted`` (cut by a signal or ``sys.exit``).
+        error: the error as text, or None.
+        cleanups: the entries of a scope that closed as one cleanup of this one.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ("cleanups", "error", "name", "outcome", "seconds", "start")
+
+    def __init__(self, raw: "Any") -> None:
+        self.name: str = raw[0] if isinstance(raw[0], str) else name_of(raw[0])
+        self.start: float = raw[1]
+        self.seconds: float = raw[2] - raw[1]
+        self.outcome: str = raw[3]
+        self.error: str | None = raw[4]
+        nested = raw[5]
+        self.cleanups: tuple[Entry, ...] = () if nested is None else nested.report.entries
+
+    def as_dict(self) -> "dict[str, Any]":
+        """Return plain data."""
+        data: dict[str, Any] = {
+            "name": self.name,
+            "seconds": round(self.seconds, 6),
+            "outcome": self.outcome,
+            "error": self.error,
+        }
+        if self.cleanups:
+            data["cleanups"] = [entry.as_dict() for entry in self.cleanups]
+        return data
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.outcome} {self.seconds:.3f} s>"
+
+
+class Report:
+    """What a scope ran, in order.
+
+    Attributes:
+        scope: the scope's name, or None.
+        entries: one `Entry` per cleanup, in the order in which they ran.
+        untimed: how many ran without an entry: a scope that closes more than 256 cleanups at once counts them
+            only, for looking at the clock takes as long as running them.
+        pending: the names of those that are still to run, in the order in which they would.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ("entries", "pending", "scope", "untimed")
+
+    def __init__(self, scope: "str | None", ran: "list[Any]", untimed: int, pending: "list[str]") -> None:
+        self.scope = scope
+        self.entries = tuple(Entry(raw) for raw in ran)
+        self.untimed = untimed
+        self.pending = pending
+
+    @property
+    def seconds(self) -> float:
+        """All of them together, from the first's start to the last's end."""
+        if not self.entries:
+            return 0.0
+        return max(e.start + e.seconds for e in self.entries) - min(e.start for e in self.entries)
+
+    @property
+    def failed(self) -> "tuple[Entry, ...]":
+        """Those that did not end well."""
+        return tuple(entry for entry in self.entries if entry.outcome != "done")
+
+    def as_dict(self) -> "dict[str, Any]":
+        """Return plain data."""
+        return {
+            "scope": self.scope,
+            "seconds": round(self.seconds, 6),
+            "cleanups": [entry.as_dict() for entry in self.entries],
+            "untimed": self.untimed,
+            "pending": list(self.pending),
+        }
+
+    def json(self) -> str:
+        """Return `as_dict` as one line of JSON."""
+        import json
+
+        return json.dumps(self.as_dict())
+
+    def __iter__(self) -> "Iterator[Entry]":
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __repr__(self) -> str:
+        return f"<Report {self.scope or 'scope'}: {len(self)} run, {len(self.failed)} failed>"
+
+
+def send(report: Report, reason: str, now: float) -> None:
+    """Make OpenTelemetry spans of a report: one of the closing, one per cleanup below it.
+
+    Afterwards, from the times written down: spans open while the cleanups run would cost every scope.
+    `now` is the present on the report's clock.
+    """
+    import time
+
+    from opentelemetry import trace
+
+    offset = time.time() - now
+    tracer = trace.get_tracer("lastly")
+
+    def span(name: str, start: float, end: float, context: "Any") -> "Any":
+        made = tracer.start_span(name, context=context, start_time=int((start + offset) * 1e9))
+        ends.append((made, int((end + offset) * 1e9)))
+        return made
+
+    def below(entries: "tuple[Entry, ...]", parent: "Any") -> None:
+        context = trace.set_span_in_context(parent)
+        for entry in entries:
+            made = span(entry.name, entry.start, entry.start + entry.seconds, context)
+            made.set_attribute("lastly.outcome", entry.outcome)
+            if entry.outcome != "done":
+                made.set_status(trace.Status(trace.StatusCode.ERROR, entry.error))
+            below(entry.cleanups, made)
+
+    ends: list[tuple[Any, int]] = []
+    start = min(entry.start for entry in report)
+    whole = span(f"close {report.scope or 'scope'}", start, start + report.seconds, None)
+    whole.set_attribute("lastly.reason", reason)
+    whole.set_attribute("lastly.untimed", report.untimed)
+    below(report.entries, whole)
+    for made, end in reversed(ends):
+        made.end(end_time=end)

@@ -1,1 +1,0 @@
-"""The reaper: one small process per user that runs the cleanups of dead owners."""
