@@ -47,7 +47,7 @@ check: $(DEV)
 	@$(VENV)/bin/ruff format --quiet --check src
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/pyright --pythonpath $(PY) tests/typed/consumer.py
-	@$(PY) -m pytest -q tests/unit/test_architecture.py
+	@$(PY) -m pytest -q tests/test_architecture.py
 
 bench: $(DEV)
 	@$(PY) -m benchmarks
@@ -89,20 +89,20 @@ $(VENV)/.installed-release: $(DEV)
 	@touch $@
 
 matrix: $(DEV)
-	@$(PY) tests/process/kill_matrix.py docs/reference/kill-matrix.md
+	@$(PY) tests/whole/kill_matrix.py docs/reference/kill-matrix.md
 
 transparency: $(DEV)
 	@$(PY) scripts/transparency.py
 
 chaos: $(DEV)
-	@$(PY) tests/process/chaos.py $(N) $(SEED)
+	@$(PY) tests/whole/chaos.py $(N) $(SEED)
 
 crash: $(DEV)
-	@$(PY) tests/process/crash_examples.py
+	@$(PY) tests/whole/crash_examples.py
 
 soak: $(DEV)
-	@$(PY) tests/process/chaos.py 10000 $(SEED)
-	@$(PY) tests/process/test_power_cut.py 50
+	@$(PY) tests/whole/chaos.py 10000 $(SEED)
+	@$(PY) tests/whole/test_power_cut.py 50
 
 clean:
 	rm -rf $(VENV) .venvs

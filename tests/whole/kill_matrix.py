@@ -1,6 +1,6 @@
 """Ends kill_matrix_program.py in every way, under each system, and counts what is left: `make matrix`.
 
-python tests/process/kill_matrix.py [FILE]     prints the table; puts it into the Markdown file, too
+python tests/whole/kill_matrix.py [FILE]     prints the table; puts it into the Markdown file, too
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.abspath(f"{__file__}/../../support"))
 from harness import PATIENCE, Program, Programs, end_all_of, reaper_of, wait_process_gone, wait_until
 from kill_matrix_program import WAYS, Way
 

@@ -507,7 +507,7 @@ def test_a_server_at_a_socket_with_a_long_path(programs, where):
 
 def test_killed_everywhere(programs, home, where):
     """Made and removed, killed at every boundary, with a foreign file of the same name never touched."""
-    from test_resources import crash, sweep
+    from crashing import crash, sweep
 
     crash(
         programs,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness import PATIENCE, ROOT, Programs, gone, wait_until
-from test_systemd import Manager
+from manager import Manager
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "KILL"])
