@@ -377,6 +377,34 @@ def test_two_elected_at_once(programs, home):
     assert log(home).count(" start ") == 1
 
 
+def test_the_line_of_a_reaper_that_was_not_elected(programs, home):
+    """Its starter never asks for another one, and is served all the same: here, by a deadline in one long C call."""
+    code = """
+    import ctypes, os, sys
+    import lastly, lastly._wakeup
+    from lastly.reaper import client
+    lastly._wakeup.ANSWER = 0.3
+    lastly.install()
+    # Somebody else's reaper is just starting: it listens a moment later than this process tries to connect.
+    client._connect = lambda: None
+    print("made", lastly.temp_dir(), flush=True)
+    libc = ctypes.CDLL(None)
+    mutex = ctypes.create_string_buffer(64)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)
+    """
+    keeper, _ = owner(programs)
+    ready(home)
+    program = programs.start(code)
+    made = program.line("made").split()[1]
+    wait_until(lambda: (client.ask("status") or {}).get("deadlines") == 1, what="the deadline has arrived")
+    assert len(reapers(home)) == 1
+    program.send(signal.SIGTERM)
+    assert program.wait().status == -signal.SIGKILL
+    wait_until(lambda: gone(made))
+    keeper.end()
+
+
 def reapers(home):
     """Pids of the processes that are called as reapers of this home, without their workers."""
     found = set()

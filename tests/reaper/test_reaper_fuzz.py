@@ -17,7 +17,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-OPS = st.sampled_from(["own", "deadline", "calm", "sweep", "status", "", "OWN"])
+OPS = st.sampled_from(["own", "deadline", "calm", "sweep", "status", "line", "", "OWN"])
 MESSAGE = st.fixed_dictionaries(
     {"op": OPS | JSON},
     optional={
@@ -105,6 +105,8 @@ def test_descriptors_are_not_kept(served):
     null = os.open(os.devnull, os.O_RDONLY)
     for _ in range(50):
         talk(served, [protocol.encode("deadline", signals=[15], grace=1)], [null] * 10)
+        talk(served, [protocol.encode("line")], [null])
+        talk(served, [protocol.encode("line")], [])
         talk(served, [b"{"], [null] * 10)
     os.close(null)
     wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before + 1)

@@ -63,6 +63,8 @@ def serve(
     if elected is None and protocol.is_outdated(runtime):
         elected = election.succeed(runtime)
     if elected is None:
+        if line is not None:
+            election.pass_on(runtime, line)
         os.close(lock)
         return False
     election.note_version(elected)

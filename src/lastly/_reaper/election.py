@@ -22,6 +22,7 @@ an earlier version has planned a later one can run.
 
 import _socket
 import os
+from array import array
 
 from lastly import __version__
 from lastly._journal import locks
@@ -49,16 +50,27 @@ def note_version(fd: int) -> None:
 
 def succeed(folder: str) -> int | None:
     """Ask the reaper to leave and take reaper.run when it has; None when it does not. Holding reaper.lock."""
+    _tell(folder, protocol.encode("quit"), [])
+    return locks.exclusive(os.path.join(folder, protocol.RUN), _PATIENCE)
+
+
+def pass_on(folder: str, line: int) -> None:
+    """Give the connection of our starter to the reaper that there is: it may never ask for another."""
+    _tell(folder, protocol.encode("line"), [line])
+
+
+def _tell(folder: str, message: bytes, fds: list[int]) -> None:
     made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
+        made.settimeout(_PATIENCE)
         with Address(os.path.join(folder, protocol.SOCKET)) as path:
             made.connect(path)
-        made.send(protocol.encode("quit"))
-    except OSError:  # it is leaving already
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", fds).tobytes())
+        made.sendmsg([message], [rights] if fds else [])
+    except OSError:  # it is leaving just now
         pass
     finally:
         made.close()
-    return locks.exclusive(os.path.join(folder, protocol.RUN), _PATIENCE)
 
 
 def still(fd: int, folder: str) -> bool:

@@ -9,6 +9,7 @@ deaths first, so that a flood delays nothing by more than one portion.
 
 import _socket  # `socket` adds enums and selectors: half a megabyte that nothing here needs
 import os
+import stat
 import struct
 from array import array
 
@@ -193,6 +194,8 @@ class Peers:
             return {"ok": op}
         if op == "status":
             return {"ok": op, **self.reaper.status()}
+        if op == "line":
+            return self._line(fds)
         if op == "quit":
             self.reaper.quit = True
             return {"ok": op}
@@ -212,6 +215,12 @@ class Peers:
         self.silent.pop(peer.socket.fileno(), None)
         # The line to say it on may be closed by the program at any time: it is not what we watch.
         return {"ok": "own"}
+
+    def _line(self, fds: list[int]) -> "dict[str, Any]":
+        if len(fds) != 1 or not stat.S_ISSOCK(os.fstat(fds[0]).st_mode):
+            raise ValueError("a line is one connected socket")
+        self.welcome(os.dup(fds[0]))  # who speaks there is for the kernel to say, as with any that connects
+        return {"ok": "line"}
 
     def _deadline(self, peer: Peer, message: "dict[str, Any]", fds: list[int]) -> "dict[str, Any]":
         signals, grace = message.get("signals"), message.get("grace")
