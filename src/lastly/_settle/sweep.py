@@ -135,6 +135,9 @@ def _one(
         return None if refusal.why == "its owner lives" else refusal
     if not dry_run:
         outcome = settle(path, by=by, force=force, only=number, elsewhere=elsewhere)
+        if outcome.state == "busy" and seen.identity is not None and seen.identity.alive() is None:
+            # Not to be waited for: the owner holds it as long as it lives.
+            return Outcome(path, "alive", "its owner lives elsewhere, or somebody there works on it")
         return None if outcome.state == "gone" else outcome
     outcome = Outcome(path, "due")
     outcome.ran = [
