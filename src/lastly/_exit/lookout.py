@@ -74,8 +74,8 @@ def _look(state: "Any", turn: int, never: "Any") -> None:
             if joins.at_it():
                 state.waits = True
             # Twice in a row: between two lines of a framework an exception may be in no hand for a moment.
-            lost = lost + 1 if signals.lost() and last is swallowed.watched else 0
-            last = swallowed.watched
+            before, last = last, swallowed.watched
+            lost = 0 if not signals.lost() else lost + 1 if last is before else 1
             if lost >= 2 and not state.again:
                 state.again = signals.LOOK
             if state.waits or state.again:
