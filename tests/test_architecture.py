@@ -49,6 +49,7 @@ THIRD_PARTY = {
     "_run": {"sitecustomize"},  # the one that the injected sitecustomize stands in front of
     "_exit": {"trio", "_xxsubinterpreters"},
     "_scope": {"anyio", "rich", "opentelemetry"},
+    "resources": {"anyio", "trio"},
 }
 
 HEAVY = (

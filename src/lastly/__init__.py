@@ -7,6 +7,7 @@
     install()                            signals run all cleanups; then the program dies of them
     temp_dir() temp_file() Popen()       ready-made: planned before they exist; also server, pid_file,
                                          lock_file, unix_socket and atomic_write
+    await open_process([...])            Popen for asyncio, trio and anyio
     register() unregister()              what atexit promises
     exit_reason() report()               why it ends; what ran, how long, and how it went
     App                                  an application with setup, run, close, hooks, config and log
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from lastly.resources import Popen as Popen
     from lastly.resources import atomic_write as atomic_write
     from lastly.resources import lock_file as lock_file
+    from lastly.resources import open_process as open_process
     from lastly.resources import pid_file as pid_file
     from lastly.resources import server as server
     from lastly.resources import temp_dir as temp_dir
@@ -64,7 +66,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "App", "AsyncScope", "Popen", "Scope", "action", "actions", "defer", "defer_early", "exit_reason",
-    "install", "pid_file", "register", "temp_dir", "temp_file", "unregister",
+    "install", "open_process", "pid_file", "register", "temp_dir", "temp_file", "unregister",
 ]  # fmt: skip
 
 # PEP 562: where each of the other names is. A module of the same name is the name itself.
@@ -91,6 +93,7 @@ _WHERE = {
     "init_defaults": "app",
     "install": "_exit.signals",
     "lock_file": "resources",
+    "open_process": "resources",
     "pid_file": "resources",
     "server": "resources",
     "temp_dir": "resources",

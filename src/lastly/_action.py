@@ -77,8 +77,8 @@ class Action(Generic[P, R]):
     """
 
     __slots__ = (
-        "__dict__", "__weakref__", "__wrapped__", "backoff", "file", "fn", "name", "prepare", "recorded",
-        "remote", "retries", "timeout", "wants",
+        "__dict__", "__weakref__", "__wrapped__", "backoff", "blocks", "file", "fn", "name", "prepare",
+        "recorded", "remote", "retries", "timeout", "wants",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +91,7 @@ class Action(Generic[P, R]):
         timeout: "float | timedelta" = TIMEOUT,
         backoff: "float | timedelta" = BACKOFF,
         prepare: "Prepare | None" = None,
+        blocks: bool = False,
     ) -> None:
         if not callable(fn):
             raise TypeError(f"action() takes a function, not {fn!r}")
@@ -114,6 +115,8 @@ class Action(Generic[P, R]):
         self.backoff = seconds(backoff, "backoff")
         # Makes JSON of a built-in action's arguments when it is deferred (absolute path, identity of a pid).
         self.prepare = prepare
+        # A built-in one that waits for processes, for seconds maybe.
+        self.blocks = blocks
         # The name that another process can import; found out at the first defer, see _durable.
         self.recorded: str | None = None
         self.file: str | None = None

@@ -279,6 +279,6 @@ def _pid(target: "Any") -> int:
 for _fn in (_remove, _kill, _kill_token, _run):
     _fn.__name__ = _fn.__qualname__ = _fn.__name__[1:]
 remove = Action(_remove, name="lastly.actions:remove", prepare=_prepare_remove)
-kill = Action(_kill, name="lastly.actions:kill", prepare=_prepare_kill)
-kill_token = Action(_kill_token, name="lastly.actions:kill_token", prepare=_prepare_kill_token)
-run = Action(_run, name="lastly.actions:run", prepare=_prepare_run)
+kill = Action(_kill, name="lastly.actions:kill", prepare=_prepare_kill, blocks=True)
+kill_token = Action(_kill_token, name="lastly.actions:kill_token", prepare=_prepare_kill_token, blocks=True)
+run = Action(_run, name="lastly.actions:run", prepare=_prepare_run, blocks=True)

@@ -43,11 +43,18 @@ class DurableCleanup(Cleanup):
     known: "dict[str, Any]"
     attempts: int
     awaited: bool
+    kept: object = None  # must not be finalized before this has run
 
     @property
     def durable(self) -> bool:  # type: ignore[override]  # a constant of the class in the base
         """Whether it survives this process; False only where no journal can be kept, after a warning."""
         return self.journal is not None
+
+    @property
+    def blocks(self) -> bool:  # type: ignore[override]  # a constant of the class in the base
+        """Whether it waits for processes, and touches nothing else."""
+        action: Any = self.func  # an Action
+        return bool(action.blocks)
 
     @property
     def token(self) -> str:

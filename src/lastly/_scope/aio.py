@@ -10,7 +10,8 @@ Two things do not bear a task of their own. A context manager has to be left in 
 and inside the same cancel scopes (task groups, asyncio.timeout): so what `enter` entered is left in the
 closing task, unshielded, as `async with` would; a cancellation that reaches it is raised in the end. And a
 plain function runs in the event loop's thread, unless it has a limit of its own by `Cleanup.within`: most
-of what one calls there (``writer.close``, ``event.set``) belongs to that thread.
+of what one calls there (``writer.close``, ``event.set``) belongs to that thread. So that the loop turns while
+children end, what ends them (`actions.kill`, and `actions.run`) runs in a thread as well.
 """
 
 from lastly._scope import closing
@@ -214,7 +215,7 @@ class AsyncScope(Scope):
             if cleanup._here:
                 self._stack[cleanup] = limit
                 return
-            if not many or limit is not None or cleanup.nested is not None:
+            if not many or limit is not None or cleanup.nested is not None or cleanup.blocks:
                 await self._astep(inside, cleanup, HERE if limit is None else limit, limit, failures)
                 continue
             self._current = cleanup
@@ -241,7 +242,8 @@ class AsyncScope(Scope):
         told = self._body
         requests = waiting.requests()
         try:
-            await waiting.run(self, cleanup, allowed, threaded=limit is not None and limit != HERE)
+            threaded = limit != HERE and (limit is not None or cleanup.blocks)
+            await waiting.run(self, cleanup, allowed, threaded=threaded)
         except BaseException as error:
             outcome, text = outcome_of(error), repr(error)
             if cleanup._here and waiting.is_cancellation(error):

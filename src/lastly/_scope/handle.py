@@ -76,6 +76,8 @@ class Cleanup:
     nested: "Scope | None" = None
     # To be left in the task that entered it: see _async.
     _here: bool = False
+    # It waits for processes, and touches nothing else: an AsyncScope runs it in a thread.
+    blocks: bool = False
     # Deferred to a closing scope, not by its cleanups: see Scope._takes.
     _guest: bool = False
 

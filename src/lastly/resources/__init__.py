@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from lastly._scope.scope import Scope
     from lastly.resources._placed import lock_file, pid_file, unix_socket
     from lastly.resources._popen import Popen, server
+    from lastly.resources._process import Process, open_process
     from lastly.resources._replace import atomic_write
 
 __all__ = [
-    "Popen", "Temporary", "atomic_write", "lock_file", "pid_file", "server", "temp_dir", "temp_file",
-    "unix_socket",
+    "Popen", "Process", "Temporary", "atomic_write", "lock_file", "open_process", "pid_file", "server",
+    "temp_dir", "temp_file", "unix_socket",
 ]  # fmt: skip
 
 
@@ -199,6 +200,10 @@ def __getattr__(name: str) -> "Any":
         from lastly.resources import _popen
 
         return getattr(_popen, name)
+    if name in ("Process", "open_process"):
+        from lastly.resources import _process
+
+        return getattr(_process, name)
     if name == "atomic_write":
         from lastly.resources import _replace
 

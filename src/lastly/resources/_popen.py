@@ -122,29 +122,21 @@ class Popen(subprocess.Popen[AnyStr]):
         grace: "float | timedelta" = GRACE,
         **options: "Any",
     ) -> None:
-        token = os.urandom(12).hex()
         before = list(positional)
+        env = before[_ENV] if len(before) > _ENV else options.get("env")
+        self.cleanup, env = plan_child(scope, seconds(grace, "grace"), env)
         if len(before) > _ENV:
-            before[_ENV] = _with_token(before[_ENV], token)
+            before[_ENV] = env
         else:
-            options["env"] = _with_token(options.get("env"), token)
-        self.cleanup = cleanup = seam.deferred(
-            root if scope is None else scope, actions.kill, None, token=token, grace=seconds(grace, "grace")
-        )
-        cleanup.named("end the child")
+            options["env"] = env
         try:
             super().__init__(args, *before, **options)
         except Exception:
             # subprocess has waited for the child that could not become the program. A signal's exception
             # (no Exception) may come after the start: then it stays owed.
-            cleanup.detach()
+            self.cleanup.detach()
             raise
-        cleanup.named(f"end child {self.pid}")
-        try:
-            cleanup.confirm(seam.process_identity(self.pid))
-        except (ProcessLookupError, NotRecorded):
-            pass  # gone already, or a full disk: the token finds what there is
-        seam.child_started(cleanup)
+        child_started(self.cleanup, self.pid)
 
     def close(self) -> None:
         """End the child and all below it now, and wait for it. A second call does nothing."""
@@ -278,6 +270,36 @@ def _listens(address: "Any") -> bool:
     except OSError:
         return False
     return True
+
+
+def plan_child(
+    scope: "Scope | None", grace: float, env: "Environment | None"
+) -> "tuple[seam.DurableCleanup, dict[Any, Any]]":
+    """Owe the end of a child that is about to start; return that, and the environment to start it with.
+
+    Args:
+        scope: at whose close it is to end; None: the program's end.
+        grace: seconds between SIGTERM and SIGKILL.
+        env: the environment that it is to have; None: this process's.
+
+    Raises:
+        NotRecorded: the journal cannot be written: the child must not be started.
+    """
+    token = os.urandom(12).hex()
+    env = _with_token(env, token)
+    cleanup = seam.deferred(root if scope is None else scope, actions.kill, None, token=token, grace=grace)
+    cleanup.named("end the child")
+    return cleanup, env
+
+
+def child_started(cleanup: "seam.DurableCleanup", pid: int) -> None:
+    """Write down which process the planned child has become."""
+    cleanup.named(f"end child {pid}")
+    try:
+        cleanup.confirm(seam.process_identity(pid))
+    except (ProcessLookupError, NotRecorded):
+        pass  # gone already, or a full disk: the token finds what there is
+    seam.child_started(cleanup)
 
 
 def _silent(*_: object, **__: object) -> None:
