@@ -128,6 +128,7 @@ THREADS = {
     log = queue.Queue()
     listener = logging.handlers.QueueListener(log, Stuck())
     atexit.register(listener.stop)
+    # Its thread has the lock of the handler, which `logging.shutdown` waits for then.
     listener.start()
     log.put(logging.makeLogRecord({}))
     begin()
@@ -148,7 +149,7 @@ def test_a_thread_does_not_eat_the_grace(programs, python, kind):
     result = program.wait()
     assert result.status == -signal.SIGTERM, result.err
     assert sorted(result.lines) == ["cleanup", "exit function", "ready"]
-    assert re.search("lastly: thread '.*' did not end and is no longer waited for", result.err), result.err
+    assert re.search(r"lastly: (thread '.*'|logging.*) did not end and is no longer waited for", result.err), result.err
     assert "are over" not in result.err
 
 
@@ -173,12 +174,13 @@ def test_an_early_cleanup_does_not_eat_the_grace(programs, python):
 
 def test_cleanups_do_not_wait_for_the_children(programs, python):
     """They run before multiprocessing waits, although its exit function is the newest."""
-    code = BUSY + INSTALL.replace("grace=3", "") + BODIES["the body sleeps"]
+    code = "import atexit; atexit.register(print, 'the last', flush=True)" + BUSY + INSTALL.replace("grace=3", "")
+    code += BODIES["the body sleeps"]
     program = programs.start(code, python=python, flags=("-W", "ignore"))
     end(program, {"ready", "busy"})
     program.line("cleanup", within=4.0)  # the wait itself lasts 5 s
-    program.line("exit function")
-    program.send(signal.SIGTERM, busy=True)
+    program.line("the last")
+    program.send(signal.SIGTERM)
     assert re.fullmatch(
         r"lastly: SIGTERM again: still cleaning up: waiting for process 'Busy' \(pid \d+\)\. Ctrl-C twice forces",
         program.error_line("SIGTERM again"),

@@ -39,7 +39,7 @@ _forced: "int | None" = None
 _FLUSH_LIMIT = 5.0
 
 
-def die_of(signum: int, limit: float = 0.0) -> "NoReturn":
+def die_of(signum: int, limit: float = 0.0, *, files: bool = True) -> "NoReturn":
     """Write out all buffers, then end this process by the signal's default action.
 
     PID 1 has no default actions, and a program may ask for codes: both exit with 128 + number. A signal whose
@@ -48,6 +48,7 @@ def die_of(signum: int, limit: float = 0.0) -> "NoReturn":
     Args:
         signum: the signal's number.
         limit: seconds for the buffers; 0: as long as it takes, if no other thread can be in the way.
+        files: False: only the standard streams. Other buffers of a forked worker may hold its parent's text.
     """
     if (live := sys.modules.get("lastly._scope.progress")) is not None:
         live.clear()  # forced: the terminal gets its last row back
@@ -56,7 +57,10 @@ def die_of(signum: int, limit: float = 0.0) -> "NoReturn":
         # while we wait for it. The kernel's clock does not need the interpreter.
         _default(_signal.SIGALRM)
         _signal.setitimer(_signal.ITIMER_REAL, limit or _FLUSH_LIMIT)
-    flush_all()
+    if files:
+        flush_all()
+    else:
+        flush_standard()
     if status == "signal" and getpid() != 1:
         _default(signum)
         _signal.raise_signal(signum)
@@ -92,12 +96,17 @@ def flush_all() -> None:
                 getattr(file, steps[1])()
             except BaseException:  # noqa: S110  # a closed file, a broken pipe: nobody is left to tell
                 pass
+    flush_standard()
+    _c("fflush", None)
+
+
+def flush_standard() -> None:
+    """Write out what was printed; nothing is raised."""
     for file in (sys.stdout, sys.stderr):
         try:
             file.flush()
         except BaseException:  # noqa: S110  # as above; also None, under a window manager
             pass
-    _c("fflush", None)
 
 
 def _open_files() -> "tuple[list[Any], list[Any], list[Any]]":

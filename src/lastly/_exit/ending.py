@@ -9,7 +9,7 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself cos
 import atexit
 from posix import getpid, write
 
-from lastly._exit import die, lookout, stack, state
+from lastly._exit import die, lookout, pools, stack, state
 from lastly._exit import joins as _joins
 from lastly._exit import swallowed as _swallowed
 from lastly._words.clock import monotonic
@@ -18,6 +18,7 @@ from lastly.errors import signal_name
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import NoReturn
 
 # Longer than any grace.
 _FAR = 1e10
@@ -72,9 +73,8 @@ def driver() -> None:
     if not signum and signals.state.handled and state.status_would_be_zero():
         signum = signals.state.handled
     if signum:
-        signals.state.dying = True
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, signals.state.previous)
-        die.die_of(signum)
+        _die(signum)
     for number in signals.state.previous:
         if _signal.getsignal(number) is signals._handler:
             _signal.signal(number, _signal.SIG_DFL)
@@ -97,13 +97,29 @@ def end_now(frame: "FrameType | None" = None) -> None:
     Args:
         frame: where it waits, when that is inside one of the exit functions.
     """
-    from lastly._exit import signals
+    from lastly._exit import root, signals
 
     signals.state.ending = True
-    if frame is None or _run_rest(frame):
+    if pools.is_worker():
+        root.close_for_exit()  # the exit functions are its parent's
+    elif frame is None or _run_rest(frame):
         atexit._run_exitfuncs()  # the driver is among them, and does not return
+    _die(signals.state.signum)
+
+
+def end_worker() -> None:
+    """Die of the signal that came, in a worker process that is about to end by `os._exit`."""
+    from lastly._exit import signals
+
+    if signals.state.pid == getpid() and signals.state.signum:
+        _die(signals.state.signum)
+
+
+def _die(signum: int, limit: float = 0.0) -> "NoReturn":
+    from lastly._exit import signals
+
     signals.state.dying = True
-    die.die_of(signals.state.signum)
+    die.die_of(signum, limit, files=not pools.is_worker())
 
 
 def _run_rest(frame: "FrameType") -> bool:
@@ -134,7 +150,7 @@ def waits(frame: "FrameType | None") -> None:
     where, joins = signals._where(frame), _joins.at(frame)
     if joins is None or frame is None or (where == stack.BODY and not _swallowed.unwinding()):
         return
-    if where == stack.EXIT:
+    if where == stack.EXIT and not pools.is_worker():
         inside = _joins.exit_function(frame)
         if state.patience.rest_of is not inside:
             state.patience.rest_of = inside
@@ -146,8 +162,7 @@ def waits(frame: "FrameType | None") -> None:
         raise signals._watched(state.signum, frame)
     if where == stack.JOIN:
         end_now()
-    state.dying = True
-    die.die_of(state.signum)
+    _die(state.signum)
 
 
 def give_up(place: str) -> None:
@@ -164,7 +179,7 @@ def force(why: str) -> None:
     from lastly._exit import signals
 
     say(f"{why}: leaving at once{pending(' without: ')}; what is durable stays with the reaper")
-    die.die_of(signals.state.signum, limit=1.0)
+    _die(signals.state.signum, limit=1.0)
 
 
 def explain(signum: int) -> None:

@@ -18,7 +18,7 @@ waiting.
 
 import sys
 
-from lastly._exit import stack
+from lastly._exit import stack, state
 from lastly._words.clock import monotonic
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-# Seconds without a look after which the next wait is another one.
+# At most so many seconds between two looks count as waited.
 _PAUSE = 0.3
 # All such waits together are given up after so many seconds, or half of the grace that is left.
 LIMIT = 5.0
@@ -37,26 +37,29 @@ _LIBRARIES = frozenset((
     "logging", "weakref", "contextlib", "joblib", "loky", "torch", "lastly",
 ))  # fmt: skip
 
+_FAR = float("inf")
+
 
 class Patience:
     """How much of the waiting is left; one for each signal."""
 
-    __slots__ = ("last", "left", "rest_of")
+    __slots__ = ("end", "last", "left", "rest_of")
 
     def __init__(self) -> None:
         self.left: float | None = None  # None: not waited yet
-        self.last = 0.0
+        self.last = self.end = 0.0
         self.rest_of: FrameType | None = None  # the exit function inside which the other ones have been run
 
     def over(self, deadline: "float | None") -> bool:
         """Note that the main thread waits; return whether it has waited long enough."""
         now = monotonic()
         if self.left is None:
-            self.left = LIMIT if deadline is None else min(LIMIT, max(deadline - now, 0.0) / 2)
-        elif now - self.last < _PAUSE:  # else something else was done in between
-            self.left -= now - self.last
+            self.left = LIMIT
+            self.end = _FAR if deadline is None else now + max(deadline - now, 0.0) / 2
+        else:
+            self.left -= min(now - self.last, _PAUSE)  # longer: something else was done in between
         self.last = now
-        return self.left <= 0
+        return self.left <= 0 or now >= self.end
 
 
 def at(frame: "FrameType | None") -> "FrameType | None":
@@ -64,6 +67,8 @@ def at(frame: "FrameType | None") -> "FrameType | None":
     found = outermost = None
     inside = True
     while frame is not None:
+        if found is None and frame.f_globals.get("__name__") == "lastly._exit.ending":
+            return None  # it is being dealt with just now
         if frame.f_code in stack.closing:
             return None
         if inside and _library(frame) in _LIBRARIES:
@@ -86,7 +91,9 @@ def _waits(frame: "FrameType") -> bool:
     module: str = frame.f_globals.get("__name__") or ""
     function = frame.f_code.co_name
     if module == "threading":
-        return function in ("join", "_shutdown")
+        return function == "join" or (function == "_shutdown" and state.finalizing())
+    if module == "logging":  # for the locks of its handlers, which a thread may hold
+        return function == "shutdown"
     if function == "join":
         return module.endswith(".process")
     # A loop that waits for its executor's threads.
@@ -101,6 +108,8 @@ def _executor(frame: "FrameType") -> "Any":
 def names(frame: "FrameType") -> str:
     """Say for what this call waits."""
     me = frame.f_locals.get("self")
+    if frame.f_code.co_name == "shutdown":
+        return "logging.shutdown()"
     if frame.f_code.co_name == "close":
         threads = getattr(_executor(frame), "_threads", ())
     elif frame.f_code.co_name == "_shutdown":
@@ -143,7 +152,10 @@ def describe() -> str:
     """Say for what the main thread waits, if it does; in any thread."""
     from lastly._exit import signals
 
-    frame = at(sys._current_frames().get(signals.main_ident))
+    frame = sys._current_frames().get(signals.main_ident)
+    while frame is not None and _library(frame) == "lastly":  # a handler that asks
+        frame = frame.f_back
+    frame = at(frame)
     return "" if frame is None else f"waiting for {names(frame)}"
 
 

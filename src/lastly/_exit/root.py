@@ -5,7 +5,7 @@ import atexit
 import os
 import sys
 
-from lastly._exit import early
+from lastly._exit import early, pools
 from lastly._scope import closing
 from lastly._scope import scope as _scope
 from lastly._scope.handle import Cleanup
@@ -75,12 +75,8 @@ class Root(Scope):
             state.observe_exit("root")
             if early.NO_LATE_THREADS and os.isatty(2):
                 early.arm()  # for the live line's thread
-        process = sys.modules.get("multiprocessing.process")
-        if process is not None and process.parent_process() is not None:
-            # A multiprocessing worker ends by os._exit, without atexit; this is what it runs instead.
-            from multiprocessing.util import Finalize
-
-            Finalize(None, close_for_exit, exitpriority=0)
+        if not pools.LIBRARIES.isdisjoint(sys.modules):
+            pools.at_end(close_for_exit)
 
     def defer_early(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> Cleanup:
         early.arm()

@@ -30,7 +30,7 @@ import sys
 from posix import getpid, register_at_fork
 
 from lastly._action import seconds as _seconds
-from lastly._exit import die, early, event_loops, hold, joins, sigset, stack, stuck, swallowed
+from lastly._exit import die, early, event_loops, hold, joins, pools, sigset, stack, stuck, swallowed
 from lastly._exit import ending as _ending
 from lastly._exit import state as _exit_state
 from lastly._exit.stack import BODY, CLOSING, EXIT, JOIN
@@ -163,6 +163,8 @@ def own(numbers: "Iterable[int]", status: "Status" = "signal", grace: "float | N
     _exit_state.observe_exit("signals")
     atexit.unregister(_ending.driver)
     atexit.register(_ending.driver)
+    if pools.is_worker():
+        pools.before_exit(_ending.end_worker)
     from lastly._exit import root
 
     root.connect(sys.modules[__name__])
@@ -297,6 +299,8 @@ def _note(signum: int) -> bool:
 
 def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
     """Make the program unwind, if it can."""
+    if where in (JOIN, EXIT) and pools.is_worker():
+        return  # the library that has made it ends it: see pools
     if where == JOIN:
         _ending.end_now()
     elif where == EXIT and joins.at(frame) is not None:
