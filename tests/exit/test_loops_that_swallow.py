@@ -335,12 +335,19 @@ async def other():
     time.sleep(30)
     print("too late", flush=True)
 event_loops.STUCK_AFTER = 0.0
+cancel = event_loops.cancel
+def told(frame):
+    found = cancel(frame)
+    os.write(1, b"told\\n")
+    return found
+event_loops.cancel = told
 asyncio.run(main())
 """
     )
     program = programs.start(code)
     program.line("ready")
     program.send(TERM)
+    program.line("told")  # two at once are one
     program.send(TERM)
     result = program.wait()
     assert (result.status, result.lines[-2:]) == (-TERM, ["whole", "exit function"]), result.err
