@@ -227,36 +227,40 @@ def test_second_signal_joins_and_explains(programs: Programs) -> None:
     assert (result.status, result.lines[-2:]) == (-INT, ["cleaned", "older"]), result.err
 
 
-@pytest.mark.parametrize("more", ["", "scope.enter(lastly.Scope('inner')).defer(int)", "scope.parallel().defer(int)"])
-def test_a_signal_at_any_step_of_a_closing_scope_leaves_the_block(programs: Programs, more: str, python: str) -> None:
-    """At each line of the library in turn, a fork for each: never does the program go on behind the block."""
-    result = programs.run(
-        START
-        + f"""
+STEPS = """
+import io
+from lastly import CaughtSignal, CleanupFailed
 package = os.path.dirname(lastly.__file__)
 def run(step):
-    seen = 0
-    def look(frame, event, arg):
+    seen, ran = 0, []
+    def look(frame, event, arg):  # not on returning: what is raised there replaces the exception on its way
         nonlocal seen
-        if frame.f_code.co_filename.startswith(package):
+        if frame.f_code.co_filename.startswith(package) and event in ("call", "line"):
             seen += 1
             if seen == step:
                 sys.settrace(None)
                 signal.raise_signal(signal.SIGTERM)
         return look
+    def fail():
+        ran.append(1)
+        raise ValueError("lost?")
+    sys.stderr = io.StringIO()
     lastly.install()
     try:
         with lastly.Scope("s") as scope:
-            scope.defer(int)
-            {more}
+            scope.defer(ran.append, 1)
+            MORE
             sys.settrace(look)
         sys.settrace(None)
-    except lastly.CaughtSignal:
-        return 0
+    except CaughtSignal as error:
+        told = sys.stderr.getvalue() + repr(error.__context__)
+        return 3 if not ran else 4 if "lost?" not in told and FAILS else 0
+    except CleanupFailed:
+        sys.settrace(None)
     return 1 if seen >= step else 2
 with lastly.Scope("warm") as scope:
     scope.defer(int)
-wrong, status = [], 0
+wrong, status = {}, 0
 for step in range(1, 2000):
     if not (pid := os.fork()):
         os._exit(run(step))
@@ -264,13 +268,25 @@ for step in range(1, 2000):
     if status == 2:
         break
     if status:
-        wrong.append(step)
+        wrong[step] = status
 print(status, step > 50, wrong)
-""",
-        python=python,
-        within=6 * PATIENCE,  # hundreds of forks
-    )
-    assert result.out == "2 True []\n", result.err
+"""
+
+
+@pytest.mark.parametrize("kind", ["plain", "nested", "parallel", "failing"])
+def test_a_signal_at_any_step_of_a_closing_scope(programs: Programs, kind: str, python: str) -> None:
+    """At each line of the library in turn, a fork for each: the cleanups run, the program does not go on behind
+    the block, and what failed is told.
+    """
+    more = {
+        "plain": "",
+        "nested": "scope.enter(lastly.Scope('inner')).defer(int)",
+        "parallel": "scope.parallel().defer(int)",
+        "failing": "scope.defer(fail)",
+    }[kind]
+    code = STEPS.replace("MORE", more).replace("FAILS", str(kind == "failing"))
+    result = programs.run(START + code, python=python, within=6 * PATIENCE)
+    assert result.out == "2 True {}\n", result.err
 
 
 def test_third_interrupt_forces(programs: Programs) -> None:

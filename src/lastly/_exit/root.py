@@ -228,7 +228,15 @@ def connect(signals: "Any") -> None:
     """Let `_signals` know what a closing scope looks like, and learn from it of signals and deadlines."""
     from lastly._exit import stack
 
-    stack.closing.update({Scope._run_all.__code__, before_join.__code__})
+    for function in (
+        Scope.__exit__,
+        Scope.close,
+        Scope._close,
+        Scope._close_inside,
+        Scope._run_all,
+        before_join,
+    ):
+        stack.closing.add(function.__code__)
     signals.describe = describe
     signals.announce = announce
     closing.released = signals.raise_due
@@ -331,6 +339,7 @@ def _in_child() -> None:
     ending = False
     root._closer = None
     root._shut = UNOPENED
+    root._over = False
     root._before = []
     _scope._scopes.add(root._ref)
 

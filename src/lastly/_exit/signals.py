@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from lastly._exit.die import Status
     from lastly._exit.sigset import SignalName
+    from lastly._scope.scope import Scope
 
 DEFAULT: "tuple[SignalName, ...]" = ("INT", "TERM", "HUP", "QUIT")
 
@@ -337,6 +338,7 @@ def look(frame: "FrameType | None") -> None:
         answered()
     elif found == swallowed.SWALLOWED:
         count_try()
+        state.due = False
         if not event_loops.cancel_again():
             _deliver(state.signum, frame, where)
 
@@ -361,13 +363,22 @@ def _repeated(signum: int, frame: "FrameType | None", where: str, *, forced: boo
     _ending.explain(signum)
 
 
-def raise_due() -> None:
+def raise_due(scope: "Scope | None" = None) -> None:
     """Raise the signal that came while a scope was closing; called by the scope that has closed."""
     if state.due and in_main_thread():
-        frame = sys._getframe(1).f_back  # who called the function that has closed
+        frame: FrameType | None = sys._getframe(1)  # the way to who has called the scope
+        while scope is not None and frame is not None and _is_of(scope, frame):
+            frame = frame.f_back
         if _where(frame) == BODY:
             state.due = False
             _deliver(state.signum, frame, BODY)
+
+
+def _is_of(scope: "Scope", frame: "FrameType") -> bool:
+    values = frame.f_locals
+    return frame.f_globals.get("__name__", "").startswith("lastly.") and (
+        values.get("self") is scope or values.get("scope") is scope
+    )
 
 
 def _watched(signum: int, frame: "FrameType | None") -> CaughtSignal:

@@ -10,7 +10,6 @@ else is done. Where it is not loaded (an unmodified program under `lastly run`) 
 """
 
 from lastly._exit import state
-from lastly._scope.scope import CLOSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,9 +57,8 @@ def bottom_of(frame: "FrameType") -> "FrameType":
 
 
 def _has_closed(frame: "FrameType") -> bool:
-    """Whether the scope in this frame is done, and has called `raise_due`, or is about to."""
-    scope = frame.f_locals.get("self")
-    return getattr(scope, "_closer", frame) is None and getattr(scope, "_shut", None) == CLOSED
+    """Whether the scope in this frame is done, and will not ask any more for a signal that came."""
+    return getattr(frame.f_locals.get("self"), "_over", False)
 
 
 def _runs(bottom: "FrameType", start: "FrameType | None") -> bool:

@@ -44,7 +44,7 @@ closing: "dict[Scope, int]" = {}
 # Scopes of which a cleanup runs in this context: set where it runs in a task, or in another thread.
 callers: "_contextvars.ContextVar[tuple[ref[Scope], ...]]" = _contextvars.ContextVar("callers", default=())
 # Called in a thread that has come out of its outermost close; may raise: see _signals.
-released: "Callable[[], None] | None" = None
+released: "Callable[[Scope], None] | None" = None
 # When the process is to be gone, on `clock`; None: no limit. Set at the first signal after install(grace=…).
 deadline: "float | None" = None
 
@@ -90,6 +90,12 @@ def end(scope: "Scope") -> None:
             report.send(scope.report, str(ExitReason.of(scope._body)), clock())
         except Exception:  # telemetry is not what cleanups fail of
             return
+
+
+def let_out(scope: "Scope") -> None:
+    """Raise the signal that came while this thread's outermost scope was closing."""
+    if released is not None and _thread.get_ident() not in closing.values():
+        released(scope)
 
 
 class Budget:

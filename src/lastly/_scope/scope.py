@@ -83,8 +83,8 @@ class Scope:
     """
 
     __slots__ = (
-        "__weakref__", "_begun", "_body", "_closer", "_current", "_early", "_guests", "_ran", "_ref", "_shut",
-        "_stack", "_untimed", "grace", "name",
+        "__weakref__", "_begun", "_body", "_closer", "_current", "_early", "_guests", "_over", "_ran", "_ref",
+        "_shut", "_stack", "_untimed", "grace", "name",
     )  # fmt: skip
 
     def __init__(self, name: "str | None" = None, *, grace: "float | timedelta | None" = None) -> None:
@@ -97,6 +97,7 @@ class Scope:
         self._current: Cleanup | None = None  # what runs
         self._begun: Cleanup | None = None  # it has really been called
         self._body: BaseException | None = None
+        self._over = False  # closed, and what failed has been settled
         self._ran: list[Any] = []
         self._untimed = self._guests = 0  # guests: those from outside while one of them ran
         self._ref = ref(self)
@@ -276,24 +277,29 @@ class Scope:
         self._close(error)
 
     def _close(self, body: "BaseException | None") -> None:
-        failures = self._run_all(body)
+        failures = self._run_all(body, settles=True)
         try:
             closing.settle(self, failures, body)
         finally:
             failures.clear()  # they hold tracebacks, which hold this frame
             self._body = body = None
+            self._over = self._shut == CLOSED
+            closing.let_out(self)
 
     def _close_inside(self, body: "BaseException | None", limit: "float | None" = None) -> None:
         """Close as a cleanup of another scope, whose body ended by `body`: what fails here fails there."""
-        failures = self._run_all(body, limit)
+        failures = self._run_all(body, limit, settles=True)
         try:
             closing.settle(self, failures, None)
         finally:
             failures.clear()
             self._body = body = None
+            self._over = self._shut == CLOSED
 
-    def _run_all(self, body: "BaseException | None" = None, limit: "float | None" = None) -> "list[Failure]":
-        """Run everything; return what failed."""
+    def _run_all(
+        self, body: "BaseException | None" = None, limit: "float | None" = None, *, settles: bool = False
+    ) -> "list[Failure]":
+        """Run everything; return what failed. Whoever settles that says when the scope is over."""
         failures: list[Failure] = []
         fork.look()
         me = _thread.get_ident()
@@ -311,11 +317,12 @@ class Scope:
             closing.end(self)
             if self._shut == CLOSED:
                 _scopes.discard(self._ref)
-        if closing.released is not None and me not in closing.closing.values():
-            try:
-                closing.released()
-            except BaseException as error:
-                failures.append((None, error))
+        try:
+            if not settles:
+                self._over = self._shut == CLOSED
+            closing.let_out(self)
+        except BaseException as error:
+            failures.append((None, error))
         return failures
 
     def _budget(self, limit: "float | None") -> "closing.Budget | None":
