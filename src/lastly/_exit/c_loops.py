@@ -10,7 +10,7 @@ itself. Qt's say whether they run. Qt is not asked by ``quit()``, which a window
 refuses; nor in the handler, for it may call the slots of ``aboutToQuit`` at once. The loop itself is made to
 call what ends it, and then what marks the signal. That is C code, without a bytecode in between at which the
 handler could run; so the program meets the signal where the loop returns to, before it can start another.
-Where that fails, a thread looks (_swallowed.py), and a program that starts loop after loop is ended like one
+Where that fails, a thread looks (swallowed.py), and a program that starts loop after loop is ended like one
 that swallows signals.
 
 Tk needs nothing: what its callbacks raise comes out of ``mainloop()``.
@@ -47,7 +47,7 @@ def ask(frame: "FrameType | None") -> "Loops | None":
 
 
 class Loops:
-    """The loops that were asked to end: what _loops.py wants to know of them."""
+    """The loops that were asked to end: what event_loops.py wants to know of them."""
 
     __slots__ = (
         "_expects_mark",

@@ -12,7 +12,7 @@ source may be newer than the program. Tried and measured without it (148 tests o
 counts as swallowed, 13 fail, among them every prompt, which the first Ctrl-C then ends. If every catch of a
 Ctrl-C counts as an answer, as in plain Python, 10 fail: ``except:`` swallows it for good, what `__del__`
 drops is lost, and ``except CaughtSignal`` for SIGTERM is not seen. Whether the exception is *lost* is decided
-without this (_swallowed.py).
+without this (swallowed.py).
 
 An interpreter whose code reads differently is noticed: before the first answer counts, clauses whose answers
 are known are read. If one of them is read wrongly, the rule of plain Python holds: who catches a Ctrl-C has

@@ -6,7 +6,7 @@ or lossy. Killing oneself inside an atexit function loses every open file's buff
 were to run after it. Letting the interpreter finalize first costs six times as much as the rest of the exit
 and repeats what has been done.
 
-So the last cleanup is a driver (see _ending.py) that runs what is left of atexit, and then `die_of`: write
+So the last cleanup is a driver (see ending.py) that runs what is left of atexit, and then `die_of`: write
 out every buffer that finalization would have written out, restore the default action, and raise the signal.
 What finalization does beyond that, and we do not: ``__del__`` of what the program still holds. For what
 ends a file properly only when closed (gzip, bz2, lzma, zipfile, shelve), we close it.

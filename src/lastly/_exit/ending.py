@@ -1,7 +1,7 @@
 """How a signal ends the process, once unwinding is over or cannot be: exit functions, then death by it.
 
 Three ways lead here: the driver, an atexit function; a wait for threads or worker processes that is given up
-(_joins.py); and force.
+(joins.py); and force.
 """
 # one machine in two files
 

@@ -50,4 +50,4 @@ def go_on() -> None:
     if state.held == WAITS:
         state.held = GOES_ON
         state.again = signals.RAISE
-        _signal.pthread_kill(signals.main_ident, state.signum)  # and again by _lookout, until it is seen
+        _signal.pthread_kill(signals.main_ident, state.signum)  # and again by lookout.py, until it is seen

@@ -9,7 +9,7 @@ Such a wait is no cleanup. It is known by the stack: from the call that waits ou
 libraries. A join that the program's own code calls, in a ``finally`` or an exit function, is a cleanup of the
 program's and is left alone; so is everything that a closing scope calls.
 
-While such a wait goes on, a thread sends the signal once more every moment (_lookout.py), and the handler
+While such a wait goes on, a thread sends the signal once more every moment (lookout.py), and the handler
 decides (`_ending.waits`). Python runs it in the main thread between two bytecodes, and the call goes on
 waiting.
 """

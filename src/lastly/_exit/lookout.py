@@ -2,9 +2,9 @@
 
 Python runs signal handlers in the main thread, between two bytecodes. So what nobody calls us for is seen by
 this thread alone: that the main thread waits for others (joins.py), or goes on as if there had been no
-signal (swallowed.py, _loops.py). It decides nothing: it sends the signal once more, and the handler looks
-again, in the main thread. It sends it until the handler has run, for what arrives in the instant before a
-call begins to wait does not wake it.
+signal (swallowed.py, event_loops.py). It decides nothing: it sends the signal once more, and the handler
+looks again, in the main thread. It sends it until the handler has run, for what arrives in the instant
+before a call begins to wait does not wake it.
 
 Under gevent and eventlet a "thread" is a greenlet, which would run only when the main thread lets it, and
 block that for its sleep. So the interpreter's own functions are used, whoever has replaced them, and

@@ -15,7 +15,7 @@ edges:
 * Raised in an event loop it ends whichever task happens to run. So there the main task is cancelled
   (event_loops.py).
 
-In each case a flag is set first, and the flag decides the end: a driver (_ending.py), one atexit function,
+In each case a flag is set first, and the flag decides the end: a driver (ending.py), one atexit function,
 runs the other atexit functions that are left, and then dies of the signal. Whatever became of the
 exception, the status is true.
 
@@ -313,7 +313,7 @@ def _deliver(signum: int, frame: "FrameType | None", where: str) -> None:
 
 
 def fate() -> str:
-    """Return what has become of the signal: see _swallowed."""
+    """Return what has become of the signal: see swallowed.py."""
     return event_loops.fate() or swallowed.fate()
 
 

@@ -19,7 +19,7 @@ from a thread, until the program ends. We look at facts that the interpreter kno
 A signal that was swallowed `TRIES` times ends the program where it stands: the exit functions run, and stderr
 names the place that swallowed it. A second signal from outside does not wait for the thread: it is raised at
 once, unless the first one is under way. In an event loop nothing is raised, for the main task is cancelled;
-_loops.py tells by the same kind of facts whether the task swallowed that.
+event_loops.py tells by the same kind of facts whether the task swallowed that.
 
 Two details. When the exception dies, we want to raise it in the very frame that let it go: there it is
 outside the ``try`` that swallowed it, and unwinds what is around. A callback in Python cannot do that,
