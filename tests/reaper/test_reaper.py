@@ -381,9 +381,9 @@ def test_the_line_of_a_reaper_that_was_not_elected(programs, home):
     """Its starter never asks for another one, and is served all the same: here, by a deadline in one long C call."""
     code = """
     import ctypes, os, sys
-    import lastly, lastly._wakeup
-    from lastly.reaper import client
-    lastly._wakeup.ANSWER = 0.3
+    import lastly, lastly._exit.stuck
+    from lastly._reaper import client
+    lastly._exit.stuck.ANSWER = 0.3
     lastly.install()
     # Somebody else's reaper is just starting: it listens a moment later than this process tries to connect.
     client._connect = lambda: None
@@ -398,7 +398,7 @@ def test_the_line_of_a_reaper_that_was_not_elected(programs, home):
     program = programs.start(code)
     made = program.line("made").split()[1]
     wait_until(lambda: (client.ask("status") or {}).get("deadlines") == 1, what="the deadline has arrived")
-    assert len(reapers(home)) == 1
+    wait_until(lambda: len(reapers(home)) == 1, what="the other one has gone")
     program.send(signal.SIGTERM)
     assert program.wait().status == -signal.SIGKILL
     wait_until(lambda: gone(made))
