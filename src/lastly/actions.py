@@ -22,6 +22,7 @@ __all__ = ["kill", "kill_token", "remove", "run"]
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 TIMEOUT = 60.0
+_UNKNOWN: "dict[str, Any]" = {"expect": {}}  # nothing is there yet; one for all, and never changed
 
 
 def _remove(
@@ -63,10 +64,11 @@ def _prepare_remove(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple
 
     path, rest = _only(_remove, "path", args, kwargs)
     if "expect" in rest:
-        return [os.fsdecode(path)], rest
+        return [os.fsdecode(path)], rest if rest["expect"] else _UNKNOWN
     full = safe.canonical(os.fspath(path))
     safe.check_allowed(full)
-    return [full], {**rest, "expect": safe.identity_at(full) or {}}
+    found = safe.identity_at(full)
+    return [full], {**rest, "expect": found or {}} if found or rest else _UNKNOWN
 
 
 def _kill(

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from lastly._journal import locks
+from lastly._journal import index, locks
 from lastly._journal.file import ROOM, Journal
 from lastly._journal.replay import read
 from lastly.errors import NotRecorded
@@ -394,6 +394,41 @@ def test_too_large_or_not_json(journal):
         journal.plan("m:f", [object()], {})
     assert states(journal.path) == {}
     assert not journal.live
+
+
+def test_a_nested_last_word_puts_no_other_file_under_a_write(journal, monkeypatch):
+    """A signal handler detaches, which would compact, when the number of the file is already on its way to write()."""
+    kept, gone = journal.plan("m:kept", [], {}), journal.plan("m:gone", [], {})
+    journal._limit = 0
+    real = os.write
+
+    def interrupted(fd, data):
+        monkeypatch.undo()
+        journal.release(gone)
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", interrupted)
+    outer = journal.plan("m:outer", [], {})
+    assert states(journal.path) == {kept: "planned", gone: "released", outer: "planned"}
+    journal.release(kept)
+    assert states(journal.path) == {outer: "planned"}
+    assert not read(journal.path).items[outer].doubt
+
+
+def test_a_large_journal_is_compacted_some_at_a_time(journal, monkeypatch):
+    """With contexts, and records longer than what is read at once."""
+    monkeypatch.setattr(index, "CHUNK", 300)
+    context = journal.context({"cwd": "/"})
+    numbers = [journal.plan("m:f", ["x" * (number * 37 % 900)], {}, context=context) for number in range(100)]
+    for number in numbers[::2]:
+        journal.confirm(number, {"a": number})
+    for number in numbers[1::3]:
+        journal.release(number)
+    before = {item.id: (item.args, item.known, item.context) for item in read(journal.path).pending()}
+    journal._compact()
+    found = read(journal.path)
+    assert {item.id: (item.args, item.known, item.context) for item in found.items.values()} == before
+    assert not any(item.doubt for item in found.items.values())
 
 
 def test_an_interrupt_in_the_middle_of_a_write(journal, monkeypatch):

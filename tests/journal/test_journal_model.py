@@ -36,7 +36,7 @@ def apply(journal, model, op, which, text):
             return
     elif op == "void":
         journal.note([{"kind": "void", "id": number}])
-        journal.live.pop(number)
+        journal.live.discard(number)
     elif op in ("fail", "abandon"):
         getattr(journal, op)(number, text)
     else:

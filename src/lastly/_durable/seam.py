@@ -235,6 +235,9 @@ class Plan:
         return f"<Plan {self.cleanup!r}>"
 
 
+_NOTHING: "dict[str, Any]" = {}  # what is known of a thing before it is made; one for all, and never changed
+
+
 def defer(
     scope: "Scope", stack: "Stack", action: "AnyAction", args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> DurableCleanup:
@@ -263,7 +266,7 @@ def defer(
     cleanup = DurableCleanup()
     cleanup.func, cleanup.args, cleanup.keywords = action, tuple(plain), plain_kwargs
     cleanup.journal, cleanup.id = journal, number
-    cleanup.known, cleanup.attempts = {}, 0
+    cleanup.known, cleanup.attempts = _NOTHING, 0
     cleanup.awaited = hasattr(scope, "__aenter__")
     cleanup._stack = stack  # noqa: SLF001  # the scope's and its handles' own: contract of _scope
     stack[cleanup] = None

@@ -9,8 +9,9 @@ The lock is re-entrant because a signal handler or a ``__del__`` may defer or de
 in here. What such a nested call may find half done is noted at each place.
 
 **Compaction.** A program that defers and detaches for ever would grow its file for ever. When most of it is
-history, the living records are written to a second file, which is renamed over the first one: a reader sees
-the old one or the new one, both whole. A nested call that writes meanwhile writes to both (`_mirror`).
+history, the living records are copied to a second file, which is renamed over the first one: a reader sees
+the old one or the new one, both whole. A nested call that writes meanwhile writes to both (`_mirror`). In
+memory there is no copy of what is owed, only its numbers.
 """
 
 import os
@@ -19,6 +20,7 @@ from itertools import count
 from time import time
 
 from lastly._journal import disk, home, locks
+from lastly._journal.index import about
 from lastly._journal.record import LIMIT, VERSION, encode
 from lastly._journal.replay import Replay, contents, replay
 from lastly._system.identity import Identity
@@ -41,9 +43,7 @@ class Journal:
         self.pid, self.uid = os.getpid(), os.geteuid()
         self.header = header
         self.token: str = str(header.get("token", ""))
-        # The lines of what is owed, by id: what a compaction keeps.
-        self.live: dict[int, bytes] = {}
-        self._contexts: list[bytes] = []
+        self.live: set[int] = set()  # what is owed, by id: the records of the others a compaction leaves out
         self._remote: set[int] = set()
         self._lock = RLock()
         self._ids = count(1)
@@ -51,6 +51,7 @@ class Journal:
         self._torn = False
         self._whole = 0  # records that the last write left whole in the file
         self._mirror = -1
+        self._appending = False
         self._spoiled = False
         self._own = False
         self._synced = False
@@ -124,7 +125,7 @@ class Journal:
                 raise FileNotFoundError  # noqa: TRY301  # closed below
             taken = cls(path, fd, {}, 1)
             # As long as it is open, what it says of a cleanup is read when it is asked for.
-            taken.taken = seen = Replay(path, lambda offset, size: os.pread(taken.fd, size, offset))
+            taken.taken = seen = Replay(path, taken._pread)
         except FileNotFoundError:
             disk.close(fd)
             return None
@@ -134,6 +135,9 @@ class Journal:
         taken.header, taken.token = seen.header or {}, seen.token
         taken._n, taken._torn = seen.next_n, seen.torn
         return taken
+
+    def _pread(self, offset: int, size: int) -> bytes:
+        return os.pread(self.fd, size, offset)
 
     def read(self) -> Replay:
         """What stands in it now."""
@@ -181,7 +185,7 @@ class Journal:
         """
         with self._lock:
             self._find()
-            if self._own and not os.fstat(self.fd).st_nlink:
+            if self._own and not self._appending and not os.fstat(self.fd).st_nlink:
                 self._rewrite()  # somebody emptied the home: what we write must be where it is looked for
             number = next(self._ids)
             record: dict[str, Any] = {"id": number, "action": action}
@@ -262,9 +266,9 @@ class Journal:
     def _last(self, kind: str, number: int, more: "dict[str, Any]") -> None:
         with self._lock:
             self._append(kind, number, {"id": number, **more})
-            self.live.pop(number, None)
+            self.live.discard(number)
             self._remote.discard(number)
-            if self._own and self._size > self._limit:
+            if self._own and self._size > self._limit and not self._appending:
                 self._compact()
 
     # ---- the one place that writes
@@ -285,22 +289,22 @@ class Journal:
                 raise TypeError(
                     f"{len(line)} bytes are too many for one record: put it into a file and pass its path"
                 )
-            before = self.live.get(number)
-            if self._own:
-                # Before the write: a nested compaction then carries it over, at worst a plan that is never
-                # confirmed.
-                if kind == "context":
-                    self._contexts.append(line)
-                else:
-                    self.live[number] = line if before is None else before + line
+            # A nested call must not put another file under the one that this is written to.
+            nested, self._appending = self._appending, True
+            planned = kind == "plan" and self._own
+            if planned:
+                self.live.add(number)  # also when an exception comes just after the write
             try:
                 if self._mirror >= 0:
                     self._write(self._mirror, line)
                 self._write(self.fd, line)
             except NotRecorded:
                 self._spoiled = True
-                self._forget(kind, number, before)
+                if planned:
+                    self.live.discard(number)
                 raise
+            finally:
+                self._appending = nested
             # A signal's exception just before this line gives the number to the next record too: no harm, a
             # gap would be.
             self._n = n + 1
@@ -320,14 +324,6 @@ class Journal:
             raise home.unusable(self.path, error) from error
         locks.take(fd)
         self.fd = fd
-
-    def _forget(self, kind: str, number: int, before: bytes | None) -> None:
-        if kind == "context":
-            self._contexts[-1:] = []
-        elif before is None:
-            self.live.pop(number, None)
-        else:
-            self.live[number] = before
 
     def _write(self, fd: int, line: bytes) -> None:
         if self._torn:
@@ -379,11 +375,13 @@ class Journal:
         home.make(os.path.dirname(self.path))
         fd = disk.new_file(temporary, encode({**self.header, "next": self._n}))
         try:
-            # From here on a nested call writes to both files; what came before it is in `live`.
+            # From here on a nested call writes to both files; what came before it is copied.
             self._spoiled = False
             self._mirror = fd
-            body = b"".join([*self._contexts, *self.live.values()])
-            if os.write(fd, body) != len(body) or self._spoiled:
+            for lines in about(self._pread, self.live):
+                if os.write(fd, lines) != len(lines):
+                    raise home.unusable(temporary, disk.full())
+            if self._spoiled:
                 raise home.unusable(temporary, disk.full())
             if self._remote:
                 os.fdatasync(fd)

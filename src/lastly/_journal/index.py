@@ -16,7 +16,7 @@ from lastly._journal.record import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
     from typing import Any
 
 OWED, DONE, RELEASED, VOID, ABANDONED = range(5)
@@ -259,6 +259,31 @@ def _ours(line: bytes) -> "tuple[str, int, int] | None":
     ):
         return None
     return kind, int(n), int(number)
+
+
+def about(read: "Callable[[int, int], bytes]", live: "Container[int]") -> "Iterator[bytes]":
+    """The lines of a journal that are about these cleanups, and its contexts; some at a time."""
+    offset, size = 0, CHUNK
+    while data := read(offset, size):
+        end = data.rfind(b"\n") + 1
+        if not end and len(data) == size:  # a line longer than that
+            size *= 2
+            continue
+        yield b"".join(line + b"\n" for line in data[:end].split(b"\n") if _is_about(line, live))
+        offset += end
+        if len(data) < size:
+            return
+
+
+def _is_about(line: bytes, live: "Container[int]") -> bool:
+    known = _ours(line)
+    if known is not None:
+        return known[2] in live
+    try:
+        record = decode(line)
+    except ValueError:  # empty, or torn
+        return False
+    return record["kind"] == "context" or record.get("id") in live
 
 
 class Numbers:
