@@ -232,6 +232,17 @@ def test_importing_lastly_loads_nothing_heavy(python: str, flags: tuple[str, ...
     assert sorted(set(HEAVY) & set(out.split())) == []
 
 
+def test_a_name_loads_nothing_that_it_does_not_need(python: str) -> None:
+    """`lastly.temp_dir` is one name of a package that offers child processes and sockets as well."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(SRC)!r}); import lastly; before = set(sys.modules); "
+        "lastly.temp_dir; print(*set(sys.modules) - before)"
+    )
+    out = subprocess.run([python, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
+    heavy = {"subprocess", "socket", "ctypes", "threading", "lastly.resources._popen", "lastly.resources._process"}
+    assert sorted(heavy & set(out.split())) == []
+
+
 def test_the_base_install_works_without_any_extra(programs: Programs, python: str) -> None:
     """No site-packages at all: every public name can be had, and a durable and a plain cleanup run."""
     code = """

@@ -107,7 +107,8 @@ def __getattr__(name: str) -> object:
     where = _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module 'lastly' has no attribute {name!r}")
-    module = __import__(f"lastly.{where}", fromlist=["*"])
+    # Not "*", which would load all that a package offers.
+    module = __import__(f"lastly.{where}", fromlist=["__name__"])
     value: object = module if where == name else getattr(module, name)
     globals()[name] = value
     return value
