@@ -1,6 +1,6 @@
-"""The command line.
+"""The command line: what each command does, how it is told, and what the doctor looks at.
 
-May use: testing, _run, _reaper, _settle, _journal, _system, __init__.
+May use: testing, _reaper, _settle, _journal, _system.
 Used by: __main__.
 """
 

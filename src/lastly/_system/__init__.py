@@ -1,4 +1,5 @@
 """What the kernel says about processes and files, and how to act on exactly one of them. Knows no cleanups.
 
-May use: `errors`. May be used by: everybody.
+May use: nothing.
+Used by: everybody.
 """

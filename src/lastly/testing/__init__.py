@@ -2,7 +2,7 @@
 
 Names only, imported when first asked for: the plugin, and so this, is loaded by every run of pytest.
 
-May use: resources, _run, _exit, _scope, _reaper, _settle, _journal, _system, __init__.
+May use: resources, _exit, _scope, _reaper, _settle, _system, __init__.
 Used by: users, _cli.
 """
 

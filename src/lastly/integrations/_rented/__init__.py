@@ -1,1 +1,1 @@
-"""_rented."""
+"""Things on other machines: what is owed for them, and how AWS is asked."""

@@ -1,1 +1,1 @@
-"""_servers."""
+"""Serving processes: what is in flight, who listens, who answers probes."""

@@ -1,1 +1,1 @@
-"""_pytest."""
+"""What the pytest plugin looks after: leaks, what tests made, workers, earlier runs."""
