@@ -9,11 +9,11 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself cos
 import atexit
 from posix import getpid, write
 
-from lastly._exit import die, lookout, pools, stack, state
+from lastly._exit import die, lookout, loop_children, pools, stack, state
 from lastly._exit import joins as _joins
 from lastly._exit import swallowed as _swallowed
 from lastly._words.clock import monotonic
-from lastly.errors import signal_name
+from lastly.errors import NotOurs, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def driver() -> None:
         return
     atexit.unregister(_RanAlready(driver.__code__))  # type: ignore[arg-type]  # compared, never called
     signals.state.driving = True
-    if signals.state.signum:
+    if signals.state.signum or loop_children.watching():
         end_children()
     atexit._run_exitfuncs()  # atexit's own test hook, and all there is
     if signals.state.inside:
@@ -84,11 +84,21 @@ def driver() -> None:
 
 def end_children() -> None:
     """End what event loops have started and left running; a second call finds none."""
-    from lastly._exit import loop_children, signals
+    from lastly._exit import signals
 
     deadline = signals.state.deadline
-    for child in loop_children.end(None if deadline is None else deadline - monotonic()):
+    try:
+        ended, killed = loop_children.end(None if deadline is None else deadline - monotonic())
+    except (OSError, NotOurs) as error:
+        say(f"a child that an event loop had started could not be ended: {error}")
+        return
+    for child in killed:
         say(f"{child} did not end on SIGTERM: killed")
+    if not signals.state.signum:
+        for child in ended:
+            say(
+                f"{child} still ran when the program ended: told to end; await it, or use lastly.open_process"
+            )
 
 
 def end_now(frame: "FrameType | None" = None) -> None:

@@ -30,7 +30,19 @@ import sys
 from posix import getpid, register_at_fork
 
 from lastly._action import seconds as _seconds
-from lastly._exit import die, early, event_loops, hold, joins, pools, sigset, stack, stuck, swallowed
+from lastly._exit import (
+    die,
+    early,
+    event_loops,
+    hold,
+    joins,
+    loop_children,
+    pools,
+    sigset,
+    stack,
+    stuck,
+    swallowed,
+)
 from lastly._exit import ending as _ending
 from lastly._exit import state as _exit_state
 from lastly._exit.stack import BODY, CLOSING, EXIT, JOIN
@@ -151,6 +163,7 @@ def install(
     from lastly._exit import reloader
 
     reloader.watch()
+    loop_children.watch()
     return Installation()
 
 

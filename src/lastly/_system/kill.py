@@ -110,6 +110,7 @@ def kill_tree(
     orphans: bool = False,
     seen: "Iterable[tuple[int, int]]" = (),
     led: Led | None = None,
+    killed: "set[tuple[int, int]] | None" = None,
 ) -> int:
     """End a process and all below it; return how many were hit. Not there is success, as is a second call.
 
@@ -124,6 +125,7 @@ def kill_tree(
         orphans: their parent has died: they get a moment to end by themselves before the first signal.
         seen: also these, each (pid, start time), and what is below them.
         led: also what is in the session or group of a process that has ended.
+        killed: gets those that did not end within the grace, each (pid, start time).
 
     Raises:
         NotOurs: the process belongs to another pid namespace; its number means nothing here.
@@ -136,6 +138,8 @@ def kill_tree(
     if killer.scan() or killer.wait_for_newborn(newborn):
         if grace > 0:
             killer.ask(grace, orphans=orphans)
+        if killed is not None:
+            killed.update(killer.members.items())
         _finish(killer)
     if left := killer.out_of_reach():
         raise PermissionError(f"process {left} lives and belongs to another user: it cannot be ended")

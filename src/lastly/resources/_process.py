@@ -14,6 +14,7 @@ import os
 import sys
 
 from lastly._action import seconds
+from lastly._exit import loop_children
 from lastly._scope.backends import Asyncio
 from lastly._scope.handle import HERE
 from lastly._system import proc
@@ -213,6 +214,7 @@ async def open_process(
         await native.finish(cleanup.run)
         raise
     cleanup.kept = native
+    native.planned.add(native.child.pid)
     _popen.child_started(cleanup, native.child.pid)
     return Process(native, cleanup)
 
@@ -267,6 +269,9 @@ class _Native:
 
     child: "Any" = None
 
+    def __init__(self) -> None:
+        self.planned = loop_children.planned
+
     async def start(self, command: "Any", **options: "Any") -> None:
         raise NotImplementedError
 
@@ -295,6 +300,8 @@ class _Native:
 
     def __del__(self) -> None:
         """Let the transport of a closed loop go: it would try to close its pipes in that loop, and fail."""
+        if self.child is not None and self.child.returncode is not None:
+            self.planned.discard(self.child.pid)
         transport: Any = getattr(self.child, "_transport", None)
         loop = getattr(transport, "_loop", None)
         if loop is not None and loop.is_closed():
