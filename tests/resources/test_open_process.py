@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from crashing import crash, sweep
 from harness import process_gone, wait_process_gone
 
 LIBRARIES = ("asyncio", "trio", "anyio on asyncio", "anyio on trio")
@@ -104,6 +105,27 @@ run(main)
     assert result.status == -how
     assert "Traceback" not in result.err, result.err
     for pid in pids:
+        wait_process_gone(pid)
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_killed_at_every_step(programs, home, tmp_path, library):
+    """Before the plan, between plan and start, before it is confirmed, and while it is ended."""
+    marks = tmp_path / "pids"
+    marks.touch()
+    command = f"echo $$ >> {marks}; sleep 600 & echo $! >> {marks}; wait"
+    n = crash(
+        programs,
+        f"async def main():\n"
+        f"    child = await lastly.open_process({command!r}, kill_after=0)\n"
+        f"    while open({str(marks)!r}).read().count('\\n') % 2: pass\n"
+        f"    await child.aclose()\n"
+        + ("import trio; trio.run(main)" if library == "trio" else "import asyncio; asyncio.run(main())"),
+        names=("write", "rename"),
+    )
+    assert n >= 4
+    sweep()
+    for pid in map(int, marks.read_text().split()):
         wait_process_gone(pid)
 
 
