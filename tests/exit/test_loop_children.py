@@ -67,7 +67,7 @@ def test_without_any_cleanup(programs: Programs, tmp_path: Path) -> None:
 
 def test_one_that_does_not_end_is_killed(programs: Programs, tmp_path: Path) -> None:
     """In half of the grace that is left, and it is named."""
-    program, child = start(programs, tmp_path, "asyncio", child="signal.signal(15, signal.SIG_IGN)", install="grace=1")
+    program, child = start(programs, tmp_path, "asyncio", child="signal.signal(15, signal.SIG_IGN)", install="grace=4")
     program.send(signal.SIGTERM)
     got = program.wait()
     assert got.status == -signal.SIGTERM
