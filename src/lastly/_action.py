@@ -71,14 +71,14 @@ class Action(Generic[P, R]):
         fn: the function.
         name: ``module:qualname``, as the journal knows it.
         remote: what it undoes outlives this machine (a rented server, an object in a bucket).
-        retries, timeout, backoff: see `lastly.action`.
+        retries, timeout, backoff, describe: see `lastly.action`.
 
     .. versionadded:: 0.1
     """
 
     __slots__ = (
-        "__dict__", "__weakref__", "__wrapped__", "backoff", "blocks", "file", "fn", "name", "prepare",
-        "recorded", "remote", "retries", "timeout", "wants",
+        "__dict__", "__weakref__", "__wrapped__", "backoff", "blocks", "describe", "file", "fn", "name",
+        "prepare", "recorded", "remote", "retries", "timeout", "wants",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +90,7 @@ class Action(Generic[P, R]):
         retries: int = RETRIES,
         timeout: "float | timedelta" = TIMEOUT,
         backoff: "float | timedelta" = BACKOFF,
+        describe: str | None = None,
         prepare: "Prepare | None" = None,
         blocks: bool = False,
     ) -> None:
@@ -124,6 +125,11 @@ class Action(Generic[P, R]):
         code = getattr(fn, "__code__", None)
         names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount] if code else ()
         self.wants = tuple(name for name in _OFFERED if name in names)
+        self.describe = describe
+        if describe is not None:
+            from lastly._words import naming
+
+            naming.check(describe, fn, self.wants)
 
     def __call__(self, *args: "P.args", **kwargs: "P.kwargs") -> "R":
         return self.fn(*args, **kwargs)
@@ -164,6 +170,7 @@ if TYPE_CHECKING:
         retries: int = RETRIES,
         timeout: "float | timedelta" = TIMEOUT,
         backoff: "float | timedelta" = BACKOFF,
+        describe: str | None = None,
     ) -> "Callable[[Callable[P, R]], Action[P, R]]": ...
 
 
@@ -175,6 +182,7 @@ def action(
     retries: int = RETRIES,
     timeout: "float | timedelta" = TIMEOUT,
     backoff: "float | timedelta" = BACKOFF,
+    describe: str | None = None,
 ) -> "Action[P, R] | Callable[[Callable[P, R]], Action[P, R]]":
     """Make a function an action, whose cleanups survive the process.
 
@@ -189,10 +197,14 @@ def action(
         timeout: seconds (or a timedelta) that one attempt may take in the reaper. Default 60.
         backoff: seconds (or a timedelta) before the second attempt; doubled, with jitter, each time. Default
             1.
+        describe: what `lastly ls` and messages call such a cleanup: a format string over its arguments, like
+            ``"destroy VM {name}"``. Made when it is deferred, and recorded with it: no secrets in it.
+            Default: the function's name and the arguments.
 
     Raises:
-        TypeError: `fn` is not callable, or is a method; not a number, or not a length of time.
-        ValueError: a negative number.
+        TypeError: `fn` is not callable, or is a method; not a number, or not a length of time; `describe`
+            is not a text.
+        ValueError: a negative number; `describe` names what is not one of the arguments.
 
     .. versionadded:: 0.1
     """
@@ -200,6 +212,13 @@ def action(
     def make(function: "Callable[P, R]") -> Action[P, R]:
         if isinstance(function, Action):
             function = function.fn
-        return Action(function, remote=remote, retries=retries, timeout=timeout, backoff=backoff)
+        return Action(
+            function,
+            remote=remote,
+            retries=retries,
+            timeout=timeout,
+            backoff=backoff,
+            describe=describe,
+        )
 
     return make if fn is None else make(fn)

@@ -7,13 +7,13 @@ import tracemalloc
 import pytest
 from journals import folder_made, journal_by_hand, removal, shell
 
-from lastly._cli import tables
 from lastly._journal import disk
 from lastly._journal.file import Journal
 from lastly._reaper import desk
 from lastly._settle import history, packed
 from lastly._settle.settle import MOST_TOLD, settle
 from lastly._settle.sweep import reference, sweep
+from lastly._words import naming
 
 __all__ = ["folder_made", "journal_by_hand"]  # fixtures
 
@@ -102,7 +102,7 @@ def test_the_history_keeps_many_in_few_rows(journal, folder):
         assert (about["state"], about["args"], about["owner"]["argv0"]) == ("done", [str(folder / str(number))], "me")
         assert about["events"][-1]["by"] == "sweep"
     [several] = [row for row in told if row["count"] > 2]
-    assert tables.call(several).endswith(f" and {several['count'] - 1} more")
+    assert several["what"] == f"remove {several['args'][0]} and {several['count'] - 1} more"
     with pytest.raises(desk.NotFound):
         desk.why(f"{reference(path)}.{MANY + 3}")
 
@@ -141,19 +141,19 @@ def test_a_history_of_an_earlier_version_is_read(journal, folder, home):
 @pytest.mark.parametrize(
     ("action", "args", "known", "shown"),
     [
-        ("kill", [None], {"pid": 4711, "start": 1, "name": "redis-server"}, "kill(redis-server, pid 4711)"),
-        ("kill", [{"pid": 4711, "start": 1, "boot": ""}], {}, "kill(pid 4711)"),
-        ("kill", [None], {}, "kill(a child)"),
-        ("kill_token", ["f87c" * 6], {}, "kill(all children)"),
-        ("remove", ["/tmp/x"], {"ino": 1}, "remove('/tmp/x')"),
-        ("run", [["true"]], {}, "run(['true'])"),
+        ("kill", [None], {"pid": 4711, "start": 1, "name": "redis-server"}, "kill redis-server (pid 4711)"),
+        ("kill", [{"pid": 4711, "start": 1, "boot": ""}], {}, "kill pid 4711"),
+        ("kill", [None], {}, "kill a child"),
+        ("kill_token", ["f87c" * 6], {}, "kill all children"),
+        ("remove", ["/tmp/x"], {"ino": 1}, "remove /tmp/x"),
+        ("run", [["true"]], {}, "run true"),
     ],
 )
 def test_a_cleanup_is_called_what_a_person_would_call_it(action, args, known, shown):
     """Not by its token."""
     kwargs = {"token": "f87c" * 6, "expect": {}} if action == "kill" else {}
     item = {"action": f"lastly.actions:{action}", "args": args, "kwargs": kwargs, "known": known}
-    assert tables.call(item) == shown
+    assert naming.cleanup(item) == shown
 
 
 def test_a_killed_child_keeps_its_name_in_the_history(journal):
@@ -163,7 +163,7 @@ def test_a_killed_child_keeps_its_name_in_the_history(journal):
     path = journal(kill, {"kind": "confirm", "id": 1, "known": known})
     settle(path)
     [row] = desk.past()
-    assert tables.call(row) == "kill(redis-server, pid 4194000)"
+    assert row["what"] == "kill redis-server (pid 4194000)"
     history.archive([{"path": path}])
     [row] = desk.past()
-    assert tables.call(row) == "kill(redis-server, pid 4194000)"
+    assert row["what"] == "kill redis-server (pid 4194000)"

@@ -151,7 +151,7 @@ def forget(given: "Namespace") -> int:
 
     if not given.yes:
         about = desk.why(given.id)
-        _confirm(f"{show.call(about)} is then never run. Forget {about['ref']}?")
+        _confirm(f"{about['what']}: this is then never run. Forget {about['ref']}?")
     desk.forget(given.id, by=by("forget"))
     if given.json:
         emit(forgotten=given.id)

@@ -93,7 +93,7 @@ def _references() -> "Iterable[str]":
     from lastly._reaper import desk
 
     for item in [item for owner in desk.owners() for item in owner["cleanups"]] + desk.abandoned():
-        yield f"{item['ref']}\t{tables.call(item)}, {item['state']}"
+        yield f"{item['ref']}\t{tables.plain(item['what'])}, {item['state']}"
 
 
 def _starting(word: str, found: "Iterable[str]") -> "list[str]":

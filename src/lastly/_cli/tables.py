@@ -43,38 +43,27 @@ def age(moment: float | None) -> str:
     """Return how long ago, in one unit."""
     if not moment:
         return ""
-    seconds = max(0.0, time.time() - moment)
+    return _length(max(0.0, time.time() - moment))
+
+
+def _length(seconds: float) -> str:
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{seconds / size:.0f}{unit}"
     return f"{seconds:.0f}s"
 
 
-def call(item: "Row") -> str:
-    """Return a cleanup as a call, as a person would name what it acts on: remove('/tmp/x')."""
-    name = item["action"].removeprefix("lastly.actions:")
-    several = f" and {item['count'] - 1} more" if item.get("count", 1) > 1 else ""
-    if name in ("kill", "kill_token"):
-        return plain(f"kill({_process(item)})")
-    given = {k: v for k, v in item["kwargs"].items() if v not in (None, {}) and k != "expect"}
-    words = [repr(arg) for arg in item["args"] if arg is not None]
-    words += [f"{name}={value!r}" for name, value in given.items()]
-    return plain(f"{name}({', '.join(words)}){several}")
-
-
-def _process(item: "Row") -> str:
-    for found in (item.get("known"), *item["args"]):
-        if isinstance(found, dict) and found.get("pid"):
-            name = found.get("name")
-            return f"{name}, pid {found['pid']}" if name else f"pid {found['pid']}"
-    return "all children" if item["action"].endswith("kill_token") else "a child"
-
-
 def state(item: "Row") -> str:
     """Return the state with what explains it."""
     why = item.get("reason") or item.get("error") or ""
     settled = f" ({item['settled']})" if item.get("settled") else ""
-    return f"{item['state']}{f': {why}' if why else ''}{settled}"
+    again = f", next attempt {_until(item['next'])}" if item["state"] == "failed" and item.get("next") else ""
+    return f"{item['state']}{f': {why}' if why else ''}{again}{settled}"
+
+
+def _until(moment: float) -> str:
+    seconds = moment - time.time()
+    return f"in {_length(seconds)}" if seconds > 0 else "now"
 
 
 class Cell(str):
@@ -139,14 +128,10 @@ def owners(found: "list[Row]", abandoned: "list[Row]") -> None:
     """Show who owes what."""
     table = Table("id", "cleanup", "state", "since", "owner")
     for owner in found:
-        life = {True: "alive", False: "dead", None: "not to be told from here"}[owner["alive"]]
-        who = f"{plain(os.path.basename(owner['argv0'])) or '?'} (pid {owner['pid']}, {life})"
-        if owner["alive"] is None and owner["host"]:
-            who = f"{who} on {plain(owner['host'])}"
         for note in _notes(owner):
-            table.add(owner["owner"], "", Cell.of(note, "wrong"), age(owner["since"]), who)
+            table.add(owner["owner"], "", Cell.of(note, "wrong"), age(owner["since"]), owner["who"])
         for item in owner["cleanups"]:
-            _add(table, item, who)
+            _add(table, item, owner["who"])
     for item in abandoned:
         _add(table, item, "gone")
     table.print("Nothing is owed.")
@@ -164,26 +149,28 @@ def _notes(owner: "Row") -> "list[str]":
 
 def _add(table: Table, item: "Row", who: str) -> None:
     text = Cell.of(state(item), item["state"])
-    table.add(item["ref"], call(item), text, age(item["planned"]), who)
+    table.add(item["ref"], item["what"], text, age(item["planned"]), who)
 
 
 def history(found: "list[Row]") -> None:
     """Show what became of cleanups."""
-    table = Table("when", "id", "cleanup", "state", "attempts")
+    table = Table("when", "id", "cleanup", "state", "attempts", "by", "took")
     for item in found:
         when = time.strftime("%m-%d %H:%M:%S", time.localtime(item["changed"] or item["planned"]))
-        table.add(when, item["ref"], call(item), Cell.of(state(item), item["state"]), str(item["attempts"]))
+        text = Cell.of(state(item), item["state"])
+        took = "" if item["seconds"] is None else f"{item['seconds']:.1f}s"
+        table.add(when, item["ref"], item["what"], text, str(item["attempts"]), item["by"] or "", took)
     table.print("Nothing in this time.")
 
 
 def outcomes(found: "list[Outcome]", *, dry_run: bool) -> None:
     """Show what a sweep has done, or would do."""
-    table = Table("id", "action", "state")
+    table = Table("id", "cleanup", "state")
     for outcome in found:
         owner = os.path.basename(outcome.path).split(".")[-2][:8]
         for item in outcome.ran:
             what = "would be run" if dry_run else state(item)
-            table.add(f"{owner}.{item['id']}", item["action"], Cell.of(what, item["state"]))
+            table.add(f"{owner}.{item['id']}", item["what"], Cell.of(what, item["state"]))
         if not outcome.ran and (outcome.why or outcome.state not in ("final", "due")):
             table.add(owner, "", outcome.why or outcome.state)
     table.print("Nothing to reap.")
@@ -192,11 +179,12 @@ def outcomes(found: "list[Outcome]", *, dry_run: bool) -> None:
 def cleanup(about: "Row") -> None:
     """Show all about one cleanup."""
     owner = about["owner"]
-    life = {True: "alive", False: "dead", None: "cannot be told from here"}[owner["alive"]]
     rows = [
-        ("cleanup", call(about)),
+        ("cleanup", about["what"]),
         ("state", state(about)),
-        ("owner", f"{owner['argv0']} (pid {owner['pid']} on {owner['host']}), {life}"),
+        ("owner", owner["who"]),
+        ("program", owner["argv0"]),
+        ("machine", owner["host"]),
         ("interpreter", owner["exe"]),
         ("died", owner["died"]),
         ("scope", about["scope"]),

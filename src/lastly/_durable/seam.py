@@ -14,6 +14,7 @@ from lastly._action import BACKOFF, RETRIES, TIMEOUT, Action
 from lastly._durable import own, portable
 from lastly._journal import home
 from lastly._scope.handle import OWN, Cleanup
+from lastly._words import naming
 from lastly._words.warn import warn
 
 TYPE_CHECKING = False
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from lastly._action import AnyAction
+    from lastly._action import AnyAction, Args
     from lastly._journal.file import Journal
     from lastly._scope.handle import Stack
     from lastly._scope.scope import Scope
@@ -55,6 +56,20 @@ class DurableCleanup(Cleanup):
         """Whether it waits for processes, and touches nothing else."""
         action: Any = self.func  # an Action
         return bool(action.blocks)
+
+    @property
+    def name(self) -> str:
+        """What reports and messages call it: what it does, and to what."""
+        if self._name:
+            return self._name
+        action: Any = self.func  # an Action
+        return naming.cleanup({
+            "action": action.recorded or action.name,
+            "args": self.args,
+            "kwargs": self.keywords,
+            "known": self.known,
+            "what": _what(action, self.args, self.keywords),
+        })  # fmt: skip
 
     @property
     def token(self) -> str:
@@ -261,7 +276,7 @@ def defer(
             list(plain),
             plain_kwargs,
             remote=action.remote,
-            **_more(journal, action, scope),
+            **_more(journal, action, scope, plain, plain_kwargs),
         )
     cleanup = DurableCleanup()
     cleanup.func, cleanup.args, cleanup.keywords = action, tuple(plain), plain_kwargs
@@ -312,9 +327,13 @@ def planned(scope: "Scope", action: "AnyAction", args: "tuple[Any, ...]", kwargs
     return Plan(deferred(scope, action, *args, **kwargs))
 
 
-def _more(journal: "Journal", action: "AnyAction", scope: "Scope") -> "dict[str, Any]":
+def _more(
+    journal: "Journal", action: "AnyAction", scope: "Scope", args: "Args", kwargs: "dict[str, Any]"
+) -> "dict[str, Any]":
     """The fields of a plan that are not at their defaults."""
     more: dict[str, Any] = {}
+    if what := _what(action, args, kwargs):
+        more["what"] = what
     name = getattr(scope, "name", None)
     if name and name != "root":
         more["scope"] = str(name)
@@ -329,6 +348,13 @@ def _more(journal: "Journal", action: "AnyAction", scope: "Scope") -> "dict[str,
         if action.file:
             more["file"] = action.file
     return more
+
+
+def _what(action: "AnyAction", args: "Args", kwargs: "dict[str, Any]") -> str:
+    """The description that an action brings; empty when it brings none."""
+    if action.describe is None:
+        return ""
+    return naming.described(action.describe, action.fn, args, kwargs)
 
 
 # ---- the journal, or why there is none

@@ -32,6 +32,9 @@ ending = False
 at_ending: "list[Callable[[], object]]" = []
 
 
+_NAMED = 100  # cleanups whose names are looked at for one line
+
+
 class Root(Scope):
     """The scope of the process. There is one: `lastly.defer` and its siblings are its methods."""
 
@@ -274,8 +277,9 @@ def describe() -> str:
     pending = (
         [c for scope in [*reversed(scopes), root] for c in scope._pending()] if scopes else root._pending()
     )
-    names = list(dict.fromkeys(c.name for c in pending))
+    names = list(dict.fromkeys(c.name for c in pending[:_NAMED]))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    more = " and others" if len(pending) > _NAMED else more
     parts = [f"running {running.name}"] if running is not None else []
     if names:
         parts.append(f"{len(set(map(id, pending)))} left: {', '.join(names[:3])}{more}")

@@ -48,7 +48,7 @@ _OWNER: "Fields" = {
 _PLAN = {
     **_EVERY, "action": str, "args": list, "kwargs": dict, "known": dict, "remote": bool,
     "scope": str, "phase": _integer, "retries": _integer, "timeout": _seconds, "backoff": _seconds,
-    "context": _count, "file": str,
+    "context": _count, "file": str, "what": str,
 }  # fmt: skip
 _WORD = {
     **_EVERY, "known": dict, "attempt": _count, "error": str, "next": _moment, "reason": str,

@@ -19,6 +19,7 @@ from lastly._journal.fields import PLANNED, clean
 from lastly._journal.index import ABANDONED, CHUNK, OWED, Index, of_bytes
 from lastly._journal.record import VERSION
 from lastly._system.identity import Identity
+from lastly._words import naming
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Item:
     Attributes:
         state: planned, active, running, done, failed, released, void or abandoned; `final` for the last
             words.
+        what: its description, if its action brings one.
         known: the confirmed facts. attempts: how often it was begun. error, next: of the last failure.
         doubt: a record is missing from the journal that may have been this item's release.
         odd: the names of fields that say what is to be done, and hold what they cannot hold.
@@ -49,7 +51,7 @@ class Item:
     __slots__ = (
         "action", "args", "attempts", "backoff", "changed", "context", "doubt", "error", "events", "extra",
         "id", "known", "kwargs", "last_n", "next", "odd", "phase", "reason", "remote", "retries", "scope",
-        "state", "t", "timeout", "token",
+        "state", "t", "timeout", "token", "what",
     )  # fmt: skip
 
     def __init__(self, plan: "dict[str, Any]", token: str, contexts: "Contexts") -> None:
@@ -63,6 +65,7 @@ class Item:
         self.known: dict[str, Any] = dict(given.get("known", {}))
         self.remote: bool = given.get("remote", False)
         self.scope: str = given.get("scope", "")
+        self.what: str = given.get("what", "")
         self.phase: int = given.get("phase", 0)
         self.retries: int = given.get("retries", RETRIES)
         self.timeout = float(given.get("timeout", TIMEOUT))
@@ -84,6 +87,13 @@ class Item:
     def final(self) -> bool:
         """Nothing more is owed."""
         return self.state in FINAL
+
+    def called(self) -> str:
+        """Return what people call it."""
+        return naming.cleanup({
+            "action": self.action, "args": self.args, "kwargs": self.kwargs, "known": self.known,
+            "what": self.what, "scope": self.scope,
+        })  # fmt: skip
 
     def apply(self, record: "dict[str, Any]") -> None:
         """Take in one more record of this item."""

@@ -12,11 +12,12 @@ from lastly._journal import disk, home, locks, replay
 from lastly._journal.fields import clean
 from lastly._journal.file import Journal
 from lastly._journal.record import VERSION, encode
-from lastly._journal.replay import Item, Replay
-from lastly._reaper import client
+from lastly._journal.replay import Replay
+from lastly._reaper import client, rows, sizes
 from lastly._settle import history, packed
 from lastly._settle.settle import settle
 from lastly._settle.sweep import WAIT, looks, parts, reference
+from lastly._words import naming
 from lastly.errors import LastlyError, NotRecorded
 
 TYPE_CHECKING = False
@@ -44,10 +45,11 @@ def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what
 
     Returns:
         dicts with owner (reference), journal (path), host, boot, pid, uid, argv0, exe, since, alive (True,
-        False, or None when it cannot be told from here), leased, damage (list of str), newer, cleanups (see
-        :func:`why`, without owner and events).
+        False, or None when it cannot be told from here), leased, damage (list of str), newer, who (for
+        people), cleanups (see :func:`why`, without owner and events).
     """
     found = []
+    looker = sizes.Looker()
     for path in home.journals():
         try:
             seen = replay.read(path)
@@ -57,7 +59,10 @@ def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what
             seen = Replay(path)
             seen.complain(str(error))
         items = seen.items.values() if all else seen.items.unsettled()
-        found.append({**_owner(seen), "cleanups": [_cleanup(seen.path, item) for item in items]})
+        owner = rows.owner(seen)
+        here = looker if owner["alive"] is not None else None  # of another machine's things nothing is known
+        cleanups = [rows.cleanup(seen.path, item, here) for item in items]
+        found.append({**owner, "cleanups": cleanups})
     found.sort(key=lambda owner: owner["since"])
     return found
 
@@ -66,8 +71,9 @@ def why(ref: str) -> "dict[str, Any]":
     """Return everything about one cleanup.
 
     Returns:
-        a dict: ref, action, args, kwargs, scope, remote, state, attempts, planned, changed, error, reason,
-        next, doubt, retries, timeout, owner (as in :func:`owners`, without cleanups; with died and ended),
+        a dict: ref, what (for people), action, args, kwargs, scope, remote, state, attempts, planned,
+        changed, error, reason, next, by and seconds (who ran it last, and for how long), doubt, retries,
+        timeout, owner (as in :func:`owners`, without cleanups; with died and ended),
         events (its records).
 
     Raises:
@@ -77,13 +83,14 @@ def why(ref: str) -> "dict[str, Any]":
     if path is not None:
         seen = replay.read(path)
         item = seen.items[number]
+        owner = rows.owner(seen)
         return {
-            **_cleanup(path, item),
-            "owner": {**_owner(seen), "died": "", "ended": None},
+            **rows.cleanup(path, item, sizes.Looker() if owner["alive"] is not None else None),
+            "owner": {**owner, "died": "", "ended": None},
             "events": item.events,
         }
     row = _row(ref)
-    about = _past(row)
+    about = rows.past(row)
     header = json.loads(row["header"])
     about["owner"] = {
         "owner": reference(row["journal"]),
@@ -102,6 +109,7 @@ def why(ref: str) -> "dict[str, Any]":
         "died": row["died"],
         "ended": row["ended"],
     }
+    about["owner"]["who"] = naming.owner(about["owner"])
     about["events"] = json.loads(row["events"])
     return about
 
@@ -120,8 +128,8 @@ def past(*, since: float = 0.0, limit: int = 1000) -> "list[dict[str, Any]]":
     if base is not None:
         try:
             wanted = {"since": since, "most": limit}
-            found += map(_past, base.execute(history.SQL["list_since"], wanted))
-            found += map(_packed, base.execute(history.SQL["list_packed"], wanted))
+            found += map(rows.past, base.execute(history.SQL["list_since"], wanted))
+            found += map(rows.several, base.execute(history.SQL["list_packed"], wanted))
         finally:
             base.close()
     # Filed between the two looks: the entry is the last that was said.
@@ -135,11 +143,11 @@ def _unfiled(since: float) -> "Iterator[dict[str, Any]]":
             seen = replay.read(path)
         except OSError:
             continue
-        owner = _owner(seen)
+        owner = rows.owner(seen)
         rest = {name: owner[name] for name in ("host", "pid", "argv0")}
         for item in seen.items.values():
             if item.final and item.changed >= since and item.events[-1].get("by", "owner") != "owner":
-                yield {**_cleanup(path, item), **rest, "died": "", "ended": None}
+                yield {**rows.cleanup(path, item), **rest, "died": "", "ended": None}
 
 
 def reaped(scope: str, *, since: float = 0.0) -> "list[dict[str, Any]]":
@@ -156,12 +164,12 @@ def reaped(scope: str, *, since: float = 0.0) -> "list[dict[str, Any]]":
     if base is None:
         return []
     try:
-        rows = base.execute(history.SQL["list_settled"], {"scope": scope, "since": since}).fetchall()
+        entries = base.execute(history.SQL["list_settled"], {"scope": scope, "since": since}).fetchall()
     finally:
         base.close()
     return [
         {"scope": row["scope"], "state": row["state"], "settled": row["settled"]}
-        for row in rows
+        for row in entries
         for _ in range(row["count"])
         if row["state"] in ("done", "abandoned") and _doer(row) != "owner"
     ]
@@ -177,7 +185,7 @@ def abandoned() -> "list[dict[str, Any]]":
     if base is None:
         return []
     try:
-        return [_past(row) for row in base.execute(history.SQL["list_abandoned"])]
+        return [rows.past(row) for row in base.execute(history.SQL["list_abandoned"])]
     finally:
         base.close()
 
@@ -294,12 +302,12 @@ def _row(ref: str) -> "sqlite3.Row | dict[str, Any]":
         which = int(number)
         wanted = {"journal": f"%.{owner}%.j", "id": which}
         try:
-            rows: list[sqlite3.Row | dict[str, Any]] = [*base.execute(history.SQL["find"], wanted)]
+            entries: list[sqlite3.Row | dict[str, Any]] = [*base.execute(history.SQL["find"], wanted)]
             several = base.execute(history.SQL["find_packed"], wanted)
-            rows += filter(None, (packed.unpack(row, which) for row in several))
+            entries += filter(None, (packed.unpack(row, which) for row in several))
         finally:
             base.close()
-        for row in rows:
+        for row in entries:
             # The pattern may also find its start time, which stands before it.
             if reference(row["journal"]).startswith(owner):
                 return row
@@ -358,89 +366,3 @@ def _reopen(row: "dict[str, Any]") -> str:
         raise
     disk.close(fd)
     return f"{stem}.j"
-
-
-# ---- showing
-
-
-def _owner(seen: Replay) -> "dict[str, Any]":
-    header = seen.header or {}
-    who = seen.identity
-    try:
-        held = locks.is_locked(seen.path)
-    except OSError:
-        held = False
-    alive = who.alive() if who is not None else None
-    return {
-        "owner": reference(seen.path),
-        "journal": seen.path,
-        "host": who.host if who else "",
-        "boot": who.boot if who else "",
-        "pid": who.pid if who else 0,
-        "uid": who.uid if who else -1,
-        "argv0": header.get("argv0", ""),
-        "exe": header.get("exe", ""),
-        "since": float(header.get("t", 0.0)),
-        "alive": alive,
-        "leased": held and alive is False,
-        "damage": seen.damage,
-        "newer": seen.newer,
-    }
-
-
-def _cleanup(path: str, item: Item) -> "dict[str, Any]":
-    return {
-        "ref": f"{reference(path)}.{item.id}",
-        "action": item.action,
-        "args": item.args,
-        "kwargs": item.kwargs,
-        "known": item.known,
-        "scope": item.scope,
-        "remote": item.remote,
-        "state": item.state,
-        "attempts": item.attempts,
-        "planned": item.t,
-        "changed": item.changed,
-        "error": item.error,
-        "reason": item.reason,
-        "next": item.next,
-        "doubt": item.doubt,
-        "retries": item.retries,
-        "timeout": item.timeout,
-        "settled": "",
-    }
-
-
-def _past(row: "sqlite3.Row | dict[str, Any]") -> "dict[str, Any]":
-    return {
-        "ref": f"{reference(row['journal'])}.{row['id']}",
-        "action": row["action"],
-        "args": json.loads(row["args"]),
-        "kwargs": json.loads(row["kwargs"]),
-        "scope": row["scope"],
-        "remote": bool(row["remote"]),
-        "state": row["state"],
-        "attempts": row["attempts"],
-        "planned": row["planned"],
-        "changed": row["changed"],
-        "error": row["error"],
-        "reason": row["reason"],
-        "next": None,
-        "doubt": False,
-        "retries": None,
-        "timeout": None,
-        "host": row["host"],
-        "pid": row["pid"],
-        "argv0": row["argv0"],
-        "died": row["died"],
-        "ended": row["ended"],
-        "settled": row["settled"],
-        "count": 1,
-    }
-
-
-def _packed(row: "sqlite3.Row") -> "dict[str, Any]":
-    """Many that are done, told by the first of them."""
-    first = packed.unpack(row)
-    assert first is not None
-    return {**_past(first), "count": row["all_count"]}

@@ -96,7 +96,7 @@ WHERE p.journal LIKE :journal ESCAPE '\' AND p.first <= :id AND p.last >= :id;
 
 -- name: list_since
 SELECT o.journal, o.host, o.pid, o.argv0, o.died, o.ended, c.id, c.action, c.args, c.kwargs, c.scope, c.remote, c.state,
-       c.attempts, c.planned, c.changed, c.error, c.reason, c.settled
+       c.attempts, c.planned, c.changed, c.error, c.reason, c.settled, c.events
 FROM cleanups AS c JOIN owners AS o USING (journal)
 WHERE c.changed >= :since
 ORDER BY c.changed DESC, c.journal, c.id
@@ -104,7 +104,7 @@ LIMIT :most;
 
 -- name: list_abandoned
 SELECT o.journal, o.host, o.pid, o.argv0, o.died, o.ended, c.id, c.action, c.args, c.kwargs, c.scope, c.remote, c.state,
-       c.attempts, c.planned, c.changed, c.error, c.reason, c.settled
+       c.attempts, c.planned, c.changed, c.error, c.reason, c.settled, c.events
 FROM cleanups AS c JOIN owners AS o USING (journal)
 WHERE c.state = 'abandoned' AND c.settled = ''
 ORDER BY c.changed DESC, c.journal, c.id;

@@ -45,8 +45,8 @@ class Outcome:
             (somebody else holds the lease), ``gone`` (no journal), ``alive`` (the owner lives, or nobody can
             tell), ``kept`` (there is something this version must neither run nor drop).
         next: unix time of the next attempt, for ``wait``.
-        ran: one dict per cleanup that was run or settled: id, action, state, error, seconds. more: how many
-            are done beside these.
+        ran: one dict per cleanup that was run or settled: id, action, what, state, error, seconds.
+            more: how many are done beside these.
         unwritten: records that the journal did not take (a full disk): whoever settles it again is to be
             given them, or runs again what has been run.
         why: for people.
@@ -350,6 +350,7 @@ class _Settling:
         said = {
             "id": item.id,
             "action": item.action,
+            "what": item.called(),
             "state": state,
             "error": error[:1000],
             "seconds": seconds,

@@ -141,7 +141,14 @@ def _one(
         return None if outcome.state == "gone" else outcome
     outcome = Outcome(path, "due")
     outcome.ran = [
-        {"id": item.id, "action": item.action, "state": item.state, "error": item.error, "seconds": None}
+        {
+            "id": item.id,
+            "action": item.action,
+            "what": item.called(),
+            "state": item.state,
+            "error": item.error,
+            "seconds": None,
+        }
         for item in seen.items.owed()
         if number is None or item.id == number
     ]

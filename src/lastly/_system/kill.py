@@ -21,10 +21,12 @@ What still fails: a child that leaves the tree (its parent ends) and its session
 does all of it before anybody saw it. `lastly run --supervise` keeps these too.
 """
 
+import os
 import time
 
 from lastly._system import probe, proc, wait
 from lastly._system.identity import Identity, boot_id, pid_namespace, time_namespace
+from lastly._words import naming
 from lastly._words.clock import monotonic
 from lastly.errors import NotOurs
 
@@ -38,18 +40,26 @@ else:
 _GIVE_UP = 10.0  # seconds for SIGKILL to take effect: longer means a process stuck in the kernel
 _RESCAN = 0.02
 _QUIET = 10  # empty scans after which the tree counts as empty, although other processes come and go
+_LONGEST = 80  # characters of a command line that are kept
 _MOMENT = 1.0  # seconds in which the children of a process that has ended may end by themselves
 
 
 def identity(pid: int) -> dict[str, object]:
-    """Return what names this process for ever: pid, start time, boot, namespaces. And its name.
+    """Return what names this process for ever: pid, start time, boot, namespaces. And what people call it.
 
     Raises:
         ProcessLookupError: there is no such process.
     """
     found = Identity.of(pid)
     names = ("pid", "start", "boot", "pidns", "timens")
-    return {**{name: getattr(found, name) for name in names}, "name": proc.name(pid)}
+    told = {"name": proc.name(pid), "command": _command(pid)}
+    return {**{name: getattr(found, name) for name in names}, **told}
+
+
+def _command(pid: int) -> str:
+    """Its command line, as people tell one process from another by; without the folders of its program."""
+    words = [os.fsdecode(word) for word in proc.command(pid)]
+    return naming.clip(" ".join([os.path.basename(words[0]), *words[1:]]), _LONGEST) if words else ""
 
 
 def started() -> int:

@@ -182,7 +182,6 @@ def _temporary_folder() -> str:
 def planned_removal(path: str, scope: "Scope | None") -> "seam.DurableCleanup":
     """Owe the removal of a path that is not there yet."""
     cleanup = seam.deferred(root if scope is None else scope, actions.remove, path, expect={})
-    cleanup.named(f"remove {path!r}")
     return cleanup
 
 

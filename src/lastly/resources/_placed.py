@@ -207,7 +207,6 @@ def _place(path: str, create: "Callable[[str], None]", scope: "Scope | None") ->
     except Exception:
         first.run()
         raise
-    cleanup.named(f"remove {path!r}")
     try:
         _name(temporary, path)
     except OSError as error:

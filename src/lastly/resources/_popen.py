@@ -288,13 +288,11 @@ def plan_child(
     token = os.urandom(12).hex()
     env = _with_token(env, token)
     cleanup = seam.deferred(root if scope is None else scope, actions.kill, None, token=token, grace=grace)
-    cleanup.named("end the child")
     return cleanup, env
 
 
 def child_started(cleanup: "seam.DurableCleanup", pid: int) -> None:
     """Write down which process the planned child has become."""
-    cleanup.named(f"end child {pid}")
     try:
         cleanup.confirm(seam.process_identity(pid))
     except (ProcessLookupError, NotRecorded):

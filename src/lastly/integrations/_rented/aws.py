@@ -377,7 +377,7 @@ terminate_instances = Action(
 )  # fmt: skip
 delete_prefix = Action(
     _delete_prefix, name="lastly.integrations.aws:delete_prefix", prepare=_prepare_prefix,
-    remote=True, retries=8, timeout=1800.0, backoff=5.0,
+    remote=True, retries=8, timeout=1800.0, backoff=5.0, describe="delete s3://{bucket}/{prefix}",
 )  # fmt: skip
 delete_stack = Action(
     _delete_stack, name="lastly.integrations.aws:delete_stack", prepare=_prepare_stack,

@@ -168,10 +168,8 @@ def reap() -> list[str]:
 
 
 def told(item: "dict[str, Any]") -> str:
-    words = ", ".join(repr(arg) for arg in item["args"] if arg is not None)
     why = item.get("reason") or item.get("error") or ""
-    name = item["action"].removeprefix("lastly.actions:")
-    return f"{name}({words}), {item['state']}{f': {why}' if why else ''}"[:500]
+    return f"{item['what']}, {item['state']}{f': {why}' if why else ''}"[:500]
 
 
 # ---- what is there
