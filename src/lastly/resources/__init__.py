@@ -181,8 +181,7 @@ def _temporary_folder() -> str:
 
 def planned_removal(path: str, scope: "Scope | None") -> "seam.DurableCleanup":
     """Owe the removal of a path that is not there yet."""
-    cleanup = seam.deferred(root if scope is None else scope, actions.remove, path, expect={})
-    return cleanup
+    return seam.deferred(root if scope is None else scope, actions.remove, path, expect={})
 
 
 def confirm_file(cleanup: "seam.DurableCleanup", path: str) -> None:
