@@ -11,7 +11,7 @@ def main() -> int:
         from lastly._run.launch import main as run
 
         return run(sys.argv[2:])
-    from lastly._cli import main as cli
+    from lastly._cli.commands import main as cli
 
     return cli(sys.argv[1:])
 

@@ -418,7 +418,7 @@ def test_the_help_names_everything(programs: Programs, base: dict[str, str]) -> 
     """In 80 columns: sections, whole summaries, an example of each command, and the home."""
     long, short = (lastly(programs, word, env=base) for word in ("--help", "-h"))
     assert (long.status, long.out) == (0, short.out)
-    from lastly._cli import COMMANDS
+    from lastly._cli.commands import COMMANDS
 
     for command in COMMANDS:
         assert f"  {command.name} " in long.out

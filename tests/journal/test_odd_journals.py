@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import dead_identity, folder_made, journal_by_hand, removal, shell
 
-from lastly._cli import main
+from lastly._cli.commands import main
 from lastly._cli.doctor import owed
 from lastly._journal import home as homes
 from lastly._reaper import desk, owners
