@@ -66,8 +66,6 @@ KNOWN_UP: set[str] = {
 }
 # Arrows to cut: with all of them gone no circle of files is left. Each of them closes one by itself.
 KNOWN_CIRCLES: set[str] = {
-    "_cli.budgets → _cli.doctor",
-    "_cli.trust → _cli.doctor",
     "_exit.c_loops → _exit.signals",
     "_exit.early → _exit.root",
     "_exit.ending → _exit.root",

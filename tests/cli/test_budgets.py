@@ -16,7 +16,7 @@ from harness import ROOT, Programs, Result
 
 from lastly._cli import budgets
 from lastly._cli import doctor as doctors
-from lastly._cli.doctor import Finding
+from lastly._cli.finding import Finding
 
 yaml: Any = pytest.importorskip("yaml")
 

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-from lastly._cli.doctor import Finding
+from lastly._cli.finding import Finding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from lastly._cli.doctor import Finding
+    from lastly._cli.finding import Finding
     from lastly._settle.settle import Outcome
 
     Row = dict[str, Any]

@@ -3,7 +3,7 @@
 import os
 import stat
 
-from lastly._cli.doctor import Finding
+from lastly._cli.finding import Finding
 from lastly._journal import home
 
 TYPE_CHECKING = False
