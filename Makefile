@@ -4,22 +4,26 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 DEMO   := $(VENV)/.installed-demo
 DEV    := $(VENV)/.installed-dev
-# For `make test-all`: those of these that are on PATH and start; or name them: make test-all PYTHONS="python3.12 /opt/py/bin/python3"
+# For `make test-pythons`: those of these that are on PATH and start; or name them: make test-pythons PYTHONS="python3.12 /opt/py/bin/python3"
 PYTHONS ?= python3.11 python3.12 python3.13
+# What to test: make test T=tests/exit; make test T="tests/cli -k forget"
+T ?=
 PYTEST_ARGS ?=
+PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
 # For `make chaos`: how many kills; and the seed of a run to be repeated.
 N    ?= 1000
 SEED ?=
 
-.PHONY: demo test check bench dist test-all docs matrix chaos crash soak transparency clean help
+.PHONY: demo test check bench dist test-all test-pythons docs matrix chaos crash soak transparency clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo      a staged build, ended in every way: what plain Python and lastly leave behind'
-	@echo 'make test      all tests'
+	@echo 'make test      the tests of the first tier: every room and every kind; T=tests/exit: of one room'
+	@echo 'make test-all  all tests'
+	@echo 'make test-pythons  all tests with every Python on PATH, 3.11 to 3.13'
 	@echo 'make check     ruff, mypy, pyright as a user has it, and the tests that hold the architecture'
 	@echo 'make bench     benchmarks, as ratios to their peers in the same run'
-	@echo 'make test-all  all tests with every Python on PATH, 3.11 to 3.13'
 	@echo 'make docs      the reference pages, from the docstrings, and the site of all pages into build/site'
 	@echo 'make matrix    the kill matrix: what 44 ways to end leave behind, into docs/'
 	@echo 'make transparency  CPython'\''s own tests under lastly run and without it, compared (some 20 minutes)'
@@ -40,7 +44,10 @@ demo: $(DEMO)
 	@$(PY) examples/demo.py
 
 test: $(DEV)
-	@$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
+	@$(PY) $(PYTEST) -m "not slow" $(PYTEST_ARGS) $(T)
+
+test-all: $(DEV)
+	@$(PY) $(PYTEST) $(PYTEST_ARGS) $(T)
 
 check: $(DEV)
 	@$(VENV)/bin/ruff check --quiet src tests benchmarks examples scripts
@@ -53,7 +60,7 @@ bench: $(DEV)
 	@$(PY) -m benchmarks
 
 # One environment per version, kept: the second time only the tests run.
-test-all:
+test-pythons:
 	@found=; failed=; \
 	for python in $(PYTHONS); do \
 	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
@@ -62,9 +69,9 @@ test-all:
 	    scripts/venv $$venv "$$python" dev && touch $$venv/.installed-dev || exit 1; \
 	  fi; \
 	  echo "== Python $$version"; \
-	  $$venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS) || failed="$$failed $$version"; \
+	  $$venv/bin/python $(PYTEST) $(PYTEST_ARGS) $(T) || failed="$$failed $$version"; \
 	done; \
-	if [ -z "$$found" ]; then echo "make: none of '$(PYTHONS)' is here; name some: make test-all PYTHONS=…" >&2; exit 1; fi; \
+	if [ -z "$$found" ]; then echo "make: none of '$(PYTHONS)' is here; name some: make test-pythons PYTHONS=…" >&2; exit 1; fi; \
 	if [ -n "$$failed" ]; then echo "make: tests failed with Python$$failed (of$$found)" >&2; exit 1; fi; \
 	echo "All tests pass with Python$$found"
 

@@ -23,6 +23,24 @@ for _signum, _usual in (
         signal.signal(_signum, _usual)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start processes; of `slow(keep=3)` let three of the cases be in the default tier."""
+    cases: dict[tuple[str, str], list[pytest.Item]] = {}
+    for item in items:
+        if "programs" in getattr(item, "fixturenames", ()):
+            item.add_marker("process")
+        mark = item.get_closest_marker("slow")
+        if mark is not None and "keep" in mark.kwargs:
+            cases.setdefault((str(item.path), item.nodeid.partition("[")[0]), []).append(item)
+    for several in cases.values():
+        keep = several[0].get_closest_marker("slow").kwargs["keep"]
+        for place, item in enumerate(several):
+            # Spread over all of them, the first one included.
+            if place == 0 or place * keep // len(several) != (place - 1) * keep // len(several):
+                item.own_markers = [mark for mark in item.own_markers if mark.name != "slow"]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _never_the_real_home() -> Iterator[None]:
     """A test that forgets the fixture ``home`` still does not write into the home of who runs the tests."""

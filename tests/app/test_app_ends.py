@@ -63,6 +63,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("way", ENDS)
+@pytest.mark.slow(keep=6)
 def test_close_hooks_run_once(programs: Programs, python: str, way: str) -> None:
     body, args, status = ENDS[way]
     result = programs.run(APP + body, *args, python=python)
@@ -112,6 +113,7 @@ def ended_by(programs: Programs, code: str, signum: int, **options: str) -> Resu
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 @pytest.mark.parametrize("where", WAITS)
+@pytest.mark.slow(keep=8)
 def test_signal_runs_its_hook_and_the_close_hooks_and_is_what_the_parent_sees(
     programs: Programs, python: str, where: str, signum: int
 ) -> None:

@@ -208,6 +208,7 @@ def test_forget_asks(programs: Programs, answer: str, status: int, left: int) ->
         (["why"], 2, "required: ID; see `lastly why --help`"),
     ],
 )
+@pytest.mark.slow(keep=6)
 def test_bad_input(programs: Programs, words: list[str], status: int, text: str) -> None:
     got = lastly(programs, *words)
     assert (got.status, got.out, got.err.count("\n")) == (status, "", 1)

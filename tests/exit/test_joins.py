@@ -76,6 +76,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("body", BODIES)
+@pytest.mark.slow(keep=3)
 def test_a_busy_worker_process(programs, python, body):
     """The cleanups run, and the program dies of the signal although the child lives on."""
     program = programs.start(BUSY + INSTALL + BODIES[body], python=python, flags=("-W", "ignore"))
@@ -89,6 +90,7 @@ def test_a_busy_worker_process(programs, python, body):
 
 @pytest.mark.parametrize("options", [[], ["--supervise"]])
 @pytest.mark.parametrize("body", ["the body joins", "with ProcessPoolExecutor", "the body is over"])
+@pytest.mark.slow(keep=2)
 def test_under_lastly_run(programs, options, body):
     (folder := programs.folder / "main").mkdir()
     (folder / "program.py").write_text(BUSY + BARE + BODIES[body])

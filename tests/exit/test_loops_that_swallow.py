@@ -139,6 +139,7 @@ async def main():
 
 
 @pytest.mark.parametrize("what", SWALLOW)
+@pytest.mark.slow(keep=3)
 def test_a_task_that_swallows_its_cancellation_is_cancelled_again(
     programs: Programs, python: str, what: str
 ) -> None:
@@ -292,6 +293,7 @@ LATER = slow_end
 
 
 @pytest.mark.parametrize("what", DEALS)
+@pytest.mark.slow(keep=4)
 def test_a_task_that_deals_with_its_cancellation_is_left_alone(
     programs: Programs, python: str, what: str
 ) -> None:
@@ -416,6 +418,7 @@ trio.run(main)
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("swallows", [True, False])
+@pytest.mark.slow(keep=2)
 def test_anyio(programs: Programs, backend: str, swallows: bool) -> None:
     """The same under both of its backends."""
     body = (
@@ -456,6 +459,7 @@ REACTORS = {
 
 @pytest.mark.parametrize("reactor", REACTORS)
 @pytest.mark.parametrize(("number", "late"), [(INT, False), (INT, True), (TERM, True)])
+@pytest.mark.slow(keep=3)
 def test_a_reactor_shuts_down_in_order(programs: Programs, reactor: str, number: int, late: bool) -> None:
     """Its triggers run, whoever has the handler; then the signal is raised behind reactor.run()."""
     code = f"""{START}
@@ -543,6 +547,7 @@ asyncio.run(session())
 
 
 @pytest.mark.parametrize("what", GREENLETS)
+@pytest.mark.slow(keep=2)
 def test_a_loop_and_greenlets(programs: Programs, what: str) -> None:
     """A loop that does not stand in this stack will not deliver anything; one that does is told to end."""
     program = programs.start(f"{START}\nimport greenlet\nmain = greenlet.getcurrent()\n{GREENLETS[what]}")
@@ -580,6 +585,7 @@ Queue().get()
 
 @pytest.mark.parametrize("what", GEVENT)
 @pytest.mark.parametrize("patched", ["before", "after", "not"])
+@pytest.mark.slow(keep=3)
 def test_gevent(programs: Programs, what: str, patched: str) -> None:
     """The thread that looks is a thread, and the main thread's number is the system's, whenever it was patched."""
     patch = "import gevent; from gevent import monkey; monkey.patch_all()\n"

@@ -65,6 +65,7 @@ WAYS += [("multiprocess", "fork"), ("multiprocess", "forkserver"), ("billiard", 
 
 @pytest.mark.parametrize(("library", "method"), [way for way in WAYS if importlib.util.find_spec(way[0])])
 @pytest.mark.parametrize("where", ["work", "cleanup"])
+@pytest.mark.slow(keep=4)
 def test_a_terminated_worker_that_called_install(programs, library, method, where):
     """Its cleanups run, and its parent sees that it died of the signal, also where that came while it cleaned up."""
     code = f"""

@@ -274,6 +274,7 @@ print(status, step > 50, wrong)
 
 
 @pytest.mark.parametrize("kind", ["plain", "nested", "parallel", "failing"])
+@pytest.mark.slow(keep=1)
 def test_a_signal_at_any_step_of_a_closing_scope(programs: Programs, kind: str, python: str) -> None:
     """At each line of the library in turn, a fork for each: the cleanups run, the program does not go on behind
     the block, and what failed is told.

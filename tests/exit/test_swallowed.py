@@ -62,6 +62,7 @@ KEEPS = {
 
 
 @pytest.mark.parametrize("keeper", KEEPS)
+@pytest.mark.slow(keep=4)
 def test_one_that_is_kept_comes_again(programs: Programs, python: str, keeper: str) -> None:
     """It does not die, so its death tells nothing: that nobody handles it any more does."""
     code = (

@@ -224,6 +224,7 @@ sleep()
 
 
 @old
+@pytest.mark.slow
 def test_kill_of_a_worker_leaves_nothing_and_the_next_job_runs(programs: Programs, tmp_path: Path) -> None:
     """Jobs in SQLite, by SQLAlchemy; the pool is replaced, and its workers end with the program, too."""
     pytest.importorskip("sqlalchemy")
@@ -282,6 +283,7 @@ SENSOR = """
 @old
 @pytest.mark.parametrize("signum", [INT, TERM, KILL])
 @pytest.mark.parametrize("debug", [False, True], ids=["", "reloader"])
+@pytest.mark.slow(keep=2)
 def test_a_sensor_beside_flask(debug: bool, signum: int, programs: Programs, tmp_path: Path) -> None:
     """Never a second scheduler, never a job after the end, and no process is left."""
     pytest.importorskip("flask")

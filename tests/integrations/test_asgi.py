@@ -101,6 +101,7 @@ def whole_end(pid: int | str) -> list[str]:
 
 @pytest.mark.parametrize("kind", SERVERS)
 @pytest.mark.parametrize("signame", ["TERM", "INT"])
+@pytest.mark.slow(keep=2)
 def test_the_scope_closes_after_the_requests(
     programs: Programs, folder: Path, kind: str, signame: str
 ) -> None:
@@ -123,6 +124,7 @@ def test_the_scope_closes_after_the_requests(
 
 @pytest.mark.parametrize("path", ["/echo", "/ticks"])
 @pytest.mark.parametrize("kind", ["uvicorn auto", "uvicorn wsproto", "hypercorn"])
+@pytest.mark.slow(keep=2)
 def test_websockets_are_told_that_the_server_goes_away(
     programs: Programs, folder: Path, kind: str, path: str
 ) -> None:

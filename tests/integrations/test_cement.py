@@ -123,6 +123,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("how", ENDS)
+@pytest.mark.slow(keep=5)
 def test_closed_once_however_it_ends(how: str, programs: Programs) -> None:
     result = programs.run(WITH, how)
     status, said = ENDS[how]
@@ -132,6 +133,7 @@ def test_closed_once_however_it_ends(how: str, programs: Programs) -> None:
 
 
 @pytest.mark.parametrize("how", ["end", "error", "sys.exit", "argument", "help", "setup", "exit end", "exit code 3"])
+@pytest.mark.slow(keep=3)
 def test_the_status_is_that_of_cement_alone(how: str, programs: Programs) -> None:
     plain = PROGRAM.replace("EXTENSIONS", "[]").replace("len(app.scope)", "1")
     without, with_it = programs.run(plain, how), programs.run(WITH, how)
@@ -371,6 +373,7 @@ def test_a_generated_project(project: Path, programs: Programs) -> None:
         wait_until(lambda program=program: gone(program.cwd / "work"))
 
 
+@pytest.mark.slow
 def test_a_generated_project_passes_its_own_tests(project: Path, home: Path) -> None:
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "tests"]
     env = clean_environment(home, PYTHONPATH=str(project))

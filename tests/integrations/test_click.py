@@ -104,6 +104,7 @@ ENDS: dict[str, tuple[int, str | None]] = {
 
 @frameworks
 @pytest.mark.parametrize("how", ENDS)
+@pytest.mark.slow(keep=6)
 def test_closed_however_the_command_ends(code: str, how: str, programs: Programs) -> None:
     result = programs.run(code, how)
     status, said = ENDS[how]
@@ -115,6 +116,7 @@ def test_closed_however_the_command_ends(code: str, how: str, programs: Programs
 
 @frameworks
 @pytest.mark.parametrize("how", ENDS)
+@pytest.mark.slow(keep=4)
 def test_a_cleanup_that_fails_is_told_and_turns_0_into_1(code: str, how: str, programs: Programs) -> None:
     broken = programs.run(code, f"broken {how}")
     status, said = ENDS[how]

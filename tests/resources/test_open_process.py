@@ -84,6 +84,7 @@ def pids_of(program) -> list[int]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("scope", ["None", "Scope()", "AsyncScope()"])
+@pytest.mark.slow(keep=6)
 def test_the_tree_ends_with_its_program(programs, library, how, scope):
     program = programs.start(
         START + READ_TREE + f"""
@@ -130,6 +131,7 @@ def test_killed_at_every_step(programs, home, tmp_path, library):
 
 
 @pytest.mark.parametrize("end", ["return", "raise ValueError", "sys.exit(3)"])
+@pytest.mark.slow(keep=4)
 def test_the_tree_ends_with_a_program_that_ends_by_itself(programs, library, end):
     result = programs.run(
         START + READ_TREE + f"""

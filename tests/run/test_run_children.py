@@ -55,6 +55,7 @@ def _ended() -> list[int]:
 
 
 @pytest.mark.parametrize("how", [how for how in STARTS if how != "pty"])
+@pytest.mark.slow(keep=4)
 def test_gone_after_sigkill(programs: Programs, how: str) -> None:
     program, child = start(programs, how, "pass")
     program.send(signal.SIGKILL)
@@ -64,6 +65,7 @@ def test_gone_after_sigkill(programs: Programs, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["setsid", "double fork", "posix_spawn"])
 @pytest.mark.parametrize("end", ["1/0", "os.abort()", "os._exit(3)"])
+@pytest.mark.slow(keep=3)
 def test_gone_after_other_crashes(programs: Programs, how: str, end: str) -> None:
     program, child = start(programs, how, end, wait=0.1)
     assert program.wait().status != 0
@@ -72,6 +74,7 @@ def test_gone_after_other_crashes(programs: Programs, how: str, end: str) -> Non
 
 @pytest.mark.parametrize("how", ["setsid", "double fork", "session"])
 @pytest.mark.parametrize("end", ["pass", "sys.exit(2)", "os._exit(0)"])
+@pytest.mark.slow(keep=3)
 def test_daemons_of_a_normal_end_live_on(programs: Programs, how: str, end: str) -> None:
     """Daemonized on purpose: the program chose its end, and owes nothing. (A daemon that is the program's own code does.)"""
     program, child = start(programs, how, end, wait=0.1)

@@ -56,6 +56,7 @@ def read(path: Path) -> list[str]:
     [(how, when, signum) for how in LEAVE for when in ("before", "later") for signum in (signal.SIGTERM, signal.SIGKILL)
      if (how, when, signum) != ("shell", "before", signal.SIGKILL)],
 )  # fmt: skip
+@pytest.mark.slow(keep=4)
 def test_a_service_that_was_left_keeps_its_files(
     programs: Programs, tmp_path: Path, how: str, when: str, signum: int
 ) -> None:
@@ -177,6 +178,7 @@ def _has_its_parent(pid: int) -> bool:
     [(how, signum) for how in BECOME for signum in (signal.SIGKILL, signal.SIGTERM)
      if (how, signum) != ("python-daemon", signal.SIGTERM)],
 )  # fmt: skip
+@pytest.mark.slow(keep=3)
 def test_a_daemon_is_the_program(programs: Programs, tmp_path: Path, how: str, signum: int) -> None:
     """Killed, its child goes, and the folder of the time before it was a daemon; told to end, its exit functions run."""
     pid, child, before = daemon(programs, tmp_path, how)

@@ -59,6 +59,7 @@ def test_status(programs: Programs, code: int) -> None:
 
 
 @pytest.mark.parametrize("signum", [1, 2, 3, 6, 9, 10, 11, 13, 15, 24])
+@pytest.mark.slow(keep=4)
 def test_dies_of_the_same_signal(programs: Programs, signum: int) -> None:
     assert programs.run_command([*RUN, "sh", "-c", f"kill -{signum} $$"]).status == -signum
 
@@ -72,6 +73,7 @@ def test_sigchld_is_ignored(programs: Programs) -> None:
 
 
 @pytest.mark.parametrize("signum", [1, 2, 3, 10, 12, 15, 17 + 11, signal.SIGRTMIN + 1])
+@pytest.mark.slow(keep=3)
 def test_signals_are_passed_on(programs: Programs, signum: int) -> None:
     """Each arrives once, at the program alone."""
     code = (
@@ -107,6 +109,7 @@ def test_cannot_start(programs: Programs, tmp_path: Path) -> None:
         "setsid nohup env -i sleep 600 >/dev/null 2>&1 &",
     ],
 )
+@pytest.mark.slow(keep=5)
 def test_nothing_outlives_the_program(programs: Programs, start: str, end: str) -> None:
     """Daemons without a token in their environment as well, after any end."""
     mark = f"600.{os.urandom(4).hex().translate(str.maketrans('abcdef', '123456'))}"

@@ -67,6 +67,7 @@ def test_normal_end_keeps_what_the_program_keeps(programs: Programs, end: str) -
 
 
 @pytest.mark.parametrize(("end", "status"), CRASH.items())
+@pytest.mark.slow(keep=4)
 def test_crash_removes_all(programs: Programs, end: str, status: int) -> None:
     """After a death by signal or exception nothing of it is left, with the status as ever."""
     kept, own, got = run(programs, end)

@@ -282,20 +282,22 @@ def test_deferring_and_detaching_for_ever_does_not_grow():
 
 
 def test_detaching_does_not_look_at_the_others():
-    """Constant time: among 100,000 as fast as alone, give or take the machine."""
+    """Constant time, counted: as many steps among 10,000 as alone. (`make bench` measures the seconds.)"""
 
-    def one(count):
+    def steps(count):
         scope = Scope()
         handles = [scope.defer(boom) for _ in range(count)]
-        some = handles[:: max(count // 200, 1)]
-        start = time.perf_counter()
-        for handle in some:
-            handle.detach()
-        spent = (time.perf_counter() - start) / len(some)
+        assert type(scope._stack) is dict  # of which the removal of a key is one step
+        seen = []
+        sys.setprofile(lambda frame, event, arg: seen.append(event))
+        try:
+            handles[count // 2].detach()
+        finally:
+            sys.setprofile(None)
         scope.detach_all()
-        return spent
+        return seen
 
-    assert min(one(100_000) for _ in range(3)) < 20 * min(one(200) for _ in range(3)) + 5e-6
+    assert steps(10_000) == steps(1)
 
 
 # -- context managers, nesting ---------------------------------------------------------------------------
@@ -372,7 +374,6 @@ def test_within_stops_waiting_and_goes_on(ran, hang):
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_hanging_cleanups_do_not_eat_the_time_of_older_ones(ran, hang, count):
-    start = time.monotonic()
     with pytest.raises(CleanupFailed) as caught:
         with Scope(grace=1.5) as scope:
             scope.defer(ran.append, "oldest")
@@ -381,7 +382,7 @@ def test_hanging_cleanups_do_not_eat_the_time_of_older_ones(ran, hang, count):
                 scope.defer(hang)
     assert ran == ["older", "oldest"]
     assert len(caught.value.exceptions) == count
-    assert time.monotonic() - start < 15  # a hanging one takes 30 s
+    assert all(isinstance(error, CleanupTimeout) for error in caught.value.exceptions)
 
 
 def test_one_slow_cleanup_gets_more_than_its_part(ran):

@@ -48,6 +48,7 @@ def all_gone(tmp_path: Path, tree: list[tuple[int, int]], made: str) -> bool:
 
 
 @pytest.mark.parametrize("missing", MISSING)
+@pytest.mark.slow(keep=2)
 def test_killed(programs: Programs, tmp_path: Path, missing: str) -> None:
     program, tree, made = owes(programs, tmp_path, LASTLY_PRETEND_NO=missing)
     program.send(signal.SIGKILL)
@@ -57,6 +58,7 @@ def test_killed(programs: Programs, tmp_path: Path, missing: str) -> None:
 
 
 @pytest.mark.parametrize("missing", MISSING)
+@pytest.mark.slow(keep=2)
 def test_killed_and_reaped_by_hand(programs: Programs, tmp_path: Path, missing: str) -> None:
     env = {"LASTLY_PRETEND_NO": missing}
     program, tree, made = owes(programs, tmp_path, **env, LASTLY_REAPER="later")
@@ -68,6 +70,7 @@ def test_killed_and_reaped_by_hand(programs: Programs, tmp_path: Path, missing: 
 
 
 @pytest.mark.parametrize("missing", MISSING)
+@pytest.mark.slow(keep=2)
 def test_ended_by_a_signal(programs: Programs, tmp_path: Path, missing: str) -> None:
     program, tree, made = owes(programs, tmp_path, "import lastly; lastly.install()\n", LASTLY_PRETEND_NO=missing)
     program.send(signal.SIGTERM)
@@ -76,6 +79,7 @@ def test_ended_by_a_signal(programs: Programs, tmp_path: Path, missing: str) -> 
 
 
 @pytest.mark.parametrize("missing", MISSING)
+@pytest.mark.slow(keep=2)
 def test_run_killed(programs: Programs, tmp_path: Path, missing: str) -> None:
     code = """
 import subprocess, tempfile, time
@@ -224,6 +228,7 @@ CALLS = {"x86_64": {"prctl": 157, "pidfd_open": 434, "statx": 332, "memfd_create
     [("pidfd_open", 38), ("pidfd_open", 1), ("statx", 38), ("statx", 1), ("memfd_create", 1), ("prctl", 1),
      ("pidfd_open statx memfd_create prctl", 1)],
 )  # fmt: skip
+@pytest.mark.slow(keep=3)
 def test_a_sandbox_that_refuses(programs: Programs, tmp_path: Path, calls: str, error: int) -> None:
     refused = SECCOMP + f"without([CALLS[call] for call in {calls.split()!r}], {error})\n"
     program, tree, made = owes(programs, tmp_path, refused)

@@ -468,6 +468,7 @@ def test_temp_dir_makes_nothing_but_its_folder(write: Any) -> None:
 
 
 @pytest.mark.parametrize("name", FIT)
+@pytest.mark.slow(keep=2)
 def test_no_leak_in_the_examples(name: str) -> None:
     """A sample; `make crash` tries every point in every way."""
     report = crash_everywhere(ROOT / "examples" / name, *FIT[name], at_most=6, seed=len(name))

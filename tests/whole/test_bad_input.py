@@ -130,6 +130,7 @@ each_home = pytest.mark.parametrize(
 
 
 @each_home
+@pytest.mark.slow(keep=3)
 def test_a_home_that_cannot_be_used_is_an_error_before_anything_is_made(
     bad: Home, place: Path, programs: Programs
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_home_that_cannot_be_used_is_an_error_before_anything_is_made(
 
 
 @each_home
+@pytest.mark.slow(keep=3)
 def test_an_unmodified_program_runs_as_ever_when_the_home_cannot_be_used(
     bad: Home, place: Path, programs: Programs
 ) -> None:

@@ -152,6 +152,7 @@ def test_a_deployment_publishes_the_pages_and_leaves_nothing_else(deployment: De
         ("upload=os._exit", 70),
     ],
 )
+@pytest.mark.slow(keep=4)
 def test_however_it_ends_nothing_is_left(deployment: Deployment, failpoint: str, status: int) -> None:
     """...and the parent sees the truth, and the site is the old one, whole."""
     program = deployment.start(failpoint=failpoint)

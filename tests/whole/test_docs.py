@@ -147,6 +147,7 @@ def same(expected: str, got: str, where: str) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.slow(keep=18)
 def test_the_examples_of_a_page_do_what_it_says(path: Path, programs: Programs, tmp_path: Path) -> None:
     page = Page(path, programs, tmp_path / "page")
     for example in examples(path.read_text(encoding="utf-8")):

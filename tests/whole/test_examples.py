@@ -31,6 +31,7 @@ def test_stages_are_undone_after_an_error(programs: Programs) -> None:
 
 @pytest.mark.parametrize("status", ["signal", "code"])
 @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "PIPE", "TERM"])
+@pytest.mark.slow(keep=4)
 def test_stages_are_undone_by_each_signal(name: str, status: str, programs: Programs) -> None:
     signum = signal.Signals[f"SIG{name}"]
     argv = ["python", str(EXAMPLES / "stages.py"), "3", "wait", "--status", status]

@@ -76,6 +76,7 @@ def test_no_standard_error(programs: Programs, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("most", [5, 6, 7, 8, 9, 12, 16])
+@pytest.mark.slow(keep=3)
 def test_hardly_any_descriptors(most: int, programs: Programs) -> None:
     """Whatever could be made was planned first and is removed; there is a warning when nobody watches."""
     limit = f"resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))\n"
@@ -367,6 +368,7 @@ def test_a_reaper_with_a_clock_that_was_set_back(programs: Programs, home: Path,
 
 @pytest.mark.parametrize("kind", ["folder", "full folder", "fifo", "link", "dangling link"])
 @pytest.mark.parametrize("name", ["reaper.sock", "reaper.lock", "reaper.run", "reaper.log"])
+@pytest.mark.slow(keep=6)
 def test_strange_things_in_the_home(name: str, kind: str, programs: Programs, home: Path, tmp_path: Path) -> None:
     """Put aside, not followed, not removed; the reaper comes."""
     place, precious = home / name, tmp_path / "precious"

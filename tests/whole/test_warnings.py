@@ -30,6 +30,7 @@ def warned(done, category="RuntimeWarning"):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow(keep=4)
 def test_the_first_durable_cleanup_without_a_reaper(programs, way):
     done = programs.run(f"import lastly\n\n{WAYS[way]}  # here\n", env=NO_REAPER, flags=("-W", "always::RuntimeWarning"))
     (line,) = warned(done)
