@@ -361,6 +361,7 @@ def test_completes_commands_and_options(programs: Programs, shell: str) -> None:
 
 
 @SHELLS
+@pytest.mark.slow(keep=1)
 def test_completes_ids(programs: Programs, shell: str) -> None:
     """Of what is owed, with what it is."""
     ref, folder = orphan(programs)
@@ -372,6 +373,7 @@ def test_completes_ids(programs: Programs, shell: str) -> None:
 
 
 @SHELLS
+@pytest.mark.slow(keep=1)
 def test_completes_files(programs: Programs, shell: str, tmp_path: Path) -> None:
     """Where the shell alone would have done so: a program, a unit."""
     (tmp_path / "script.py").touch()

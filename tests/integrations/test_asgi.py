@@ -184,6 +184,7 @@ def test_a_killed_server(programs: Programs, folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["uvicorn --workers=2", "uvicorn --reload", "hypercorn --workers=2"])
+@pytest.mark.slow(keep=1)
 def test_a_killed_master_takes_its_workers_along(programs: Programs, folder: Path, kind: str) -> None:
     """They would go on serving, on a port that the next server needs. uvicorn's end in order."""
     name, *args = kind.split()

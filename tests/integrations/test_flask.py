@@ -87,6 +87,7 @@ def closed(program: Program) -> list[str]:
         ("flask run", QUIT),
     ],
 )
+@pytest.mark.slow(keep=3)
 def test_a_request_in_flight_is_answered_and_then_all_is_closed(
     how: str, signum: int, programs: Programs, folder: Path
 ) -> None:
@@ -175,6 +176,7 @@ def reloading(programs: Programs, folder: Path, **options: object) -> tuple[Serv
 
 
 @pytest.mark.parametrize("signum", [TERM, INT, HUP])
+@pytest.mark.slow(keep=1)
 def test_with_the_reloader_only_the_process_that_serves_closes(
     signum: int, programs: Programs, folder: Path
 ) -> None:
@@ -229,6 +231,7 @@ def test_a_killed_reloader_takes_the_process_that_serves_along(programs: Program
 
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
 @pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
+@pytest.mark.slow(keep=2)
 def test_gunicorn_closes_in_each_worker(kind: str, preload: bool, programs: Programs, folder: Path) -> None:
     """What is deferred at import belongs to the process that imported it; Lastly takes no signals there."""
     with open(folder / "app.py", "a") as file:
@@ -252,6 +255,7 @@ def test_gunicorn_closes_in_each_worker(kind: str, preload: bool, programs: Prog
 
 
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
+@pytest.mark.slow(keep=1)
 def test_under_load_gunicorn_loses_no_connection(kind: str, programs: Programs, folder: Path) -> None:
     """...not those either that no worker had fetched: more clients than it serves at once wait in the queue."""
     files(folder, gunicorn_conf="from lastly.integrations.gunicorn import manage\nmanage(globals())\n")

@@ -119,6 +119,7 @@ psycopg.Connection.execute = dying
 
 @pytest.mark.parametrize("name", [None, "it's \"ours\""])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(keep=2)
 def test_gone_when_the_scope_closes(programs: Programs, server: Server, kind: str, name: str | None) -> None:
     """Twice: the second time there is nothing to do."""
     then = "sys.stdin.read(1); assert made.cleanup.durable; made.close(); made.close(); scope.close(); print(repr(made))"
@@ -135,6 +136,7 @@ def test_gone_when_the_scope_closes(programs: Programs, server: Server, kind: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(keep=1)
 def test_killed_after_every_statement(programs: Programs, server: Server, home: Path, kind: str) -> None:
     """While it is created and while it is undone; until one comes to its end."""
     results = []
@@ -164,6 +166,7 @@ def blocked(server: Server) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(keep=1)
 def test_killed_while_the_server_works_on_it(
     programs: Programs, server: Server, home: Path, kind: str
 ) -> None:
@@ -212,6 +215,7 @@ def test_a_lock_whose_connection_a_forked_child_keeps_open(
 
 
 @pytest.mark.parametrize("kind", ["database", "schema"])
+@pytest.mark.slow(keep=1)
 def test_what_somebody_else_has_made_is_not_touched(
     programs: Programs, server: Server, home: Path, kind: str
 ) -> None:

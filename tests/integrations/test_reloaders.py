@@ -66,6 +66,7 @@ KINDS = ["django", "werkzeug", "werkzeug, loaded before"]
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(keep=3)
 def test_both_processes_clean_up(programs: Programs, kind: str, signum: int) -> None:
     """The reloader gets the signal, and by itself would kill the other one."""
     program, serving, made = start(programs, kind, session=True)
@@ -77,6 +78,7 @@ def test_both_processes_clean_up(programs: Programs, kind: str, signum: int) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(keep=1)
 def test_a_killed_reloader_takes_the_process_that_serves_along(programs: Programs, kind: str) -> None:
     program, serving, made = start(programs, kind)
     program.send(signal.SIGKILL)
@@ -87,6 +89,7 @@ def test_a_killed_reloader_takes_the_process_that_serves_along(programs: Program
 
 
 @pytest.mark.parametrize("kind", ["django", "werkzeug"])
+@pytest.mark.slow(keep=1)
 def test_a_reload_cleans_up_what_served(programs: Programs, kind: str) -> None:
     program, serving, _ = start(programs, kind)
 

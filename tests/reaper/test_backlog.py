@@ -103,6 +103,7 @@ def test_behind_one_that_hangs_the_rest_of_a_message_is_done(programs: Programs,
     wait_until(lambda: len(homes.journals()) == 1, what="filed")
 
 
+@pytest.mark.slow
 def test_many_owners_that_die_at_once(programs: Programs, home: Path) -> None:
     """Each is cleaned, with how it died in the history."""
     code = """

@@ -75,6 +75,7 @@ def end(program: Program, made: str) -> None:
 
 
 @pytest.mark.parametrize("written", [None, "", "nonsense\n"])
+@pytest.mark.slow(keep=1)
 def test_a_later_version_takes_the_place_of_an_earlier_one(
     programs: Programs, installed: dict[str, Path], written: str | None
 ) -> None:
