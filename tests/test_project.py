@@ -11,6 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from harness import ROOT
@@ -82,6 +83,17 @@ def test_links_of_the_readme_work_on_a_package_index() -> None:
         _, found, path = link.partition("/blob/main/")
         if found:
             assert (ROOT / path.partition("#")[0]).exists(), link
+
+
+def test_the_menu_has_every_page_once() -> None:
+    def pages(entry: str | list[Any] | dict[str, Any]) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in pages(part)]
+
+    menu = pages(tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"])
+    docs = ROOT / "docs"
+    assert sorted(menu) == sorted(str(path.relative_to(docs)) for path in docs.rglob("*.md"))
 
 
 def test_a_site_of_versions(tmp_path: Path) -> None:

@@ -10,13 +10,17 @@ The conventions, for who writes a page:
 * An HTML comment on the line before a block changes this:
   ``<!-- status: -15 -->``      it ends so (minus the number of a signal); without the comment: 0
   ``<!-- send: TERM at ready -->``   when it prints a line with "ready", it gets this signal
-  ``<!-- file: deploy.py -->``  the block is not run but written to this file, for the blocks after it; any language
-  ``<!-- run: deploy.py -->``   written to this file and run
+  ``<!-- run -->``              it has the name of a file, and is run all the same
   ``<!-- continue -->``         runs after the code of the python blocks before it, as one program
   ``<!-- needs: flask -->``     only where this module is installed
   ``<!-- within: 60 -->``       it may take so many seconds; without the comment: 20
   ``<!-- fragment -->``         not a program; Python must still compile
+  ``<!-- once: why -->``        a second time it would take too long, or cannot do the same
   Several comments may stand above each other.
+* A paragraph that is a name and a colon (`` `deploy.py`: ``) before a block and its comments names its file, where every
+  reader sees it. The block is written to that file, for the blocks after it, and not run. Any language.
+* A page is run twice in the same folder, as a reader does who tries it again: the second time it says the same.
+* Programs write as to a terminal: what is printed is seen at once, in its order with errors.
 """
 
 from __future__ import annotations
@@ -41,7 +45,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = ("python", "console")
 
 FENCE = re.compile(
-    r"(?P<notes>(?:^[ ]*<!--[^\n]*-->[ ]*\n)*)^(?P<indent>[ ]*)```(?P<lang>\w+)[^\n]*\n(?P<body>.*?)^[ ]*```[ ]*$",
+    r"(?:^[ ]*`(?P<name>[^`\n]+)`:\n\n)?"
+    r"(?P<notes>(?:^[ ]*<!--[^\n]*-->[ ]*\n)*)"
+    r"^(?P<indent>[ ]*)```(?P<lang>\w+)[^\n]*\n(?P<body>.*?)^[ ]*```[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
 NOTE = re.compile(r"<!--\s*(\w+)(?::\s*(.*?))?\s*-->")
@@ -53,6 +59,7 @@ class Example(NamedTuple):
     code: str
     notes: dict[str, str]
     expected: str | None
+    name: str | None
 
 
 def examples(text: str) -> list[Example]:
@@ -67,7 +74,7 @@ def examples(text: str) -> list[Example]:
                 found[-1] = found[-1]._replace(expected=code)
             continue
         line = text.count("\n", 0, match.start("body")) + 1
-        found.append(Example(line, match["lang"], code, dict(NOTE.findall(match["notes"])), None))
+        found.append(Example(line, match["lang"], code, dict(NOTE.findall(match["notes"])), None, match["name"]))
     return found
 
 
@@ -88,19 +95,20 @@ class Page:
             PATH=f"{tools}{os.pathsep}{os.environ['PATH']}",
             COLUMNS="120",
             NO_COLOR="1",
+            PYTHONUNBUFFERED="1",
         )
 
     def run(self, example: Example) -> None:
         notes = example.notes
         where = f"{self.path.relative_to(ROOT)}:{example.line}"
-        if name := notes.get("file") or notes.get("run"):
+        if name := example.name:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_text(example.code)
         if example.language == "python":
             compile(example.code, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             if "continue" in notes:
                 example = example._replace(code=f"{self.before}\n{example.code}")
-        if "file" in notes or "fragment" in notes or example.language not in RUN:
+        if (name and "run" not in notes) or "fragment" in notes or example.language not in RUN:
             return
         if "needs" in notes and not all(map(importlib.util.find_spec, notes["needs"].split())):
             return
@@ -111,7 +119,7 @@ class Page:
 
     def _python(self, example: Example, where: str) -> None:
         self.before = example.code
-        name = example.notes.get("run") or f"example{example.line}.py"
+        name = example.name or f"example{example.line}.py"
         (self.folder / name).write_text(example.code)
         program = self._start([sys.executable, name])
         if sent := example.notes.get("send"):
@@ -150,7 +158,8 @@ def same(expected: str, got: str, where: str) -> None:
 @pytest.mark.slow(keep=18)
 def test_the_examples_of_a_page_do_what_it_says(path: Path, programs: Programs, tmp_path: Path) -> None:
     page = Page(path, programs, tmp_path / "page")
-    for example in examples(path.read_text(encoding="utf-8")):
+    found = examples(path.read_text(encoding="utf-8"))
+    for example in [*found, *(each for each in found if "once" not in each.notes)]:
         page.run(example)
 
 
