@@ -103,7 +103,7 @@ def test_an_archive(tmp_path):
 def test_a_prompt(how):
     """Nothing to load the function from: refused."""
     done = child(SCRIPT, "-c") if how == "-c" else child(None, "-", stdin=SCRIPT)
-    assert "typed at a prompt, or comes from -c or standard input" in done.stderr
+    assert "typed at a prompt, comes from -c or standard input" in done.stderr
 
 
 # ---- without a journal
