@@ -37,7 +37,7 @@ class Amazon:
 
     def __init__(self, folder: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("amazon.py"))],
+            [sys.executable, str(Path(__file__).parents[1] / "support" / "amazon.py")],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=folder,
         )  # fmt: skip
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
