@@ -77,22 +77,18 @@ KNOWN_CIRCLES: set[str] = {
     "_exit.lookout → _exit.signals",
     "_exit.stuck → _exit.signals",
     "_exit.swallowed → _exit.signals",
-    "_run.supervise → _run.launch",
     "_scope.closing → _exit.root",
     "_scope.parallel → _scope.scope",
     "_scope.progress → _exit.root",
     "_scope.progress → _exit.signals",
     "_scope.progress → _scope.closing",
     "_scope.threads → _scope.closing",
-    "integrations._rented.aws → integrations.aws",
     "integrations._servers.probe_server → integrations.health",
     "resources._placed → resources",
     "resources._replace → resources",
 }
 # An integration that uses another.
-KNOWN_STRAYS: set[str] = {
-    "integrations._rented.aws → integrations.aws",
-}
+KNOWN_STRAYS: set[str] = set()
 # Private names of another room.
 KNOWN_PRIVATE: set[str] = {
     "_exit.root → _scope.scope._look",
@@ -135,7 +131,7 @@ KNOWN_KERNEL: set[str] = {
     "_reaper.pool: /proc/PID",
     "_reaper.spawn: /proc/PID",
     "_run.handover: /proc/PID",
-    "_run.launch: /proc/PID",
+    "_run.program: /proc/PID",
     "_run.relabel: /proc/PID",
     "_settle.child: /proc/PID",
     "integrations._servers.listeners: /proc/PID",
@@ -212,6 +208,13 @@ def is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
 
 
+def is_label(node: ast.AST) -> bool:
+    """A text that is compared, or that names a function's module, uses nothing."""
+    if isinstance(node, ast.Compare):
+        return all(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops)
+    return isinstance(node, ast.Assign) and any(getattr(place, "attr", "") == "__module__" for place in node.targets)
+
+
 @cache
 def arrows() -> tuple[Arrow, ...]:
     return tuple(arrow for file in files().values() for arrow in arrows_of(file))
@@ -229,7 +232,8 @@ def arrows_of(file: File) -> list[Arrow]:
             how = "function"
         found.extend(Arrow(file.module, target, node.lineno, kind) for target, kind in targets(file, node, how))  # type: ignore[attr-defined]
         for child in ast.iter_child_nodes(node):
-            visit(child, how)
+            if not (isinstance(child, ast.Constant) and is_label(node)):
+                visit(child, how)
 
     visit(file.tree, "top")
     return found

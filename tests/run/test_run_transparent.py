@@ -181,7 +181,7 @@ def test_a_python_that_is_too_old_says_so(
     programs: Programs, version: tuple[int, ...], main: str | None, said: str
 ) -> None:
     """Once: neither below a Python that is guarded, nor for what it starts itself. (Here a new one plays an old one.)"""
-    from lastly._run.launch import SITE
+    from lastly._run.program import SITE
 
     env = {"LASTLY_RUN": "1 1 1 aa 10.0 auto 0", "PYTHONPATH": SITE, "LASTLY_RUN_MAIN": main}
     got = programs.run(OLD.format(version=version, door=f"{SITE}/sitecustomize.py"), flags=["-S"], env=env)

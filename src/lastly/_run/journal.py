@@ -213,7 +213,7 @@ def complain(error: Exception) -> None:
     if _complained:
         return
     _complained = True
-    from lastly._run.launch import say
+    from lastly._run.program import say
 
     what = "temp files and children of this program are not cleaned up should it die"
     say(f"{what}: {str(error) or type(error).__name__}")

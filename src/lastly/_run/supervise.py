@@ -16,7 +16,7 @@ between the last look and the next wait.
 import os
 import sys
 
-from lastly._run import handover, launch
+from lastly._run import handover, program
 from lastly._system import kill, libc, proc, wait
 from lastly._system.cgroup import Group
 from lastly._words.clock import monotonic
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from lastly._journal.file import Journal
+    from lastly._run.options import Options
 else:
     import _signal  # `signal` makes enums of all the numbers
 
@@ -41,7 +42,7 @@ _RESCAN = 0.05
 _RMDIR = "import os, sys; os.path.isdir(sys.argv[1]) and os.rmdir(sys.argv[1])"
 
 
-def run(path: str, command: list[str], options: launch.Options) -> int:
+def run(path: str, command: list[str], options: "Options") -> int:
     """Run the program to its end and end what it leaves. Returns its exit status, or dies of its signal."""
     supervisor = Supervisor(options)
     status = supervisor.run(path, command)
@@ -56,7 +57,7 @@ def run(path: str, command: list[str], options: launch.Options) -> int:
 class Supervisor:
     """One program and everything below it."""
 
-    def __init__(self, options: launch.Options) -> None:
+    def __init__(self, options: "Options") -> None:
         self.grace = options.grace
         self.options = options
         self.token = handover.new_token()
@@ -112,7 +113,7 @@ class Supervisor:
             client.ensure(self.journal.path)
             client.child_starts(self.journal.path)
         except Exception as error:
-            launch.say(f"should this supervisor be killed, its children live on: {error}")
+            program.say(f"should this supervisor be killed, its children live on: {error}")
 
     def _forget_plan(self) -> None:
         if self.journal is not None:
@@ -145,10 +146,10 @@ class Supervisor:
                 os.setpgid(0, 0)
             self._give_terminal(os.getpid())
             self.group.enter()
-            env = launch.environment(self.options, self.token)
+            env = program.environment(self.options, self.token)
             _signal.signal(_signal.SIGCHLD, self.sigchld)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
-            launch.execute(path, command, env, self.parent)
+            program.execute(path, command, env, self.parent)
         except OSError as error:
             number = error.errno or 1
         finally:
@@ -317,7 +318,7 @@ def become_subreaper() -> None:
     if os.getpid() == 1:
         return
     if why := libc.adopt_orphans():
-        launch.say(f"cannot become the parent of orphans ({why}): children that fork twice may escape")
+        program.say(f"cannot become the parent of orphans ({why}): children that fork twice may escape")
 
 
 def controlling_terminal() -> int | None:
