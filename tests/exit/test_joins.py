@@ -26,7 +26,7 @@ def begin():
 INSTALL = """
 if __name__ == "__main__":
     import lastly
-    lastly.install(grace=3)
+    lastly.install(grace=6)
     atexit.register(print, "exit function", flush=True)
     lastly.defer(print, "cleanup", flush=True)
 """
@@ -160,10 +160,10 @@ def test_an_early_cleanup_does_not_eat_the_grace(programs, python):
     code = """
     import contextlib, os, threading
     import lastly
-    with contextlib.suppress(lastly.CleanupFailed), lastly.Scope(grace=0.5) as scope:
+    with contextlib.suppress(lastly.CleanupFailed), lastly.Scope(grace=2) as scope:
         scope.defer(print, "scope's", flush=True)
         scope.defer_early(threading.Event().wait)
-    lastly.install(grace=2)
+    lastly.install(grace=5)
     lastly.defer(print, "cleanup", flush=True)
     lastly.defer_early(print, "early", flush=True)
     lastly.defer_early(threading.Event().wait)
@@ -176,7 +176,7 @@ def test_an_early_cleanup_does_not_eat_the_grace(programs, python):
 
 def test_cleanups_do_not_wait_for_the_children(programs, python):
     """They run before multiprocessing waits, although its exit function is the newest."""
-    code = "import atexit; atexit.register(print, 'the last', flush=True)" + BUSY + INSTALL.replace("grace=3", "")
+    code = "import atexit; atexit.register(print, 'the last', flush=True)" + BUSY + INSTALL.replace("grace=6", "")
     code += BODIES["the body sleeps"]
     program = programs.start(code, python=python, flags=("-W", "ignore"))
     end(program, {"ready", "busy"})

@@ -101,7 +101,7 @@ def test_a_terminated_worker_with_a_thread_that_does_not_end(programs):
     import atexit, multiprocessing, os, signal, threading, time
     def work():
         import lastly
-        lastly.install(grace=2)
+        lastly.install(grace=5)
         lastly.defer(print, "cleanup")
         threading.Thread(target=threading.Event().wait).start()
         os.kill(os.getpid(), signal.SIGTERM)

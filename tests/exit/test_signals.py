@@ -395,10 +395,17 @@ def test_an_error_that_a_signal_overtakes_is_printed(
     assert ("invalid literal" in result.err) == printed, result.err
 
 
-def test_buffers_and_archives_are_whole(programs: Programs) -> None:
-    """What finalization would have written out is written out: text, bytes, gzip, zip, C's stdio."""
+@pytest.mark.parametrize("order", [1, -1])
+def test_buffers_and_archives_are_whole(programs: Programs, order: int, python: str) -> None:
+    """What finalization would have written out is written out: text, bytes, gzip, zip, C's stdio. In whatever
+    order the collector names them."""
     program = programs.start(
         START
+        + f"""
+import gc
+objects = gc.get_objects
+gc.get_objects = lambda: objects()[::{order}]
+"""
         + """
 import ctypes, gzip, zipfile
 lastly.install()
@@ -406,9 +413,11 @@ a = open("a", "w"); a.write("text")
 b = open("b", "wb"); b.write(b"bytes")
 g = gzip.open("g", "wt"); g.write("packed")
 z = zipfile.ZipFile("z", "w"); z.writestr("name", "inside")
+m = zipfile.ZipFile("m", "w"); member = m.open("name", "w"); member.write(b"member")
 ctypes.CDLL(None).printf(b"from C\\n")
 hit(); time.sleep(60)
-"""
+""",
+        python=python,
     )
     result = program.wait()
     assert (result.status, result.out) == (-TERM, "from C\n"), result.err
@@ -418,6 +427,7 @@ hit(); time.sleep(60)
     assert (program.cwd / "a").read_text() + (program.cwd / "b").read_text() == "textbytes"
     assert gzip.open(program.cwd / "g").read() == b"packed"
     assert zipfile.ZipFile(program.cwd / "z").read("name") == b"inside"
+    assert zipfile.ZipFile(program.cwd / "m").read("name") == b"member"
 
 
 @pytest.mark.root

@@ -27,7 +27,7 @@ def run(programs, python, body, expected):
 def test_a_scope_under_frozen_time(programs, python):
     body = """
 with freezegun.freeze_time("2024-01-01"):
-    for scope in (Scope(grace=0.3), Scope()):
+    for scope in (Scope(grace=2), Scope()):
         with contextlib.suppress(lastly.CleanupFailed), scope:
             scope.defer(print, "ran", flush=True)
             scope.defer(hang).within(60 if scope.grace else 0.2)
@@ -60,7 +60,7 @@ async def entered():
 async def main():
     with freezegun.freeze_time("2024-01-01", real_asyncio={own_clock}):
         with contextlib.suppress(lastly.CleanupFailed):
-            async with AsyncScope(grace=0.5) as scope:
+            async with AsyncScope(grace=4) as scope:
                 scope.defer(print, "ran", flush=True)
                 scope.defer(ahang)
                 await scope.enter(entered())
@@ -79,7 +79,7 @@ import anyio, trio
 async def main():
     with freezegun.freeze_time("2024-01-01"):
         with contextlib.suppress(lastly.CleanupFailed):
-            async with AsyncScope(grace=0.3) as scope:
+            async with AsyncScope(grace=2) as scope:
                 scope.defer(print, "ran", flush=True)
                 scope.defer(trio.sleep_forever)
         told(scope)
@@ -94,7 +94,7 @@ def test_imported_while_time_is_frozen(programs, python):
     import contextlib, freezegun, threading
     with freezegun.freeze_time("2024-01-01"):
         import lastly
-        with contextlib.suppress(lastly.CleanupFailed), lastly.Scope(grace=0.3) as scope:
+        with contextlib.suppress(lastly.CleanupFailed), lastly.Scope(grace=1) as scope:
             scope.defer(threading.Event().wait)
         print(scope.report.entries[0].outcome, flush=True)
     import os; os._exit(0)
@@ -107,7 +107,7 @@ def test_the_grace_of_a_signal_under_frozen_time(programs, python):
     code = """
     import freezegun, os, threading
     import lastly
-    lastly.install(grace=1.5)
+    lastly.install(grace=4)
     lastly.defer(print, "ran", flush=True)
     lastly.defer(threading.Event().wait)
     with freezegun.freeze_time("2024-01-01"):

@@ -131,11 +131,15 @@ def _open_files() -> "tuple[list[Any], list[Any], list[Any]]":
             buffers.append(thing)
         elif _own_del(type(thing)):
             layered.append(thing)
+    # A member that is being written before its archive, whichever the collector names first.
+    layered.sort(key=lambda thing: not type(thing).__name__.startswith("_"))
     return texts, layered, buffers
 
 
 def _own_del(kind: type) -> bool:
     """Whether the class is written in Python: closing writes the rest of a compressed file or an archive."""
+    if kind.__name__ == "_WriteBufferStream":  # gzip's own, below the file: closed with it
+        return False
     return kind.__module__ in ("gzip", "bz2", "lzma", "zipfile", "shelve", "zstd", "compression.zstd")
 
 
