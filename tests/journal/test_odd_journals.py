@@ -130,7 +130,8 @@ def test_every_reader_of_every_field(place, some):
     assert not os.path.exists(good)
     strictly(command("history", "--json", "--since", "1970-02-01"))
     command("history", "--since", "1970-02-01")
-    for row in [*desk.past(), *(item for owner in desk.owners(all=True) for item in owner["cleanups"])]:
+    rows = [*desk.past(), *(item for owner in desk.owners(all=True) for item in owner["cleanups"])]
+    for row in {row["ref"]: row for row in rows}.values():
         command("why", row["ref"])
         if row["state"] == "abandoned":
             strictly(command("retry", "--json", row["ref"]))
