@@ -383,7 +383,7 @@ def test_what_cannot_be_cleaned_up_is_still_owed(write: Any) -> None:
         only=[3],
     )
     [run] = [run for run in report.leaks if run.point]
-    assert run.owed[0].startswith("run(['false']), abandoned: gave up after attempt")
+    assert run.owed[0].startswith("run false, abandoned: gave up after attempt")
 
 
 def test_json_says_it_all(write: Any) -> None:

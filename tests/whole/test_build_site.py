@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from harness import PATIENCE, ROOT, Program, Programs, reaper_of, wait_process_gone, wait_until
+from harness import ROOT, Program, Programs, reaper_of, wait_process_gone, wait_until
 
 sys.path.insert(0, str(ROOT / "examples"))
-from leftovers import QUIET, Left, Watched, with_environment
+from leftovers import Left, Watched, with_environment
 
 EXAMPLES = ROOT / "examples"
 GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
@@ -108,8 +108,8 @@ class Deployment:
         build = next((line.split()[1] for line in program.out.splitlines() if line.startswith("start")), "")
         return Watched(str(self.site), str(self.tmp), self.mark, self.cloud.address, build)
 
-    def left(self, program: Program, quiet: float = PATIENCE) -> Left:
-        return self.watched(program).settled(quiet)[0]
+    def left(self, program: Program, *, owed: bool = True) -> Left:
+        return self.watched(program).settled(lambda: owed)[0]
 
     @property
     def served(self) -> str:
@@ -166,7 +166,7 @@ def test_the_count_finds_what_atexit_leaves(deployment: Deployment) -> None:
     """The test of the tests: what they count with does see files, processes, machines and locks."""
     program = deployment.start(failpoint="upload=SIGKILL", cleanup="handlers")
     assert program.wait().status == -signal.SIGKILL
-    left = deployment.left(program, quiet=QUIET)
+    left = deployment.left(program, owed=False)
     assert left.files > 10
     assert left[1:] == (1, 1, 1)
     deployment.watched(program).end()
