@@ -5,10 +5,11 @@ import sqlite3
 import tracemalloc
 
 import pytest
-from journals import folder_made, journal_by_hand, removal, shell
+from journals import folder_made, journal_by_hand, removal, shell, work
 
 from lastly._journal import disk
 from lastly._journal.file import Journal
+from lastly._journal.index import Index
 from lastly._reaper import desk
 from lastly._settle import history, packed
 from lastly._settle.settle import MOST_TOLD, settle
@@ -167,3 +168,23 @@ def test_a_killed_child_keeps_its_name_in_the_history(journal):
     history.archive([{"path": path}])
     [row] = desk.past()
     assert row["what"] == "kill redis-server (pid 4194000)"
+
+
+def test_what_is_filed_at_once_is_what_the_journal_said(journal, folder):
+    """Without reading it again: each record with its number and time, failures and all."""
+    path = journal(removal(folder), shell("exit 3", 2, retries=0), removal("/nonexistent/x", 3, known={"ino": 1}))
+    job = {"do": "settle", "path": path, "force": False, "died": None, "unwritten": []}
+    looked = []
+    scan = Index.scan
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Index, "scan", lambda self: (looked.append(1), scan(self))[1])
+        said = work(job)
+    assert len(looked) == 1
+    assert said["state"] == "filed"
+    assert not os.path.exists(path)
+    for number, kinds in ((1, ["plan", "run", "done"]), (2, ["plan", "run", "abandon"]), (3, ["plan", "run", "done"])):
+        events = desk.why(f"{reference(path)}.{number}")["events"]
+        assert [event["kind"] for event in events] == kinds
+        assert all(event["n"] > 0 and event["t"] > 0 for event in events)
+    numbers = [event["n"] for number in (1, 2, 3) for event in desk.why(f"{reference(path)}.{number}")["events"]]
+    assert sorted(numbers) == list(range(1, 10))

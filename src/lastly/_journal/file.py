@@ -242,7 +242,7 @@ class Journal:
 
         Args:
             records: kind, id and fields of each. Those that stand in the file afterwards are taken out of
-                the list.
+                the list, and have their number and time.
 
         Returns:
             why the others do not (a full disk, say), or None.
@@ -252,16 +252,17 @@ class Journal:
             encode({"kind": record["kind"], "n": n, "t": now, **record})
             for n, record in enumerate(records, self._n)
         ]
+        failed = None
         try:
             self._write(self.fd, b"".join(lines))
         except NotRecorded as error:
-            whole = self._whole
-            self._n += whole
-            del records[:whole]
-            return error
-        self._n += len(records)
-        records.clear()
-        return None
+            failed = error
+        written = records[: self._whole]
+        for record in written:
+            record["n"], record["t"] = self._n, now
+            self._n += 1
+        del records[: self._whole]
+        return failed
 
     def _last(self, kind: str, number: int, more: "dict[str, Any]") -> None:
         with self._lock:

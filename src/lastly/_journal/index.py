@@ -167,6 +167,10 @@ class Index:
         self._words = _append(self._words, offset)
         self._before.append(self.last[place])
         self.last[place] = len(self._words) - 1
+        self.settle(place, kind)
+
+    def settle(self, place: int, kind: str) -> None:
+        """Let a word of this kind count."""
         # A last word stays the last word, except that a person may retry or forget what was given up.
         state = self.states[place]
         if state == OWED or (state == ABANDONED and kind in ("run", "release")):

@@ -139,6 +139,14 @@ class Items:
         """Let all be read again."""
         self._built.clear()
 
+    def settled(self, record: "dict[str, Any]") -> bool:
+        """Take in a word that was written and applied to its cleanup; False: that has to be read again."""
+        place = self._index.place(record["id"])
+        if place is None or place not in self._built:
+            return False
+        self._index.settle(place, record["kind"])
+        return True
+
     def __len__(self) -> int:
         return len(self._index.ids)
 
@@ -237,10 +245,11 @@ class Replay:
         damage: one line per damaged record, at most 20. newer: written by a later version of lastly: neither
             run nor dropped.
         unknown: records of kinds that this version does not know: the file is not to be dropped.
+        current: it says what stands in the file; else `refresh` it.
     """
 
     __slots__ = (
-        "_index", "contexts", "damage", "header", "identity", "items", "newer", "path", "unknown"
+        "_index", "contexts", "current", "damage", "header", "identity", "items", "newer", "path", "unknown"
     )  # fmt: skip
 
     def __init__(self, path: str = "", source: "Callable[[int, int], bytes] | None" = None) -> None:
@@ -299,6 +308,7 @@ class Replay:
         """Take in what was written since."""
         self._index.scan()
         self.items.forget()
+        self.current = True
 
     def complain(self, what: str) -> None:
         """Note something that is wrong with the file."""

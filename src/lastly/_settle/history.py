@@ -104,7 +104,8 @@ def file(taken: "list[Entry]", *, more: bool = False) -> "dict[str, Any]":
     """
     try:
         for _, seen, _ in taken:
-            seen.refresh()
+            if not seen.current:
+                seen.refresh()
         ready = [entry for entry in taken if not (entry[1].owes or entry[1].unknown or entry[1].newer)]
         try:
             _write(ready, more)

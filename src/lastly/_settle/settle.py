@@ -331,8 +331,10 @@ class _Settling:
         """
         if self.words:
             waiting = [*self.outcome.unwritten, *self.words]
-            self.words = []
+            words, self.words = self.words, []
             error = self.journal.note(waiting)
+            current = self.seen.current and not waiting
+            self.seen.current = current and all(map(self.seen.items.settled, words))
             if error is not None:
                 self.outcome.why = f"cannot write to the journal: {error}"
             while len(waiting) > MOST_UNWRITTEN and self._harmless(waiting[-1]):
