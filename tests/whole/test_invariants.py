@@ -58,7 +58,7 @@ def test_the_page_names_tests_that_exist() -> None:
     assert len(rows) == 11
     for row in rows:
         file = ""
-        named = re.findall(r"`((?:unit|process)/\w+\.py)?(?:::(test_\w+))?`", row)
+        named = re.findall(r"`((?!test_)[a-z]+/\w+\.py)?(?:::(test_\w+))?`", row)
         assert any(name for name, _ in named), row
         for name, test in named:
             file = name or file

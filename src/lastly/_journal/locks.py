@@ -142,7 +142,10 @@ def is_at(fd: int, path: str) -> bool:
 def _open(path: str) -> int:
     """Open the lock's file, made when it is missing. Anything else there is not ours, and put aside."""
     try:
-        return os.open(path, _FLAGS | os.O_NONBLOCK, 0o600)
+        fd = os.open(path, _FLAGS | os.O_NONBLOCK, 0o600)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)  # a fifo can be locked, but nothing can be written down in it
     except OSError:
         if stat.S_ISREG(os.stat(path, follow_symlinks=False).st_mode):
             raise

@@ -38,12 +38,12 @@ def arm() -> None:
     global page
     if type(page) is not _Pid or not page[0]:
         return
-    import mmap
-
     try:
+        import mmap
+
         made = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         made.madvise(_WIPE_ON_FORK)
-    except OSError:  # an old kernel, or one that only looks like Linux
+    except (OSError, ImportError):  # an old kernel, or one that only looks like Linux; no descriptor is left
         return
     made[0] = 1
     page = made
