@@ -10,6 +10,7 @@ from harness import Programs
 
 import lastly
 from lastly import actions
+from lastly._durable import own
 from lastly._reaper import desk
 
 # What is given; whether the program has run; what it came to.
@@ -37,6 +38,7 @@ def settled(programs: Programs, code: str, more: str, dead: bool) -> tuple[bool,
     text = f"""
     import os, lastly
     from lastly import actions
+from lastly._durable import own
     scope = lastly.Scope()
     scope.defer(actions.run, ["sh", "-c", "touch ran; {code}"], {more})
     if {dead}:
@@ -78,7 +80,8 @@ def test_refused_when_deferred(home: Path, more: dict[str, Any], error: type[Exc
         scope.defer(actions.run, ["true"], **more)
 
 
-def test_what_is_recorded_is_json(home: Path) -> None:
+def test_what_is_recorded_is_json(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "_journal", None)  # another test's is in another home
     with lastly.Scope() as scope:
         scope.defer(actions.run, ["true"], ok={0, 3}, unless=["test", "-e", Path("/x")])
         [item] = [item for owner in desk.owners() for item in owner["cleanups"]]

@@ -339,8 +339,8 @@ def lost() -> bool:
 
 
 def installed(signum: int) -> bool:
-    """Whether a signal still comes to us."""
-    return _signal.getsignal(signum) is _handler
+    """Whether a signal still comes to us; 0, one that was answered meanwhile, does not."""
+    return signum > 0 and _signal.getsignal(signum) is _handler
 
 
 def look(frame: "FrameType | None") -> None:
