@@ -38,7 +38,6 @@ def settled(programs: Programs, code: str, more: str, dead: bool) -> tuple[bool,
     text = f"""
     import os, lastly
     from lastly import actions
-from lastly._durable import own
     scope = lastly.Scope()
     scope.defer(actions.run, ["sh", "-c", "touch ran; {code}"], {more})
     if {dead}:
