@@ -38,7 +38,6 @@ from lastly._exit import (
     joins,
     loop_children,
     pools,
-    sigset,
     stack,
     stuck,
     swallowed,
@@ -47,7 +46,7 @@ from lastly._exit import ending as _ending
 from lastly._exit import state as _exit_state
 from lastly._exit.stack import BODY, CLOSING, EXIT, JOIN
 from lastly._system import proc
-from lastly._words import fork
+from lastly._words import fork, signal_names
 from lastly._words.clock import monotonic
 from lastly._words.warn import warn
 from lastly.errors import CaughtSignal, signal_name
@@ -59,8 +58,8 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from lastly._exit.die import Status
-    from lastly._exit.sigset import SignalName
     from lastly._scope.scope import Scope
+    from lastly._words.signal_names import SignalName
 
 DEFAULT: "tuple[SignalName, ...]" = ("INT", "TERM", "HUP", "QUIT")
 
@@ -148,7 +147,7 @@ def install(
 
     .. versionadded:: 0.1
     """
-    numbers = sigset.numbers(signals)
+    numbers = signal_names.numbers(signals)
     if status not in ("signal", "code"):
         raise ValueError(f"status={status!r}: use 'signal' or 'code'")
     seconds = None if grace is None else _seconds(grace, "grace")

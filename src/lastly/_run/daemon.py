@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable, Iterable
 
-    from lastly._exit.sigset import SignalName
+    from lastly._words.signal_names import SignalName
 else:
     import _signal
 

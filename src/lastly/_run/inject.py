@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Iterable
 
-    from lastly._exit.sigset import SignalName
     from lastly._run.handover import Handover
     from lastly._system.identity import Identity
+    from lastly._words.signal_names import SignalName
 else:
     import _signal  # `signal` makes enums of all the numbers
 
@@ -152,10 +152,11 @@ def start(site_dir: str) -> None:
 
 def take_signals(names: "Iterable[SignalName]") -> None:
     """Exit functions on these signals. Raises RuntimeError in another thread than the main one."""
-    from lastly._exit import signals, sigset, state
+    from lastly._exit import signals, state
+    from lastly._words import signal_names
 
     # Not install(): an unmodified program has nothing to load `threading` for.
-    signals.own(sigset.numbers(names))
+    signals.own(signal_names.numbers(names))
     state.unobserve_exit("signals")  # sys.exit stays the program's; what it is given is not needed here
 
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from lastly._exit.sigset import SignalName
     from lastly._scope.scope import Scope
+    from lastly._words.signal_names import SignalName
     from lastly.app.commandline import ArgumentParser
     from lastly.app.config import Config
     from lastly.app.handlers import HandlerManager, InterfaceManager

@@ -14,8 +14,9 @@ import os
 import sys
 from _functools import partial  # type: ignore[import-not-found]  # no stub; functools costs an import
 
-from lastly._exit import root, sigset
+from lastly._exit import root
 from lastly._scope.reason import ExitReason, telling
+from lastly._words import signal_names
 from lastly.app import parts, signals
 from lastly.app.cement_only import check_settings
 from lastly.app.dispatch import dispatch
@@ -27,9 +28,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from lastly._exit.sigset import SignalName
     from lastly._scope.handle import Cleanup
     from lastly._scope.scope import Scope
+    from lastly._words.signal_names import SignalName
     from lastly.app.core import App
     from lastly.app.handlers import HandlerManager, InterfaceManager
 
@@ -209,8 +210,8 @@ def run_forever(app: "App", interval: float, tb: bool) -> None:
 def catch_signal(app: "App", signum: "int | SignalName") -> None:
     """Add *signum* to the signals that *app* catches."""
     meta = app._meta
-    known = sigset.numbers(meta.catch_signals or ())
-    if (added := sigset.numbers(signum)) and added[0] not in known:
+    known = signal_names.numbers(meta.catch_signals or ())
+    if (added := signal_names.numbers(signum)) and added[0] not in known:
         meta.catch_signals = [*known, *added]
         if app._life.state == OPEN:
             signals.catch(app)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, ClassVar
 
-    from lastly._exit.sigset import SignalName
+    from lastly._words.signal_names import SignalName
     from lastly.app.core import App
 
 

@@ -15,8 +15,8 @@ that gives none still ends by the signal, unless the app was reloaded since or i
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 from posix import getpid
 
-from lastly._exit import die, signals, sigset, stack, swallowed
-from lastly._words import fork
+from lastly._exit import die, signals, stack, swallowed
+from lastly._words import fork, signal_names
 from lastly.app.failures import attach
 from lastly.errors import CaughtSignal
 
@@ -53,7 +53,7 @@ def catch(app: "App") -> None:
     watch = app._life.watch
     if watch is None:
         watch = app._life.watch = Watch()
-    wanted = sigset.numbers(app._meta.catch_signals or ())
+    wanted = signal_names.numbers(app._meta.catch_signals or ())
     if not wanted:
         return
     handler = app._meta.signal_handler

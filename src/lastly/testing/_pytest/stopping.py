@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import pytest
 
-    from lastly._exit.sigset import SignalName
+    from lastly._words.signal_names import SignalName
 
 _NAMES: "tuple[SignalName, ...]" = ("SIGTERM", "SIGHUP", "SIGQUIT")
 _PLUGIN = "lastly-stopping"
