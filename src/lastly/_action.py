@@ -6,6 +6,8 @@ function by name and calls it. Everything that is special about an action follow
 importable, and its arguments must be JSON.
 """
 
+from lastly._words.clock import BACKOFF, RETRIES, TIMEOUT, seconds
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,29 +25,8 @@ else:  # what stands in a class's brackets is for type checkers: here it is `obj
     P, R, GenericAlias = 0, 1, type(list[int])
     Generic = {(P, R): object}
 
-RETRIES, TIMEOUT, BACKOFF = 5, 60.0, 1.0
-
 # What an action may ask to be told; see Action.call().
 _OFFERED = ("attempt", "confirmed", "token")
-
-
-def seconds(value: "float | timedelta", what: str) -> float:
-    """Return a length of time as a float; it must be a number and not negative.
-
-    A text is none, though ``float("60")`` works: what comes from a file or the environment is converted where
-    it is read, and a mistake is found there. Nor is True, which is 1 to `float`.
-    """
-    total: Any = getattr(value, "total_seconds", None)
-    number: Any = value
-    try:
-        if isinstance(number, (str, bytes, bytearray, bool)):
-            raise TypeError  # noqa: TRY301  # its words are below
-        result = float(total() if total is not None else number)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{what}={value!r}: seconds as a number, or a timedelta") from None
-    if not result >= 0:
-        raise ValueError(f"{what}={value!r}: must be 0 or more")
-    return result
 
 
 def _owner(fn: "Any") -> str:

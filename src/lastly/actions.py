@@ -10,7 +10,8 @@ is gone. Each accepts that there is nothing left to do.
 
 import os
 
-from lastly._action import Action, seconds
+from lastly._action import Action
+from lastly._words.clock import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

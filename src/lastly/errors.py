@@ -16,8 +16,6 @@
 The names say what happened; hence no suffix "Error" (N818), as in trio and concurrent.futures.
 """
 
-import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
-
 
 class LastlyError(Exception):
     """The base of the library's own errors.
@@ -97,27 +95,6 @@ class CleanupFailed(ExceptionGroup[Exception]):
         return CleanupFailed(self.message, excs)
 
 
-def signal_name(signum: int) -> str:
-    """``SIGTERM`` for 15; without `signal`, whose enum costs more than the rest of this package."""
-    for name in (
-        "SIGINT",
-        "SIGTERM",
-        "SIGHUP",
-        "SIGQUIT",
-        "SIGUSR1",
-        "SIGUSR2",
-        "SIGALRM",
-        "SIGPIPE",
-        "SIGXCPU",
-    ):
-        if getattr(_signal, name, None) == signum:
-            return name
-    for name in dir(_signal):
-        if name.startswith("SIG") and name[3] != "_" and getattr(_signal, name) == signum:
-            return name
-    return f"signal {signum}"
-
-
 class CaughtSignal(SystemExit):
     """A signal, on its way out through ``finally``, ``with`` and the scopes.
 
@@ -136,6 +113,8 @@ class CaughtSignal(SystemExit):
         self.frame = frame
 
     def __str__(self) -> str:
+        from lastly._words.signal_names import signal_name
+
         return f"Caught signal {self.signum} ({signal_name(self.signum)})"
 
     @property

@@ -10,11 +10,12 @@ import os
 import sys
 
 from lastly import errors
-from lastly._action import BACKOFF, RETRIES, TIMEOUT, Action
+from lastly._action import Action
 from lastly._durable import own, portable
 from lastly._journal import home
 from lastly._scope.handle import OWN, Cleanup
 from lastly._words import naming
+from lastly._words.clock import BACKOFF, RETRIES, TIMEOUT
 from lastly._words.warn import warn
 
 TYPE_CHECKING = False

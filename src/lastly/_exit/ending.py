@@ -13,7 +13,8 @@ from lastly._exit import die, lookout, loop_children, pools, stack, state
 from lastly._exit import joins as _joins
 from lastly._exit import swallowed as _swallowed
 from lastly._words.clock import monotonic
-from lastly.errors import NotOurs, signal_name
+from lastly._words.signal_names import signal_name
+from lastly.errors import NotOurs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -29,7 +29,6 @@ import atexit
 import sys
 from posix import getpid, register_at_fork
 
-from lastly._action import seconds as _seconds
 from lastly._exit import (
     die,
     early,
@@ -48,8 +47,10 @@ from lastly._exit.stack import BODY, CLOSING, EXIT, JOIN
 from lastly._system import proc
 from lastly._words import fork, signal_names
 from lastly._words.clock import monotonic
+from lastly._words.clock import seconds as _seconds
+from lastly._words.signal_names import signal_name
 from lastly._words.warn import warn
-from lastly.errors import CaughtSignal, signal_name
+from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

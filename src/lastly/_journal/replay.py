@@ -13,13 +13,13 @@ alone and says so. A torn last line is no gap: its call never returned.
 
 import os
 
-from lastly._action import BACKOFF, RETRIES, TIMEOUT
 from lastly._journal import disk, locks
 from lastly._journal.fields import PLANNED, clean
 from lastly._journal.index import ABANDONED, CHUNK, OWED, Index, of_bytes
 from lastly._journal.record import VERSION
 from lastly._system.identity import Identity
 from lastly._words import naming
+from lastly._words.clock import BACKOFF, RETRIES, TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

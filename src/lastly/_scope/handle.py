@@ -14,7 +14,7 @@ comparison that there is none.
 
 import _functools  # type: ignore[import-not-found]  # no stub; functools costs an import of collections
 
-from lastly._action import seconds
+from lastly._words.clock import seconds
 from lastly._words.fork import look
 
 TYPE_CHECKING = False

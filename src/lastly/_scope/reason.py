@@ -1,6 +1,6 @@
 """Why the program, or the body of a scope, is ending."""
 
-from lastly.errors import CaughtSignal, signal_name
+from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class ExitReason:
 
     def __str__(self) -> str:
         if self.signal is not None:
+            from lastly._words.signal_names import signal_name
+
             return f"signal {signal_name(self.signal)}"
         if self.exception is not None:
             return f"exception {type(self.exception).__name__}: {self.exception}"

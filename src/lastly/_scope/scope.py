@@ -10,10 +10,11 @@ taken out again by its own thread (`ScopeClosed`) or has been run by the closer:
 
 import _thread
 
-from lastly._action import Action, seconds
+from lastly._action import Action
 from lastly._scope import closing
 from lastly._scope.handle import FUNCTION, Cleanup, checked_name
 from lastly._words import fork
+from lastly._words.clock import seconds
 from lastly._words.warn import warn
 from lastly.errors import ScopeClosed
 

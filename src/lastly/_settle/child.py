@@ -13,7 +13,8 @@ import select
 
 from lastly._system import kill, libc, probe, proc, wait
 from lastly._words.clock import monotonic
-from lastly.errors import LastlyError, signal_name
+from lastly._words.signal_names import signal_name
+from lastly.errors import LastlyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

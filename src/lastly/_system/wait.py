@@ -14,7 +14,7 @@ import time
 
 from lastly._system import probe, proc
 from lastly._words.clock import monotonic
-from lastly.errors import signal_name
+from lastly._words.signal_names import signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The one clock by which this library measures lengths of time.
+"""Lengths of time: how people give them, and the one clock by which this library measures them.
 
 Tools that freeze time in tests replace `time.monotonic`, and also every attribute of a loaded module that
 *is* that function: a grace measured by it never ends, or is over at once. So it is called through another
@@ -13,6 +13,11 @@ from _thread import get_ident
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
+    from typing import Any
+
+# What an action gets that says nothing: further attempts; seconds for each; seconds before the second one.
+RETRIES, TIMEOUT, BACKOFF = 5, 60.0, 1.0
 
 
 def untouched(function: object) -> bool:
@@ -29,3 +34,22 @@ def _own() -> "Callable[[], float]":
 
 # Seconds since an arbitrary moment. Never goes back; the kernel's CLOCK_MONOTONIC, whoever reads it.
 monotonic = _own()
+
+
+def seconds(value: "float | timedelta", what: str) -> float:
+    """Return a length of time as a float; it must be a number and not negative.
+
+    A text is none, though ``float("60")`` works: what comes from a file or the environment is converted where
+    it is read, and a mistake is found there. Nor is True, which is 1 to `float`.
+    """
+    total: Any = getattr(value, "total_seconds", None)
+    number: Any = value
+    try:
+        if isinstance(number, (str, bytes, bytearray, bool)):
+            raise TypeError  # noqa: TRY301  # its words are below
+        result = float(total() if total is not None else number)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{what}={value!r}: seconds as a number, or a timedelta") from None
+    if not result >= 0:
+        raise ValueError(f"{what}={value!r}: must be 0 or more")
+    return result

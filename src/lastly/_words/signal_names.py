@@ -1,4 +1,4 @@
-"""Which signals are meant."""
+"""Signals as people write them: which are meant, and what each is called."""
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 
@@ -13,6 +13,27 @@ if TYPE_CHECKING:
         "XFSZ", "SIGALRM", "SIGHUP", "SIGINT", "SIGIO", "SIGPIPE", "SIGPROF", "SIGPWR", "SIGQUIT", "SIGTERM",
         "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGXCPU", "SIGXFSZ",
     ]  # fmt: skip
+
+
+def signal_name(signum: int) -> str:
+    """``SIGTERM`` for 15; without `signal`, whose enum costs more than the rest of this package."""
+    for name in (
+        "SIGINT",
+        "SIGTERM",
+        "SIGHUP",
+        "SIGQUIT",
+        "SIGUSR1",
+        "SIGUSR2",
+        "SIGALRM",
+        "SIGPIPE",
+        "SIGXCPU",
+    ):
+        if getattr(_signal, name, None) == signum:
+            return name
+    for name in dir(_signal):
+        if name.startswith("SIG") and name[3] != "_" and getattr(_signal, name) == signum:
+            return name
+    return f"signal {signum}"
 
 
 def numbers(signals: "Any") -> list[int]:

@@ -193,7 +193,7 @@ def run_forever(app: "App", interval: float, tb: bool) -> None:
     """Run *app* again and again."""
     import time
 
-    from lastly._action import seconds
+    from lastly._words.clock import seconds
 
     pause = seconds(interval, "interval")
     while True:

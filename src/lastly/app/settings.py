@@ -194,7 +194,7 @@ def check_label(app: "App") -> None:
 def check_grace(app: "App") -> None:
     """Raise TypeError or ValueError for a grace that is no length of time."""
     if app._meta.grace is not None:
-        from lastly._action import seconds
+        from lastly._words.clock import seconds
 
         seconds(app._meta.grace, "grace")
 
@@ -215,7 +215,7 @@ def override_from_config(app: "App") -> None:
 
 # A configuration file has texts for everything, as a rule.
 def _seconds_of_text(text: "Any", where: str) -> float:
-    from lastly._action import seconds
+    from lastly._words.clock import seconds
     from lastly.errors import FrameworkError
 
     try:

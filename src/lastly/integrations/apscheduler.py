@@ -16,10 +16,10 @@ import sys
 import weakref
 from time import sleep
 
-from lastly._action import seconds as _seconds
 from lastly._exit import reloader, root
 from lastly._system import wait
 from lastly._words.clock import monotonic
+from lastly._words.clock import seconds as _seconds
 from lastly.errors import CleanupTimeout, FrameworkError
 
 TYPE_CHECKING = False

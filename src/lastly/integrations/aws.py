@@ -16,7 +16,7 @@ The actions can also be deferred by themselves, and planned around a creation of
 
 import os
 
-from lastly._action import seconds
+from lastly._words.clock import seconds
 from lastly.integrations._rented import aws
 from lastly.integrations._rented.aws import (
     SETTLE,

@@ -14,9 +14,9 @@ import os
 import threading
 import weakref
 
-from lastly._action import seconds as _seconds
 from lastly._exit import reloader, root
 from lastly._scope.scope import Scope
+from lastly._words.clock import seconds as _seconds
 from lastly._words.warn import warn
 from lastly.integrations._servers import in_flight
 from lastly.integrations.health import Health

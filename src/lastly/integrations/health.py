@@ -11,10 +11,10 @@ Needs no framework: `Health` is a WSGI application, an ASGI application, a layer
 server of its own.
 """
 
-from lastly._action import seconds as _seconds
 from lastly._exit import root as _root
 from lastly._words import fork
 from lastly._words.clock import monotonic
+from lastly._words.clock import seconds as _seconds
 from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False

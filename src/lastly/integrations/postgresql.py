@@ -15,9 +15,10 @@ import os
 from contextlib import suppress
 from time import sleep
 
-from lastly._action import Action, seconds
+from lastly._action import Action
 from lastly._durable import portable
 from lastly._system.identity import machine
+from lastly._words.clock import seconds
 from lastly.errors import LastlyError
 from lastly.integrations._rented.handle import Rented, at_least, planned, warn_of_secret
 

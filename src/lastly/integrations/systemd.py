@@ -13,11 +13,11 @@ import os
 import socket
 import threading
 
-from lastly._action import seconds as _seconds
 from lastly._exit import early, root
 from lastly._scope import closing
 from lastly._words import fork
 from lastly._words.clock import monotonic
+from lastly._words.clock import seconds as _seconds
 from lastly.integrations import health
 
 TYPE_CHECKING = False

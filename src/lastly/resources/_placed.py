@@ -17,11 +17,10 @@ import socket
 import stat
 
 from lastly import actions
-from lastly._action import seconds
 from lastly._durable import seam
 from lastly._exit.root import root
 from lastly._system.sockets import Address
-from lastly._words.clock import monotonic
+from lastly._words.clock import monotonic, seconds
 from lastly.errors import NotOurs
 from lastly.resources import Temporary, _holder, planned_removal
 

@@ -9,11 +9,10 @@ import os
 import subprocess
 
 from lastly import actions
-from lastly._action import seconds
 from lastly._durable import seam
 from lastly._exit.root import root
 from lastly._system.wait import child_ends
-from lastly._words.clock import monotonic
+from lastly._words.clock import monotonic, seconds
 from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False

@@ -13,12 +13,12 @@ reads and writes its pipes. Three things are different from a child of ordinary 
 import os
 import sys
 
-from lastly._action import seconds
 from lastly._exit import loop_children
 from lastly._scope.backends import Asyncio
 from lastly._scope.handle import HERE
 from lastly._system import proc
 from lastly._system.wait import send
+from lastly._words.clock import seconds
 from lastly.resources import _popen
 
 TYPE_CHECKING = False

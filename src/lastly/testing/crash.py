@@ -20,7 +20,7 @@ import os
 import sys
 
 from lastly import Scope
-from lastly._action import seconds as _seconds
+from lastly._words.clock import seconds as _seconds
 from lastly.testing._crash.campaign import PACKAGES, Campaign, CannotCrash
 from lastly.testing._crash.report import Report, Run, signal_number
 

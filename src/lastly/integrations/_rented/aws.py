@@ -3,8 +3,9 @@
 import os
 from time import sleep
 
-from lastly._action import Action, seconds
+from lastly._action import Action
 from lastly._durable import portable
+from lastly._words.clock import seconds
 from lastly.errors import LastlyError
 from lastly.integrations._rented.handle import at_least, bound, elapsed, looks, warn_of_secret
 
