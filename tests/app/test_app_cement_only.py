@@ -11,7 +11,7 @@ import pytest
 
 import lastly.app
 from lastly.app import App, Controller, FrameworkError, Interface, InterfaceError, TestApp, ex
-from lastly.app.cement_only import EXTENSIONS, MEMBERS, NAMES, SETTINGS
+from lastly.app._cement_only import EXTENSIONS, MEMBERS, NAMES, SETTINGS
 
 
 def made(**meta: object) -> TestApp:
@@ -33,7 +33,7 @@ def test_an_extension_of_cement_is_refused_by_its_name(name: str) -> None:
 
 def test_every_extension_that_cement_has_is_known() -> None:
     ext = pytest.importorskip("cement.ext")
-    from lastly.app.cement_only import BUILT_IN
+    from lastly.app._cement_only import BUILT_IN
 
     names = {path.stem.removeprefix("ext_") for path in Path(ext.__path__[0]).glob("ext_*.py")}
     assert names == {*EXTENSIONS, *BUILT_IN, "colorlog"}

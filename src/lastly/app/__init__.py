@@ -6,18 +6,18 @@ May use: _exit, _scope.
 Used by: users; integrations, for types.
 """
 
-from lastly.app.core import App
-from lastly.app.settings import init_defaults, is_true
+from lastly.app._core import App
+from lastly.app._settings import init_defaults, is_true
 from lastly.errors import CaughtSignal, CleanupFailed, FrameworkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from lastly.app.controllers import Controller, ex
-    from lastly.app.handlers import Handler, Interface, InterfaceError
-    from lastly.app.log import LogHandler
-    from lastly.app.testing import TestApp
+    from lastly.app._controllers import Controller, ex
+    from lastly.app._handlers import Handler, Interface, InterfaceError
+    from lastly.app._log import LogHandler
+    from lastly.app._testing import TestApp
 
 __all__ = [
     "App",
@@ -50,13 +50,13 @@ _LAZY = {
 def __getattr__(name: str) -> "Any":
     module = _LAZY.get(name)
     if module is None:
-        from lastly.app.cement_only import NAMES
+        from lastly.app._cement_only import NAMES
 
         hint = f": it is Cement's; {NAMES[name]}" if name in NAMES else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     from importlib import import_module
 
-    value = getattr(import_module(f"lastly.app.{module}"), name)
+    value = getattr(import_module(f"lastly.app._{module}"), name)
     globals()[name] = value
     return value
 

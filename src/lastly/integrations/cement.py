@@ -15,7 +15,7 @@ from types import GeneratorType
 
 from lastly._exit import die, root, state
 from lastly._scope.scope import Scope
-from lastly.app.failures import attach, grouped
+from lastly.app._failures import attach, grouped
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False

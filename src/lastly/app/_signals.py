@@ -17,7 +17,7 @@ from posix import getpid
 
 from lastly._exit import die, signals, stack, swallowed
 from lastly._words import fork, signal_names
-from lastly.app.failures import attach
+from lastly.app._failures import attach
 from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lastly._exit.die import Status
-    from lastly.app.core import App
+    from lastly.app._core import App
 
 
 class Watch:

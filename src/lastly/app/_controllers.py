@@ -7,8 +7,8 @@ embedded, then its options and commands are those of the one it is stacked on.
 
 import argparse
 
-from lastly.app.commandline import parse
-from lastly.app.handlers import Handler
+from lastly.app._commandline import parse
+from lastly.app._handlers import Handler
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar, TypeVar
 
-    from lastly.app.core import App
+    from lastly.app._core import App
 
     Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -4,14 +4,14 @@ import logging
 import os
 import sys
 
-from lastly.app.config import absolute
-from lastly.app.settings import MetaMixin, is_true
+from lastly.app._config import absolute
+from lastly.app._settings import MetaMixin, is_true
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar, TextIO
 
-    from lastly.app.core import App
+    from lastly.app._core import App
 
 _LEVELS = {
     "INFO": logging.INFO,

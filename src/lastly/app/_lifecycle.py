@@ -17,11 +17,11 @@ from _functools import partial  # type: ignore[import-not-found]  # no stub; fun
 from lastly._exit import root
 from lastly._scope.reason import ExitReason, telling
 from lastly._words import signal_names
-from lastly.app import parts, signals
-from lastly.app.cement_only import check_settings
-from lastly.app.dispatch import dispatch
-from lastly.app.failures import attach, flattened, grouped, show
-from lastly.app.hooks import CORE_HOOKS, HookManager, run_hook
+from lastly.app import _parts, _signals
+from lastly.app._cement_only import check_settings
+from lastly.app._dispatch import dispatch
+from lastly.app._failures import attach, flattened, grouped, show
+from lastly.app._hooks import CORE_HOOKS, HookManager, run_hook
 from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from lastly._scope.handle import Cleanup
     from lastly._scope.scope import Scope
     from lastly._words.signal_names import SignalName
-    from lastly.app.core import App
-    from lastly.app.handlers import HandlerManager, InterfaceManager
+    from lastly.app._core import App
+    from lastly.app._handlers import HandlerManager, InterfaceManager
 
 NEW, OPEN, CLOSING, CLOSED = "new", "open", "closing", "closed"
 
@@ -65,7 +65,7 @@ class Life:
         self.scope: Scope | None = None
         self.at_exit: Cleanup | None = None
         self.registries: tuple[InterfaceManager, HandlerManager] | None = None
-        self.watch: signals.Watch | None = None
+        self.watch: _signals.Watch | None = None
         self.settings: dict[str, Any] = {}
         self.ignored: dict[str, Any] = {}  # keywords that are no setting of the app
 
@@ -92,7 +92,7 @@ def lay(app: "App") -> None:
 def _bootstrap(app: "App") -> None:
     """Load the program's own module, which may define hooks, register handlers and change settings."""
     if app._meta.bootstrap is not None:
-        from lastly.app.plugins import call_load, imported
+        from lastly.app._plugins import call_load, imported
 
         call_load(imported(app._meta.bootstrap), app)
 
@@ -112,10 +112,10 @@ def setup(app: "App") -> None:
         _keep_until_exit(app)
         check_settings(app)
         _bootstrap(app)
-        signals.catch(app)
+        _signals.catch(app)
         if app.quiet and not app.debug:
             app._suppress_output()
-        parts.make(app)
+        _parts.make(app)
     except BaseException as exc:
         _fail(app, exc)
         raise
@@ -134,15 +134,15 @@ def reload(app: "App") -> None:
     if life.state != OPEN or life.pid != os.getpid():
         setup(app)
         return
-    signals.answer(app)
+    _signals.answer(app)
     exit_code = app.exit_code
     app.log.close()
     lay(app)
     app.exit_code = exit_code
     try:
         _bootstrap(app)
-        signals.catch(app)
-        parts.make(app)
+        _signals.catch(app)
+        _parts.make(app)
     except BaseException as exc:
         _fail(app, exc)
         raise
@@ -152,7 +152,7 @@ def registries_of(app: "App") -> "tuple[InterfaceManager, HandlerManager]":
     """Return the registries of interfaces and handlers of *app*, made at the first call."""
     life = app._life
     if life.registries is None:
-        from lastly.app.handlers import registries
+        from lastly.app._handlers import registries
 
         life.registries = registries(app)
     return life.registries
@@ -214,7 +214,7 @@ def catch_signal(app: "App", signum: "int | SignalName") -> None:
     if (added := signal_names.numbers(signum)) and added[0] not in known:
         meta.catch_signals = [*known, *added]
         if app._life.state == OPEN:
-            signals.catch(app)
+            _signals.catch(app)
 
 
 def close(app: "App", code: int | None) -> None:
@@ -228,7 +228,7 @@ def close(app: "App", code: int | None) -> None:
     if app._life.body is not None:
         attach(app._life.body, _shut(app))
         return
-    caught = signals.unanswered(app)
+    caught = _signals.unanswered(app)
     failures = _shut(app)
     if not app._life.exiting:
         _conclude(app, failures, caught)
@@ -246,7 +246,7 @@ def _conclude(app: "App", failures: "list[BaseException]", caught: "CaughtSignal
         raise caught
     if failures:
         raise grouped(f"close of app {app.label!r}", failures)
-    signals.raise_due()
+    _signals.raise_due()
     if app._meta.exit_on_close:
         sys.exit(telling(app.exit_code))
 
@@ -260,7 +260,7 @@ def leave(app: "App", exc: BaseException | None) -> None:
 
 
 def _fail(app: "App", exc: BaseException) -> None:
-    signals.passing(app, exc)
+    _signals.passing(app, exc)
     if not app.exit_code:
         app.exit_code = ExitReason.of(exc).code or 0
     app._life.body = exc
@@ -281,7 +281,7 @@ def _closed(app: "App") -> "list[BaseException]":
 
 def passing(app: "App", exc: BaseException) -> None:
     """Note what *exc*, which is about to leave *app*, says about its end; the same one again says no more."""
-    signals.passing(app, exc)
+    _signals.passing(app, exc)
     if isinstance(exc, SystemExit) and not isinstance(exc, CaughtSignal) and not app.exit_code:
         app.exit_code = ExitReason.of(exc).code or 0
 
@@ -311,24 +311,24 @@ def _shut(app: "App") -> "list[BaseException]":
     try:
         if life.pid == os.getpid():
             root.reason = reason or _reason(app)
-            parts.complete(app)
-            failures += signals.last_call(app)
+            _parts.complete(app)
+            failures += _signals.last_call(app)
             failures += app.hook.try_all("pre_close", app)
             failures += _close_scope(life)
             failures += app.hook.try_all("post_close", app)
-            failures += signals.last_call(app)
+            failures += _signals.last_call(app)
     finally:
         root.reason = reason
         failures += _give_back(app)
     return failures
 
 
-signals.leave_alone(_shut)
+_signals.leave_alone(_shut)
 
 
 # What lastly.exit_reason() answers to a hook that asks.
 def _reason(app: "App") -> "ExitReason | None":
-    exc = app._life.body or signals.unanswered(app)
+    exc = app._life.body or _signals.unanswered(app)
     if exc is not None:
         return ExitReason.of(exc)
     return ExitReason(code=app.exit_code) if app._meta.exit_on_close else None
@@ -347,7 +347,7 @@ def _close_scope(life: Life) -> "list[BaseException]":
 
 # At exit the signals stay caught: one that comes now is noted, and the process ends by it when all is done.
 def _give_back(app: "App") -> "list[BaseException]":
-    from lastly.app.log import restore
+    from lastly.app._log import restore
 
     life = app._life
     failures: list[BaseException] = []
@@ -355,7 +355,7 @@ def _give_back(app: "App") -> "list[BaseException]":
         getattr(app.log, "close", None),
         getattr(life.at_exit, "detach", None),
         partial(restore, app),
-        None if life.exiting else partial(signals.release, app),
+        None if life.exiting else partial(_signals.release, app),
     ):
         try:
             if give_back is not None:

@@ -1,8 +1,8 @@
-"""The application object: what an app has and offers. How it lives and ends is in lifecycle.py."""
+"""The application object: what an app has and offers. How it lives and ends is in _lifecycle.py."""
 
 import sys
 
-from lastly.app import lifecycle, settings
+from lastly.app import _lifecycle, _settings
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
     from lastly._scope.scope import Scope
     from lastly._words.signal_names import SignalName
-    from lastly.app.commandline import ArgumentParser
-    from lastly.app.config import Config
-    from lastly.app.handlers import HandlerManager, InterfaceManager
-    from lastly.app.hooks import HookManager
-    from lastly.app.log import LogHandler
-    from lastly.app.plugins import ExtensionManager, PluginManager
+    from lastly.app._commandline import ArgumentParser
+    from lastly.app._config import Config
+    from lastly.app._handlers import HandlerManager, InterfaceManager
+    from lastly.app._hooks import HookManager
+    from lastly.app._log import LogHandler
+    from lastly.app._plugins import ExtensionManager, PluginManager
 
 
-class App(settings.MetaMixin):
+class App(_settings.MetaMixin):
     """An application: set up, run, closed, with its close hooks run whatever happened.
 
     Usually the context of a ``with`` statement, which sets it up and closes it. However the program ends, by
@@ -38,8 +38,8 @@ class App(settings.MetaMixin):
     .. versionadded:: 0.1
     """
 
-    class Meta(settings.Settings):
-        """The settings of an app, described one by one in ``lastly.app.settings``."""
+    class Meta(_settings.Settings):
+        """The settings of an app, described one by one in ``lastly.app._settings``."""
 
     #: Whether a signal is done with when the app is closed. Otherwise the process ends by it.
     forgets_signals = False
@@ -58,14 +58,14 @@ class App(settings.MetaMixin):
         super().__init__(**meta)
         if label is not None:
             self._meta.label = label
-        settings.check_label(self)
-        settings.check_grace(self)
+        _settings.check_label(self)
+        _settings.check_grace(self)
         if self._meta.argv is None:
             self._meta.argv = sys.argv[1:]
-        self._life = lifecycle.Life()
+        self._life = _lifecycle.Life()
         self._life.ignored = {name: value for name, value in meta.items() if not hasattr(self._meta, name)}
-        settings.glance(self._meta)
-        lifecycle.lay(self)
+        _settings.glance(self._meta)
+        _lifecycle.lay(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._meta.label!r} {self._life.state}>"
@@ -73,7 +73,7 @@ class App(settings.MetaMixin):
     if not TYPE_CHECKING:  # to a type checker a name that is not there is a mistake
 
         def __getattr__(self, name: str) -> object:
-            from lastly.app.cement_only import member_error
+            from lastly.app._cement_only import member_error
 
             raise member_error(self, name)
 
@@ -110,17 +110,17 @@ class App(settings.MetaMixin):
 
         .. versionadded:: 0.1
         """
-        return lifecycle.scope_of(self)
+        return _lifecycle.scope_of(self)
 
     @property
     def interface(self) -> "InterfaceManager":
         """The interfaces of which handlers can be registered."""
-        return lifecycle.registries_of(self)[0]
+        return _lifecycle.registries_of(self)[0]
 
     @property
     def handler(self) -> "HandlerManager":
         """The registered handlers, by interface and label."""
-        return lifecycle.registries_of(self)[1]
+        return _lifecycle.registries_of(self)[1]
 
     def setup(self) -> None:
         """Make the app ready: configuration, log, extensions, plugins, arguments, signals.
@@ -134,7 +134,7 @@ class App(settings.MetaMixin):
 
         .. versionadded:: 0.1
         """
-        lifecycle.setup(self)
+        _lifecycle.setup(self)
 
     def run(self) -> "Any":
         """Parse the arguments and run the program: its base controller, else its ``main``, if it has one.
@@ -150,7 +150,7 @@ class App(settings.MetaMixin):
 
         .. versionadded:: 0.1
         """
-        return lifecycle.run(self)
+        return _lifecycle.run(self)
 
     def run_forever(self, interval: float = 1, tb: bool = True) -> None:
         """Run again and again; after an exception log it, wait, and reload the app first.
@@ -163,7 +163,7 @@ class App(settings.MetaMixin):
 
         .. versionadded:: 0.1
         """
-        lifecycle.run_forever(self, interval, tb)
+        _lifecycle.run_forever(self, interval, tb)
 
     def reload(self) -> None:
         """Set the app up again while it runs: for changed configuration, say.
@@ -174,7 +174,7 @@ class App(settings.MetaMixin):
 
         .. versionadded:: 0.1
         """
-        lifecycle.reload(self)
+        _lifecycle.reload(self)
 
     def close(self, code: int | None = None) -> None:
         """Run ``pre_close``, the cleanups of :attr:`scope` and ``post_close``, and give everything back.
@@ -193,7 +193,7 @@ class App(settings.MetaMixin):
 
         .. versionadded:: 0.1
         """
-        lifecycle.close(self, code)
+        _lifecycle.close(self, code)
 
     def extend(self, member_name: str, member_object: "Any") -> None:
         """Make *member_object* an attribute of the app, by the name *member_name*.
@@ -223,7 +223,7 @@ class App(settings.MetaMixin):
 
         .. versionadded:: 0.1
         """
-        lifecycle.catch_signal(self, signum)
+        _lifecycle.catch_signal(self, signum)
 
     def validate_config(self) -> None:
         """Look at ``self.config`` and raise, or change it; called when all files are read. For subclasses."""
@@ -241,7 +241,7 @@ class App(settings.MetaMixin):
         self._add_path("plugin_dirs", path)
 
     def _add_path(self, setting: str, path: str) -> None:
-        from lastly.app.config import absolute
+        from lastly.app._config import absolute
 
         known = [*(getattr(self._meta, setting) or ())]
         path = absolute(path)
@@ -250,7 +250,7 @@ class App(settings.MetaMixin):
 
     def _suppress_output(self) -> None:
         self._life.silent = True
-        from lastly.app.log import suppress
+        from lastly.app._log import suppress
 
         suppress(self)
 
@@ -264,4 +264,4 @@ class App(settings.MetaMixin):
         exc: BaseException | None,
         traceback: "TracebackType | None",
     ) -> None:
-        lifecycle.leave(self, exc)
+        _lifecycle.leave(self, exc)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from lastly.app.settings import Meta
+    from lastly.app._settings import Meta
 
 
 class Config(RawConfigParser):

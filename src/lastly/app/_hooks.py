@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
-    from lastly.app.core import App
+    from lastly.app._core import App
 
     Functions = list[tuple[int, Callable[..., Any]]]
     Failures = list[BaseException]
@@ -137,7 +137,7 @@ class HookManager:
             except BaseException as exc:
                 failures.append(exc)
         if failures:
-            from lastly.app.failures import raise_failures
+            from lastly.app._failures import raise_failures
 
             raise_failures(f"hook {name!r} of app {self.app._meta.label!r}", failures)
 

@@ -7,15 +7,15 @@ a terminal only; the environment's NO_COLOR and FORCE_COLOR have the last word, 
 import logging
 import sys
 
-from lastly.app.log import LogHandler
-from lastly.app.settings import is_true
+from lastly.app._log import LogHandler
+from lastly.app._settings import is_true
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 
-    from lastly.app.core import App
+    from lastly.app._core import App
 
 
 class ColorLogHandler(LogHandler):

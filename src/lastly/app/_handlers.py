@@ -5,14 +5,14 @@ Cement builds all of an app from these. Here they serve a program's own parts, i
 
 from abc import ABC
 
-from lastly.app.settings import MetaMixin
+from lastly.app._settings import MetaMixin
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
-    from lastly.app.core import App
+    from lastly.app._core import App
 
 
 class InterfaceError(FrameworkError):
@@ -233,7 +233,7 @@ class HandlerManager:
 
 
 def _named(cls: type, what: str) -> str:
-    from lastly.app.settings import merged
+    from lastly.app._settings import merged
 
     name = merged(cls).get(what)
     if not name:
@@ -243,7 +243,7 @@ def _named(cls: type, what: str) -> str:
 
 def registries(app: "App") -> "tuple[InterfaceManager, HandlerManager]":
     """Return new registries for *app*, with the interfaces and handlers that its settings name."""
-    from lastly.app.log import LogHandler
+    from lastly.app._log import LogHandler
 
     interfaces = InterfaceManager()
     handlers = HandlerManager(app, interfaces)

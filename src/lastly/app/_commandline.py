@@ -3,14 +3,14 @@
 import argparse
 import os
 
-from lastly.app.hooks import run_hook
+from lastly.app._hooks import run_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from lastly.app.core import App
+    from lastly.app._core import App
 
 
 class ArgumentParser(argparse.ArgumentParser):

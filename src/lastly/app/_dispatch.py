@@ -2,24 +2,24 @@
 
 import sys
 
-from lastly.app.hooks import run_hook
+from lastly.app._hooks import run_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from lastly.app.core import App
+    from lastly.app._core import App
 
 
 def dispatch(app: "App") -> "Any":
     """Parse the arguments of *app*, run what it runs, and return the result."""
     if app.controller is None and has_registry(app):
-        from lastly.app.controllers import base_controller
+        from lastly.app._controllers import base_controller
 
         app.controller = base_controller(app)
     if app.controller is not None:
         return app.controller._dispatch()
-    from lastly.app.commandline import parse
+    from lastly.app._commandline import parse
 
     main = app._meta.main
     if main is None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
     from lastly._words.signal_names import SignalName
-    from lastly.app.core import App
+    from lastly.app._core import App
 
 
 class Meta:

@@ -2,7 +2,7 @@
 
 import os
 
-from lastly.app.core import App
+from lastly.app._core import App
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lastly.app.core import App
+    from lastly.app._core import App
 
 # Extensions of Cement that are parts of lastly.app: naming them is no mistake and loads nothing.
 BUILT_IN = frozenset({"argparse", "configparser", "dummy", "logging", "plugin"})

@@ -7,8 +7,8 @@ import os
 import sys
 from importlib import import_module
 
-from lastly.app.cement_only import BUILT_IN, extension_error
-from lastly.app.settings import is_true
+from lastly.app._cement_only import BUILT_IN, extension_error
+from lastly.app._settings import is_true
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
 
-    from lastly.app.core import App
+    from lastly.app._core import App
 
     Names = list[str]  # ``list`` is a method of ExtensionManager
 
@@ -66,7 +66,7 @@ class ExtensionManager:
         if ext_module in self._loaded or ext_module.removeprefix("cement.ext.ext_") in BUILT_IN:
             return
         if ext_module.removeprefix("cement.ext.ext_") == "colorlog":
-            ext_module = "lastly.app.colorlog"
+            ext_module = "lastly.app._colorlog"
         elif (error := extension_error(ext_module, self.app.label)) is not None:
             raise error
         try:

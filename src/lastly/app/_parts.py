@@ -1,12 +1,12 @@
 """What an app is made of, made in the order in which hooks, extensions and plugins find it."""
 
-from lastly.app import settings
-from lastly.app.dispatch import has_registry
-from lastly.app.hooks import run_hook
+from lastly.app import _settings
+from lastly.app._dispatch import has_registry
+from lastly.app._hooks import run_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lastly.app.core import App
+    from lastly.app._core import App
 
 
 def make(app: "App") -> None:
@@ -16,43 +16,43 @@ def make(app: "App") -> None:
     _make_config(app)
     _make_log(app)
     _make_plugins(app)
-    from lastly.app.commandline import parser_for
+    from lastly.app._commandline import parser_for
 
     app.args = parser_for(app)
     if has_registry(app):
-        from lastly.app.controllers import base_controller
+        from lastly.app._controllers import base_controller
 
         app.controller = base_controller(app)
     run_hook(app, "post_setup")
 
 
 def _make_extensions(app: "App") -> None:
-    from lastly.app.plugins import ExtensionManager
+    from lastly.app._plugins import ExtensionManager
 
     app.ext = ExtensionManager(app)
     app.ext.load_extensions(app._meta.extensions)
 
 
 def _make_config(app: "App") -> None:
-    from lastly.app import config
+    from lastly.app import _config
 
     meta = app._meta
     if meta.config_section is None:
         meta.config_section = meta.label
-    app.config = config.Config(meta.config_section)
+    app.config = _config.Config(meta.config_section)
     app.config.merge(meta.config_defaults or {})
     if not app.config.has_section(meta.config_section):
         app.config.add_section(meta.config_section)
-    meta.config_dirs, meta.config_files = config.config_dirs(meta), config.config_files(meta)
+    meta.config_dirs, meta.config_files = _config.config_dirs(meta), _config.config_files(meta)
     for path in meta.config_files:
         app.config.parse_file(path)
     for directory in meta.config_dirs:
-        for path in config.files_of(directory, meta.config_file_suffix):
+        for path in _config.files_of(directory, meta.config_file_suffix):
             app.config.parse_file(path)
     if meta.debug:  # by the program or its command line: over the files, and below the environment
         app.config.set(meta.config_section, "debug", True)
     quiet = meta.quiet
-    settings.override_from_config(app)
+    _settings.override_from_config(app)
     meta.quiet = quiet or meta.quiet
     app.ext.load_configured()
     app.validate_config()
@@ -61,7 +61,7 @@ def _make_config(app: "App") -> None:
 def _make_log(app: "App") -> None:
     handler = app._meta.log_handler
     if handler == "logging":
-        from lastly.app.log import LogHandler
+        from lastly.app._log import LogHandler
 
         handler = LogHandler
     if isinstance(handler, type) and not has_registry(app):
@@ -73,8 +73,8 @@ def _make_log(app: "App") -> None:
 
 
 def _make_plugins(app: "App") -> None:
-    from lastly.app.config import plugin_dirs
-    from lastly.app.plugins import PluginManager
+    from lastly.app._config import plugin_dirs
+    from lastly.app._plugins import PluginManager
 
     meta = app._meta
     meta.plugin_dirs = plugin_dirs(meta)
@@ -90,8 +90,8 @@ def complete(app: "App") -> None:
 
     They then know what the program's defaults say, and nothing else.
     """
-    from lastly.app.config import Config
-    from lastly.app.log import LogHandler
+    from lastly.app._config import Config
+    from lastly.app._log import LogHandler
 
     meta = app._meta
     made = vars(app)
