@@ -216,6 +216,45 @@ def test_several_take_over(programs, kind, where):
     assert os.listdir(where) == []
 
 
+@pytest.mark.parametrize("takeover", [True, False])
+def test_freed_while_it_is_looked_at(programs, kind, where, takeover):
+    """With the file goes the journal that says whose it was: whoever has just looked is not refused for that."""
+    first = programs.start(
+        """
+        import os, sys, lastly
+        held = getattr(lastly, sys.argv[1])(sys.argv[2])
+        print("held", flush=True)
+        os.read(0, 1)
+        held.close()
+        print("freed", flush=True)
+        os.read(0, 1)
+        """, kind, str(where / "x"), stdin=subprocess.PIPE
+    )
+    first.line("held")
+    second = programs.start(
+        """
+        import os, sys, lastly
+        from lastly.resources import _holder
+        real = _holder.Holder.refusal if sys.argv[3] == "False" else _holder.Holder.untouchable
+        def late(self, **how):
+            print("looks", flush=True)
+            os.read(0, 1)
+            return real(self, **how)
+        setattr(_holder.Holder, real.__name__, late)
+        getattr(lastly, sys.argv[1])(sys.argv[2], takeover=sys.argv[3] == "True")
+        print("got it", flush=True)
+        """, kind, str(where / "x"), str(takeover), stdin=subprocess.PIPE
+    )
+    second.line("looks")
+    first.write("\n")
+    first.line("freed")
+    second.write("\n\n\n")
+    second.line("got it")
+    assert second.wait().status == 0
+    first.write("\n")
+    assert first.wait().status == 0
+
+
 def test_synced_before_it_has_its_name(programs, kind, where):
     """A power cut leaves no empty file there, which would not say whose it is."""
     done = programs.run(

@@ -131,11 +131,16 @@ def _hold(
         another = holder.pid != os.getpid() and holder.identity != ended
         if left > 0:
             holder.wait(min(left, _LOOK))
-        elif takeover and another and not holder.untouchable():
-            actions.kill(holder.target(), grace=limit)
-            ended = holder.identity  # an ancestor of ours is spared: then it holds on
-        elif holder.alive():
-            raise FileExistsError(errno.EEXIST, holder.refusal(takeover=takeover), where)
+            continue
+        ends = takeover and another and not holder.untouchable()
+        refusal = "" if ends else holder.refusal(takeover=takeover)
+        # Freed while we looked, and with it the journal that told whose it was: nobody is ended or refused.
+        if not holder.alive() or seam.file_identity(where) != holder.file:
+            continue
+        if refusal:
+            raise FileExistsError(errno.EEXIST, refusal, where)
+        actions.kill(holder.target(), grace=limit)
+        ended = holder.identity  # an ancestor of ours is spared: then it holds on
 
 
 def _holder_at(path: str) -> "_holder.Holder | None":
