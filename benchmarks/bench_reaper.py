@@ -32,7 +32,7 @@ LOKY = (
 )
 MANY = """
 import os, signal, sys
-import lastly, lastly._system.remove, lastly._reaper.client, lastly.resources, lastly._durable.own, tempfile
+import lastly, lastly._system.remove, lastly._reaper.client, lastly.resources._temporary, lastly._durable.own, tempfile
 pids = []
 for _ in range(int(sys.argv[1])):
     reading, writing = os.pipe()

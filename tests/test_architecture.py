@@ -31,7 +31,7 @@ def test_a_name_loads_nothing_that_it_does_not_need(python: str) -> None:
         "lastly.temp_dir; print(*set(sys.modules) - before)"
     )
     out = subprocess.run([python, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
-    heavy = {"subprocess", "socket", "ctypes", "threading", "lastly.resources._popen", "lastly.resources._process"}
+    heavy = {"subprocess", "socket", "ctypes", "threading", "lastly.resources._child", "lastly.resources._process"}
     assert sorted(heavy & set(out.split())) == []
 
 

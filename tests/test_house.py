@@ -84,8 +84,6 @@ KNOWN_CIRCLES: set[str] = {
     "_scope.progress → _scope.closing",
     "_scope.threads → _scope.closing",
     "integrations._servers.probe_server → integrations.health",
-    "resources._placed → resources",
-    "resources._replace → resources",
 }
 # An integration that uses another.
 KNOWN_STRAYS: set[str] = set()
@@ -135,7 +133,7 @@ KNOWN_KERNEL: set[str] = {
     "_run.relabel: /proc/PID",
     "_settle.child: /proc/PID",
     "integrations._servers.listeners: /proc/PID",
-    "resources._placed: /proc/PID",
+    "resources._socket: /proc/PID",
     "resources._replace: /proc/PID",
 }
 

@@ -225,7 +225,7 @@ def test_a_thousand_owners_in_sixteen_megabytes(programs, home):
     """I11, and all of them dead at once. Owners are forked from one program: each has its own journal."""
     code = """
     import lastly, os, sys, signal
-    import lastly._system.remove, lastly._reaper.client, lastly.resources, lastly._durable.own, tempfile
+    import lastly._system.remove, lastly._reaper.client, lastly.resources._temporary, lastly._durable.own, tempfile
     pids = []
     for _ in range(1000):
         reading, writing = os.pipe()

@@ -16,7 +16,7 @@ from harness import gone, wait_process_gone, wait_until
 
 import lastly
 from lastly._journal import locks
-from lastly.resources import _holder, _placed
+from lastly.resources import _holder, _lock_file, _place
 
 HOLD = """
     import os, sys, lastly
@@ -340,7 +340,7 @@ def test_a_file_system_without_links(home, where, kind, monkeypatch):
     def refused(*_, **__):
         raise PermissionError(errno.EPERM, "not permitted")
 
-    monkeypatch.setattr(_placed.os, "link", refused)
+    monkeypatch.setattr(_place.os, "link", refused)
     held = getattr(lastly, kind)(where / "x")
     with pytest.raises(FileExistsError, match="holds it already"):
         getattr(lastly, kind)(where / "x")
@@ -356,7 +356,7 @@ def test_a_name_that_is_taken_in_the_last_moment(home, where, kind, monkeypatch)
         fsync(fd)
         (where / "x").write_text(f"{os.getppid()}\n")
 
-    monkeypatch.setattr(_placed.os, "fsync", take)
+    monkeypatch.setattr(_lock_file.os, "fsync", take)
     with pytest.raises(FileExistsError, match=f"process {os.getppid()} holds it"):
         getattr(lastly, kind)(where / "x")
     assert (where / "x").read_text() == f"{os.getppid()}\n"
@@ -550,7 +550,7 @@ def test_killed_everywhere(programs, home, where):
 
     crash(
         programs,
-        f"from lastly.resources import _placed\nf = _placed.lock_file({str(where)!r} + '/x')\nf.close()",
+        f"from lastly.resources import lock_file\nf = lock_file({str(where)!r} + '/x')\nf.close()",
         names=("open", "write", "link", "rename", "unlink"),
         limit=300,
     )
@@ -574,7 +574,7 @@ def test_a_file_that_takes_the_place_of_a_dead_one_is_not_removed(home, where, m
             os.replace(other, path)
         return found
 
-    monkeypatch.setattr(_placed.os, "read", read)
+    monkeypatch.setattr(_holder.os, "read", read)
     with pytest.raises(FileExistsError, match=f"process {os.getppid()} holds it"):
         lastly.pid_file(path)
     assert path.read_text() == f"{os.getppid()}"

@@ -17,7 +17,7 @@ import lastly
 from lastly._journal.turns import Turn
 from lastly._settle.sweep import sweep
 from lastly._system import remove
-from lastly.resources import _placed
+from lastly.resources import _holder, _place
 
 pytestmark = [
     pytest.mark.root,
@@ -188,7 +188,7 @@ def test_a_lock_on_our_file(programs, kind, shared):
 
 def test_a_process_of_ours_that_is_stopped_in_its_turn(programs, home, shared, monkeypatch):
     """It takes the name, or would: after a bounded time there is a clear error; then it is free again."""
-    monkeypatch.setattr(_placed, "_TURN", 0.2)
+    monkeypatch.setattr(_holder, "TURN", 0.2)
     path = shared / "app"
     with Turn(str(path), 0.0):
         for what in lastly.lock_file, lastly.pid_file, lastly.unix_socket:
@@ -204,7 +204,7 @@ def test_what_another_user_left_is_not_ours_to_remove(home, shared, monkeypatch)
     os.chown(shared / "app", OTHER, OTHER)
     monkeypatch.setattr(remove.os, "geteuid", lambda: 12345)
     with pytest.raises(FileExistsError, match="belongs to uid 65534"):
-        _placed._remove_stale(str(shared / "app"), remove.identity(shared / "app"))
+        _place.remove_stale(str(shared / "app"), remove.identity(shared / "app"))
     assert (shared / "app").exists()
 
 
@@ -232,15 +232,15 @@ def test_a_new_socket_is_changed_and_nothing_else(programs, shared, tmp_path):
     done = programs.run(
         """
         import os, sys, lastly
-        from lastly.resources import _placed
-        class Swapped(_placed.Address):
+        from lastly.resources import _socket
+        class Swapped(_socket.Address):
             def __exit__(self, *_):
                 super().__exit__()
                 new = self.path
                 if "/.lastly-" in new:
                     os.rename(new, new + ".away")
                     os.symlink(sys.argv[2], new)
-        _placed.Address = Swapped
+        _socket.Address = Swapped
         try: lastly.unix_socket(sys.argv[1], mode=0o666)
         except PermissionError as error: print("refused", error)
         """,

@@ -10,12 +10,12 @@ CRASHING = """
 import os, signal, sys
 sys.dont_write_bytecode = True
 import _posixsubprocess, subprocess, tempfile
-import lastly, lastly.resources
+import lastly, lastly.resources._temporary
 from lastly._durable import seam
 from lastly import actions
 from lastly._system import remove, kill, file
 seam._ensure = lambda path: None
-from lastly.resources._popen import Popen
+from lastly.resources._child import Popen
 count = 0
 def wrap(module, name):
     real = getattr(module, name)

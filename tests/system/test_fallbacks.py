@@ -259,8 +259,8 @@ def test_a_user_without_an_account(programs: Programs, tmp_path: Path, home: str
     os.chmod(tmp_path, 0o777)
     code = """
 import os, sys, zlib, tempfile, subprocess, shutil, warnings, mmap, _posixsubprocess, json, struct, fcntl, select
-import lastly, lastly.resources, lastly.actions, lastly._durable.seam, lastly._journal.file, lastly._durable.own
-import lastly._system.remove, lastly.resources._popen, linecache, tracemalloc
+import lastly, lastly.resources._temporary, lastly.actions, lastly._durable.seam, lastly._journal.file, lastly._durable.own
+import lastly._system.remove, lastly.resources._child, linecache, tracemalloc
 os.setgroups([]); os.setgid(0); os.setuid(1000770000)
 made = lastly.temp_dir(dir=sys.argv[1])
 other = lastly.temp_dir(dir=sys.argv[1])

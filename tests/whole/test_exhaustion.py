@@ -30,7 +30,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")
 # Makes folders until that is refused (at most so many), says how many and why, and is killed.
 MAKES = """
 import os, resource, signal, sys, warnings
-import lastly, lastly.resources, tempfile
+import lastly, lastly.resources._temporary, tempfile
 from lastly.errors import NotRecorded
 tmp = tempfile.gettempdir()
 
@@ -168,7 +168,7 @@ def test_no_more_processes(programs: Programs, tmp_path: Path) -> None:
     shutil.copytree(SRC, open_to_all / "src")  # which may be below a folder that only its owner may enter
     # The kernel does not count root's. Afterwards the standard library may be out of reach, too.
     other = (
-        f"import encodings.ascii, lastly._durable.seam, lastly.actions, lastly._reaper.client, lastly.resources._popen, ctypes, json\n"
+        f"import encodings.ascii, lastly._durable.seam, lastly.actions, lastly._reaper.client, lastly.resources._child, ctypes, json\n"
         f"import lastly._system.remove; lastly._system.remove.identity('/')\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         if os.geteuid() == 0

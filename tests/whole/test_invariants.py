@@ -14,7 +14,7 @@ from lastly._settle.sweep import sweep
 # Every path below TMPDIR that comes to be must be in the journal, as a file, at that moment; and every child's token.
 WATCH = """
 import os, subprocess, sys, tempfile
-import lastly, lastly.resources._placed, lastly.resources._popen
+import lastly, lastly.resources._lock_file, lastly.resources._socket, lastly.resources._temporary, lastly.resources._child
 from lastly._durable import own
 
 below = os.environ["TMPDIR"] + "/"

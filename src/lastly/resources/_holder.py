@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 _SETTLED = 10.0  # seconds after which an empty file is nobody's who is just about to write a pid into it
+# Seconds, at least, to wait for a process of ours that looks at the same name: it takes milliseconds.
+TURN = 5.0
 _EMPTY = b"\0 \t\r\n"  # a power cut leaves zeros
 
 

@@ -19,7 +19,7 @@ from lastly._scope.handle import HERE
 from lastly._system import proc
 from lastly._system.wait import send
 from lastly._words.clock import seconds
-from lastly.resources import _popen
+from lastly.resources import _child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from lastly._durable.seam import DurableCleanup
     from lastly._scope.scope import Scope
-    from lastly.resources._popen import Command, Environment, File
+    from lastly.resources._child import Command, Environment, File
 
     Library: TypeAlias = Literal["asyncio", "trio", "anyio"]
 else:
@@ -163,7 +163,7 @@ async def open_process(
     *,
     library: "Library | None" = None,
     scope: "Scope | None" = None,
-    kill_after: "float | timedelta" = _popen.GRACE,
+    kill_after: "float | timedelta" = _child.GRACE,
     stdin: "File" = None,
     stdout: "File" = None,
     stderr: "File" = None,
@@ -201,7 +201,7 @@ async def open_process(
     kind = _kind(library)
     if isinstance(command, os.PathLike):
         command = [command]
-    cleanup, env = _popen.plan_child(scope, limit, env)
+    cleanup, env = _child.plan_child(scope, limit, env)
     native = kind()
     try:
         # Not to be cancelled half-way: asyncio waits for ever, then, in Python 3.11.
@@ -215,7 +215,7 @@ async def open_process(
         raise
     cleanup.kept = native
     native.planned.add(native.child.pid)
-    _popen.child_started(cleanup, native.child.pid)
+    _child.child_started(cleanup, native.child.pid)
     return Process(native, cleanup)
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from lastly._system.file import umask
 from lastly._words.warn import warn
-from lastly.resources import confirm_file, planned_removal
+from lastly.resources._handle import confirm_file, planned_removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

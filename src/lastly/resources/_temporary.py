@@ -1,0 +1,158 @@
+"""Temporary files and folders, at names that nobody else can guess."""
+
+import os
+
+from lastly.resources._handle import confirm_file, planned_removal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Any, Self
+
+    from lastly._scope.handle import Cleanup
+    from lastly._scope.scope import Scope
+
+
+class Temporary:
+    """A temporary file or folder that removes itself: path-like, and a context manager.
+
+    ``open(work)``, ``os.listdir(work)``, ``work / "name"`` (a `pathlib.Path`) and ``str(work)`` all work.
+
+    Attributes:
+        path: its absolute path, a str.
+        cleanup: the handle of its removal.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ("cleanup", "path")
+
+    def __init__(self, path: str, cleanup: "Cleanup") -> None:
+        self.path = path
+        self.cleanup = cleanup
+
+    def close(self) -> None:
+        """Remove it now. A second call does nothing. Raises what the removal raises."""
+        self.cleanup.run()
+
+    def detach(self) -> bool:
+        """Keep it: it is yours from here on. Returns False when it was kept or removed before."""
+        return self.cleanup.detach()
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __str__(self) -> str:
+        return self.path
+
+    def __truediv__(self, other: "str | os.PathLike[str]") -> "Path":
+        from pathlib import Path
+
+        return Path(self.path) / other
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path!r}{'' if self.cleanup.pending else ' gone'}>"
+
+
+def temp_dir(
+    suffix: str = "",
+    prefix: str = "lastly-",
+    dir: "str | bytes | os.PathLike[Any] | None" = None,  # noqa: A002  # tempfile's own name for it
+    *,
+    scope: "Scope | None" = None,
+) -> Temporary:
+    """Make a temporary folder, which is removed with all that is in it, however the program ends.
+
+    Every call makes another one. Mode 0700.
+
+    Args:
+        suffix: end of its name.
+        prefix: begin of its name.
+        dir: the folder to make it in; default: `tempfile.gettempdir`.
+        scope: the scope at whose close it goes; default: the program's end.
+
+    Raises:
+        NotRecorded: the journal cannot be written; nothing was created.
+        OSError: it cannot be created; nothing is owed.
+
+    .. versionadded:: 0.1
+    """
+    return _make(lambda path: os.mkdir(path, 0o700), prefix, suffix, dir, scope)
+
+
+def temp_file(
+    suffix: str = "",
+    prefix: str = "lastly-",
+    dir: "str | bytes | os.PathLike[Any] | None" = None,  # noqa: A002  # tempfile's own name for it
+    *,
+    scope: "Scope | None" = None,
+) -> Temporary:
+    """Make an empty temporary file, which is removed however the program ends.
+
+    As `temp_dir`, for a file of mode 0600: ``with open(temp_file(), "w") as out: …``.
+
+    .. versionadded:: 0.1
+    """
+    return _make(_touch, prefix, suffix, dir, scope)
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+
+
+def _make(
+    create: "Callable[[str], None]",
+    prefix: str,
+    suffix: str,
+    folder: "str | bytes | os.PathLike[Any] | None",
+    scope: "Scope | None",
+) -> Temporary:
+    if folder is None:
+        folder = _temporary_folder()
+    parts: tuple[object, object] = (prefix, suffix)
+    if not all(isinstance(part, str) for part in parts):
+        raise TypeError(f"prefix={prefix!r}, suffix={suffix!r}: parts of a name, as strings")
+    if "/" in prefix or "/" in suffix:
+        raise ValueError(
+            f"prefix={prefix!r}, suffix={suffix!r}: parts of a name, which hold no slash; see dir"
+        )
+    # Links are resolved now: what is created and what is removed are then the same place.
+    parent = os.path.realpath(os.fsdecode(folder))
+    while True:
+        path = os.path.join(parent, f"{prefix}{os.urandom(8).hex()}{suffix}")
+        cleanup = planned_removal(path, scope)
+        try:
+            create(path)
+        except FileExistsError:  # 1 in 2**64, or somebody looked at our random numbers: not ours, not touched
+            cleanup.detach()
+            continue
+        except OSError:
+            cleanup.detach()
+            raise
+        # Any other exception is a signal's, and may come after the creation: then the scope removes it.
+        confirm_file(cleanup, path)
+        return Temporary(path, cleanup)
+
+
+def _temporary_folder() -> str:
+    """Choose as `tempfile.gettempdir` does, without the file that it makes there to try.
+
+    Who is killed between its making and its removal leaves it, and nobody owes its removal.
+    """
+    import tempfile
+
+    if tempfile.tempdir is None:
+        for path in (*map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), "/tmp"):  # noqa: S108  # tempfile's next
+            if path and os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
+                return os.path.abspath(path)
+    return tempfile.gettempdir()
