@@ -51,8 +51,9 @@ def _remove(
 
     .. versionadded:: 0.1
     """
-    from lastly._system import remove as safe
+    from lastly._system import host
 
+    safe = host.removal()
     if confirmed is not None and confirmed.get("ino") is not None:
         expect = confirmed
     elif expect is None:  # called, not deferred
@@ -61,8 +62,9 @@ def _remove(
 
 
 def _prepare_remove(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
-    from lastly._system import remove as safe
+    from lastly._system import host
 
+    safe = host.removal()
     path, rest = _only(_remove, "path", args, kwargs)
     if "expect" in rest:
         return [os.fsdecode(path)], rest if rest["expect"] else _UNKNOWN
@@ -98,9 +100,14 @@ def _kill(
 
     .. versionadded:: 0.1
     """
-    from lastly._system import kill as safe
+    from lastly._system import children, probe
 
     limit = seconds(grace, "grace")
+    if why := probe.unsupported():
+        children.end_kept(target, token, limit, why)
+        return
+    from lastly._system import kill as safe
+
     if confirmed is not None and confirmed.get("pid") is not None:
         target = confirmed
     elif target is not None and not isinstance(target, dict):  # called, not deferred
@@ -112,10 +119,16 @@ def _kill(
 
 
 def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[list[Any], dict[str, Any]]":
+    from lastly._system import children, probe
+
+    target, rest = _only(_kill, "target", args, kwargs)
+    rest = {"token": None, **rest}
+    rest["grace"] = seconds(rest.get("grace", GRACE), "grace")
+    if why := probe.unsupported():
+        return [None if target is None else children.keep(target, why)], rest
     from lastly._system import kill as safe
     from lastly._system import proc
 
-    target, rest = _only(_kill, "target", args, kwargs)
     if not isinstance(target, dict) and (target is not None or not rest.get("token")):
         pid = _pid(target)
         try:
@@ -125,8 +138,6 @@ def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[l
         # Who started after us is no ancestor; that saves a walk up through /proc.
         if (target["start"] is None or target["start"] <= safe.started()) and pid in proc.ancestors():
             raise ValueError(f"process {pid} is this process or one of its ancestors: it is never killed")
-    rest = {"token": None, **rest}
-    rest["grace"] = seconds(rest.get("grace", GRACE), "grace")
     return [target], rest
 
 
@@ -142,9 +153,15 @@ def _kill_token(token: str, *, grace: "float | timedelta" = GRACE) -> None:
 
     .. versionadded:: 0.1
     """
+    from lastly._system import children, probe
+
+    limit = seconds(grace, "grace")
+    if why := probe.unsupported():
+        children.end_kept(None, token, limit, why)
+        return
     from lastly._system import kill as safe
 
-    safe.kill_tree(None, token=token, grace=seconds(grace, "grace"))
+    safe.kill_tree(None, token=token, grace=limit)
 
 
 def _prepare_kill_token(
@@ -202,7 +219,7 @@ def _run(
 def _status_of(argv: list[str], cwd: str | None, limit: float) -> int:
     import subprocess
 
-    from lastly._system.wait import child_ends
+    from lastly._system.children import child_ends
 
     try:
         child = subprocess.Popen(argv, cwd=cwd, stdin=subprocess.DEVNULL)

@@ -4,6 +4,7 @@
 
     LastlyError (Exception)
     ├── NotRecorded    (OSError)       it could not be written down: do not create the resource
+    │   └── UnsupportedPlatform       and never can be on this system
     ├── ScopeClosed    (RuntimeError)  deferred to a scope that takes no more
     ├── CleanupTimeout (TimeoutError)  a cleanup did not end in time, or was not begun
     ├── CorruptJournal (ValueError)    a journal that cannot be understood
@@ -28,6 +29,16 @@ class NotRecorded(LastlyError, OSError):  # noqa: N818
     """A durable cleanup could not be written down, so what it would undo must not be created.
 
     ``errno`` is the system's reason, where it gave one.
+
+    .. versionadded:: 0.1
+    """
+
+
+class UnsupportedPlatform(NotRecorded):
+    """No journal can be kept here at all, and this cleanup must not rely on its process alone.
+
+    Raised for actions with ``remote=True``, and for all durable ones under ``LASTLY_DURABLE=require``. The
+    others run in the process, after one warning.
 
     .. versionadded:: 0.1
     """

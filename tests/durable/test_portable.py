@@ -120,21 +120,40 @@ def test_no_reaper_says_what_is_lost(monkeypatch):
     scope.close()
 
 
-def test_no_home_at_all_without_a_reaper(monkeypatch, tmp_path):
+@pytest.mark.parametrize("reaper", ["0", None])
+def test_no_home_at_all(monkeypatch, tmp_path, reaper):
     """In-process behaviour, one warning; but not for what outlives the machine."""
     monkeypatch.setattr(_durable, "_warned", False)
     (tmp_path / "file").touch()
-    monkeypatch.setenv("LASTLY_HOME", str(tmp_path / "file" / "x"))
+    if reaper is None:
+        monkeypatch.delenv("LASTLY_REAPER")
+    monkeypatch.delenv("LASTLY_HOME")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file" / "x"))
     with Scope() as scope:
-        with pytest.warns(RuntimeWarning, match="in this process only"):
+        with pytest.raises(errors.UnsupportedPlatform, match="in this process only.*remote"):
+            scope.defer(told, "x")
+        with pytest.warns(RuntimeWarning, match="in this process only, kill -9 leaves them: cannot record"):
             handle = scope.defer(note, 1)
         assert not handle.durable
-        with pytest.raises(errors.NotRecorded, match="remote"):
+        with pytest.raises(errors.UnsupportedPlatform, match="remote"):
             scope.defer(told, "x")
         other = scope.defer(note, 2)
         assert other.detach()
         handle.confirm({"a": 1})
     assert calls == [((1,), {})]
+
+
+def test_a_home_that_is_required(monkeypatch, tmp_path):
+    """LASTLY_DURABLE=require: an error before anything exists, and no warning."""
+    monkeypatch.delenv("LASTLY_HOME")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "x"))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("LASTLY_DURABLE", "require")
+    for make in (lambda: lastly.temp_dir(dir=tmp_path), lambda: lastly.Popen(["true"])):
+        with pytest.raises(errors.UnsupportedPlatform, match="kill -9 leaves them: .*LASTLY_DURABLE=require"):
+            make()
+    assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("kind", ["file", "others", "foreign", "missing"])
@@ -167,7 +186,7 @@ def test_a_network_home(monkeypatch):
     monkeypatch.setattr(journal_home, "file_system", lambda path: "nfs4")
     with (
         Scope() as scope,
-        pytest.warns(RuntimeWarning, match=r"network file system \(nfs4\).*not removed by anybody"),
+        pytest.warns(RuntimeWarning, match=r"in this process only.*network file system \(nfs4\)"),
     ):
         scope.defer(note)
     assert len(calls) == 1

@@ -112,53 +112,96 @@ def test_the_reaper_without_pidfds_is_quiet_and_leaves(programs: Programs, tmp_p
     assert log.read_text().count(" own ") == 1
 
 
-def test_without_proc_nothing_durable_is_promised(programs: Programs) -> None:
+IN_PROCESS = """
+import os, subprocess, sys, time
+import lastly
+from lastly import actions, defer
+ends = "import signal, sys; signal.signal(15, lambda *_: sys.exit(print('told', flush=True))); print('up', flush=True); signal.pause()"
+made = [lastly.temp_dir(dir="."), lastly.temp_file(dir="."), lastly.pid_file("it.pid"), lastly.lock_file("it.lock")]
+os.makedirs(made[0] / "a/b")
+for start in (lastly.Popen, subprocess.Popen):
+    child = start([sys.executable, "-c", ends], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    if start is subprocess.Popen:
+        defer(actions.kill, child)
+    print("child", child.pid)
+    defer(lambda child=child: print("ended", child.wait(), child.stdout.read()))
+    defer(actions.kill, child) if start is subprocess.Popen else defer(child.close)
+defer(actions.run, [sys.executable, "-c", "open('ran', 'w').close()"])
+print("made", all(os.path.exists(each) for each in made), flush=True)
+"""
+
+
+def in_process(result: object, work: Path) -> None:
+    """What IN_PROCESS does where nothing durable can be promised: all is made and ended, with one warning."""
+    assert result.status == 0, result.err
+    assert result.err.count("Warning") == result.err.count("in this process only, kill -9 leaves them: ") == 1, result.err
+    assert "made True" in result.lines
+    assert os.listdir(work) == ["ran"]
+    assert result.lines.count("ended 0 b'told\\n'") == 2, result.lines
+
+
+def test_without_proc_cleanups_run_in_the_process(programs: Programs, tmp_path: Path) -> None:
+    (work := tmp_path / "work").mkdir()
+    result = programs.run(IN_PROCESS, cwd=work, env={"LASTLY_PRETEND_NO": "proc"}, flags=("-W", "always::RuntimeWarning"))
+    in_process(result, work)
+    assert "/proc is not mounted" in result.err
+
+
+@pytest.mark.parametrize("way", ["LASTLY_DURABLE=require", "remote"])
+def test_without_proc_what_must_survive_is_refused(programs: Programs, way: str) -> None:
     code = """
-    import lastly, os
-    from lastly.errors import NotRecorded
-    for make in (lastly.temp_dir, lambda: lastly.Popen(["sleep", "600"])):
+    import os, sys, lastly
+    from lastly.errors import NotRecorded, UnsupportedPlatform
+    @lastly.action(remote=True)
+    def destroy(name): print("destroyed")
+    for make in (lastly.temp_dir, lambda: lastly.Popen(["sleep", "600"])) if sys.argv[1] != "remote" else (lambda: lastly.defer(destroy, "x"),):
         try:
             make()
-        except NotRecorded as error:
-            print(error)
+        except UnsupportedPlatform as error:
+            print(isinstance(error, NotRecorded), error)
     print(os.listdir(os.environ["TMPDIR"]))
     """
-    result = programs.run(code, env={"LASTLY_PRETEND_NO": "proc"})
-    assert len(result.lines) == 3, result
-    assert all("/proc is not mounted" in line and "see that /proc is mounted" in line for line in result.lines[:2])
-    assert "tmp" not in result.lines[2]
+    env = {"LASTLY_PRETEND_NO": "proc"} | ({"LASTLY_DURABLE": "require"} if way != "remote" else {})
+    result = programs.run(code, way, env=env, flags=("-W", "error"))
+    assert result.status == 0, result.err
+    assert len(result.lines) == (2 if way == "remote" else 3), result
+    assert all(line.startswith("True cleanups run in this process only") and way in line for line in result.lines[:-1])
+    assert "tmp" not in result.lines[-1]
 
 
 @pytest.mark.root
 def test_the_proc_of_another_pid_namespace(programs: Programs, tmp_path: Path) -> None:
-    """Its numbers are strangers: refused before anything exists, and what is passed by number is never signalled."""
-    code = """
-import os, subprocess, sys
-import lastly
-from lastly import actions
-from lastly.errors import NotOurs, NotRecorded
-for _ in range(3): subprocess.run(["true"])
-try:
-    lastly.Popen(["sleep", "600"])
-except NotRecorded as error:
-    print(error)
+    """Its numbers are strangers: what this process holds is ended, what is passed by number is never signalled."""
+    numbers = """
+import sys
+from lastly.errors import NotOurs, UnsupportedPlatform
 child = subprocess.Popen(["sleep", "600"])
+for target in ({"pid": child.pid, "start": 1, "boot": sys.argv[1], "pidns": None}, child.pid):
+    try:
+        actions.kill(target)
+    except NotOurs as error:
+        print(error)
 try:
-    actions.kill({"pid": child.pid, "start": 1, "boot": sys.argv[1], "pidns": None})
-except NotOurs as error:
+    defer(actions.kill, child.pid)
+except UnsupportedPlatform as error:
     print(error)
-print(child.poll())
+print("lives", child.poll())
 child.kill()
 """
     from lastly._system.identity import boot_id
 
-    (tmp_path / "inside.py").write_text(code)
+    (work := tmp_path / "work").mkdir()
+    (tmp_path / "program.py").write_text(IN_PROCESS + numbers)
     result = programs.run_command(
-        ["unshare", "--pid", "--fork", "--kill-child", sys.executable, str(tmp_path / "inside.py"), boot_id()]
-    )
-    assert len(result.lines) == 3, result
-    assert all("shows the processes of another pid namespace" in line for line in result.lines[:2]), result.lines
-    assert result.lines[2] == "None"
+        ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-W", "always::RuntimeWarning",
+         str(tmp_path / "program.py"), boot_id()],
+        cwd=work,
+    )  # fmt: skip
+    in_process(result, work)
+    assert "shows the processes of another pid namespace" in result.err
+    assert sum("no process is ended by its number alone" in line for line in result.lines) == 3, result.lines
+    assert "lives None" in result.lines
 
 
 @pytest.mark.root
@@ -270,7 +313,7 @@ print(made, os.path.isdir(made), flush=True)
     result = programs.run(code, str(tmp_path), env=env, flags=("-W", "always::RuntimeWarning"))
     assert result.status == 0, result.err
     assert result.lines[0].endswith(" True")
-    assert result.err.count("RuntimeWarning") == 1, result.err
+    assert result.err.count("Warning") == result.err.count("in this process only, kill -9 leaves them") == 1, result.err
     assert gone(result.lines[0].split()[0])
 
 
@@ -287,10 +330,8 @@ def test_a_read_only_root(programs: Programs, tmp_path: Path) -> None:
     if "mount:" in result.err and "lastly" not in result.err:
         pytest.skip("the root of this machine cannot be made read-only: " + result.err.strip())
     assert result.status == 0, result.err
-    assert result.err.count("RuntimeWarning") == 1, result.err
+    assert result.err.count("Warning") == result.err.count("in this process only, kill -9 leaves them") == 1, result.err
     assert gone(result.lines[0])
-
-
 
 
 @pytest.mark.parametrize(

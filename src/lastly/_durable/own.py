@@ -8,20 +8,22 @@ A program that replaces itself by exec leaves its journal where it is: the proce
 until the new program ends; if that one uses lastly too, the process simply has two.
 """
 
+import errno
 import os
 from _thread import RLock
 
-from lastly._journal import disk
-from lastly._journal.file import Journal
+from lastly._system import probe
 from lastly._words import fork
+from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lastly._journal.file import Journal
     from lastly._system.identity import Identity
 
-_journal: Journal | None = None
+_journal: "Journal | None" = None
 _lock = RLock()
 _leaving = False
 _registered = False
@@ -30,13 +32,17 @@ _registered = False
 owner_of: "Callable[[], Identity | None]" = lambda: None  # noqa: E731  # a slot, to be replaced
 
 
-def get() -> Journal:
+def get() -> "Journal":
     """The journal of this process, made when there is none yet.
 
     Raises:
         NotRecorded: it cannot be made.
     """
     global _journal, _registered
+    if why := probe.unsupported():
+        refused = NotRecorded(f"cannot record a cleanup: {why}")
+        refused.errno = errno.ENOTSUP
+        raise refused
     journal = _journal
     if journal is not None and is_ours(journal):
         return journal
@@ -44,6 +50,8 @@ def get() -> Journal:
         journal = _journal
         if journal is None or not is_ours(journal):
             # After a fork that Python did not see the parent's is open here too: left alone.
+            from lastly._journal.file import Journal
+
             journal = _journal = Journal.create(owner_of())
             if not _registered:
                 import atexit
@@ -54,13 +62,13 @@ def get() -> Journal:
         return journal
 
 
-def peek() -> Journal | None:
+def peek() -> "Journal | None":
     """The journal of this process, if it has one."""
     journal = _journal
     return journal if journal is not None and is_ours(journal) else None
 
 
-def is_ours(journal: Journal) -> bool:
+def is_ours(journal: "Journal") -> bool:
     """Whether this process wrote it, with the rights that it has now."""
     return journal.pid == os.getpid() and journal.uid == os.geteuid()
 
@@ -94,6 +102,8 @@ def _after_fork() -> None:
     _leaving = False
     _lock = RLock()  # another thread of the parent may have held it
     if journal is not None:
+        from lastly._journal import disk
+
         # In this child only: the parent's lock is the parent's. Nor may the number be another file's by now.
         if disk.key(journal.fd) == journal.key:
             os.close(journal.fd)

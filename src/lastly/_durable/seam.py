@@ -14,6 +14,7 @@ from lastly._action import Action
 from lastly._durable import own, portable
 from lastly._journal import home
 from lastly._scope.handle import OWN, Cleanup
+from lastly._system import host
 from lastly._words import naming
 from lastly._words.clock import BACKOFF, RETRIES, TIMEOUT
 from lastly._words.warn import warn
@@ -293,9 +294,7 @@ def defer(
 
 def file_identity(path: str) -> "dict[str, Any]":
     """What tells the file at `path` from a later one of the same name; empty when there is none."""
-    from lastly._system import remove
-
-    return dict(remove.identity(path) or {})
+    return dict(host.removal().identity(path) or {})
 
 
 def process_identity(pid: int) -> "dict[str, Any]":
@@ -360,6 +359,7 @@ def _what(action: "AnyAction", args: "Args", kwargs: "dict[str, Any]") -> str:
 
 # ---- the journal, or why there is none
 
+REQUIRED = "LASTLY_DURABLE"  # "require": what cannot be recorded is an error
 _degraded = ""
 _warned = False
 
@@ -368,35 +368,37 @@ def _journal(action: "AnyAction") -> "Journal | None":
     journal = own.peek()
     if journal is not None:
         return journal
-    off = os.environ.get("LASTLY_REAPER") == "0"
     if not _degraded:
         try:
             journal = own.get()
         except errors.NotRecorded as error:
-            if not (off or home.degrades(error)):
+            if not home.degrades(error):
                 raise
-            _degrade(str(error))
-        else:
-            if off:
-                _warn(
-                    "LASTLY_REAPER=0: cleanups run when this program ends by itself or by a signal that it "
-                    "handles; after kill -9 or a crash they wait for `lastly reap`"
-                )
-            return journal
+            _degrade(action, error)
+            return None
+        if os.environ.get("LASTLY_REAPER") == "0":
+            _warn(
+                "LASTLY_REAPER=0: cleanups run when this program ends by itself or by a signal that it "
+                "handles; after kill -9 or a crash they wait for `lastly reap`"
+            )
+        return journal
     if action.remote:
-        raise errors.NotRecorded(
-            f"{_degraded}; {action.name} is remote, and must not rely on this process alone"
-        )
+        raise _unsupported(action, _degraded)
     return None
 
 
-def _degrade(reason: str) -> None:
+def _degrade(action: "AnyAction", error: errors.NotRecorded) -> None:
     global _degraded
-    _degraded = reason
-    _warn(
-        f"{reason}. Until then cleanups run in this process only: what kill -9 or a crash leaves behind is "
-        "not removed by anybody"
-    )
+    why = f"cleanups run in this process only, kill -9 leaves them: {error}"
+    if action.remote or os.environ.get(REQUIRED) == "require":
+        raise _unsupported(action, why) from error
+    _degraded = why
+    _warn(why)
+
+
+def _unsupported(action: "AnyAction", why: str) -> errors.UnsupportedPlatform:
+    because = "it is remote" if action.remote else f"{REQUIRED}=require"
+    return errors.UnsupportedPlatform(f"{why}; {action.name} must not rely on that ({because})")
 
 
 def _warn(text: str) -> None:

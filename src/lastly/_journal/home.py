@@ -20,6 +20,12 @@ NETWORK = frozenset({
 })  # fmt: skip
 
 
+# No place for a journal, whatever anybody does about full disks and limits.
+_NO_PLACE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT})
+# A place, but nothing can tell the dead from the living: a network home, no /proc, another system.
+_NO_JUDGE = frozenset({errno.EREMOTE, errno.ESRCH, errno.ENOTSUP})
+
+
 def configured() -> bool:
     """Whether the user named the home (``LASTLY_HOME``), so that nothing else will do."""
     return bool(os.environ.get("LASTLY_HOME"))
@@ -140,15 +146,13 @@ def _listed(path: str) -> list[str]:
 
 
 def degrades(error: NotRecorded) -> bool:
-    """Whether a program may go on without a journal, after a warning.
+    """Whether a program may go on without a journal, after a warning: the one rule for all of them.
 
-    On a network home; on one that is read-only or not this user's to write, and where there is none (a
-    container under a user without an account). Not when somebody named the home (``LASTLY_HOME``) and it
-    cannot be written: then the name is wrong.
+    It may where no journal is possible: on another system than Linux, on a network home, without a /proc that
+    shows this process, without a home that this user can write to. It may not when somebody named the home
+    (``LASTLY_HOME``) and it cannot be written: then the name is wrong. Nor when a disk is full: that passes.
     """
-    if error.errno == errno.EREMOTE:
-        return True
-    return error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} and not configured()
+    return error.errno in _NO_JUDGE or (error.errno in _NO_PLACE and not configured())
 
 
 def _checked(path: str, *, create: bool) -> str:

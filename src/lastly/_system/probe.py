@@ -5,6 +5,7 @@ missing, so that every fallback can be tried on any machine.
 """
 
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +65,23 @@ def unnamed_file(name: str) -> int:
     fd, path = tempfile.mkstemp(prefix="lastly-")
     os.unlink(path)
     return fd
+
+
+def unsupported() -> str:
+    """Return why no other process could take over here what this one owes; empty when one can.
+
+    Asked anew each time, as `wrong_proc` is.
+    """
+    return no_reaper() or wrong_proc()
+
+
+def no_reaper() -> str:
+    """Return why no reaper runs on this system and Python; empty where one does."""
+    if sys.platform != "linux":
+        return f"the reaper runs on Linux, and this is {sys.platform}"
+    if not hasattr(os, "O_PATH"):
+        return f"the reaper needs os.O_PATH, which {sys.implementation.name} does not have"
+    return ""
 
 
 def wrong_proc() -> str:

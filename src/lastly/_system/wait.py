@@ -20,8 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Iterable
-    from subprocess import Popen
-    from typing import Any, Final
+    from typing import Final
 else:
     import _signal as signal  # without the enums of `signal`, in which every answer is wrapped
 
@@ -172,22 +171,6 @@ def all_end(processes: "Iterable[tuple[int, int]]", until: float) -> None:
     finally:
         for fd in fds:
             os.close(fd)
-
-
-def child_ends(child: "Popen[Any]", within: float) -> bool:
-    """Wait at most ``within`` seconds for a child of this process; returns whether it has ended.
-
-    `Popen.wait` with a timeout asks a clock that test tools replace: it may never return.
-    """
-    until = monotonic() + within
-    pause = 0.0005
-    while child.poll() is None:
-        left = until - monotonic()
-        if left <= 0:
-            return False
-        pause = min(2 * pause, left, 0.05)
-        time.sleep(pause)
-    return True
 
 
 # ---- how it ended

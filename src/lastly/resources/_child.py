@@ -11,7 +11,7 @@ import subprocess
 from lastly import actions
 from lastly._durable import seam
 from lastly._exit.root import root
-from lastly._system.wait import child_ends
+from lastly._system import children, probe
 from lastly._words.clock import monotonic, seconds
 from lastly.errors import NotRecorded
 
@@ -135,7 +135,7 @@ class Popen(subprocess.Popen[AnyStr]):
             # (no Exception) may come after the start: then it stays owed.
             self.cleanup.detach()
             raise
-        child_started(self.cleanup, self.pid)
+        child_started(self.cleanup, self)
 
     def close(self) -> None:
         """End the child and all below it now, and wait for it. A second call does nothing."""
@@ -227,7 +227,7 @@ def server(
     try:
         while not probe():
             # Waits for the child's end, which is also the pause between two looks.
-            if child_ends(child, 0.01):
+            if children.child_ends(child, 0.01):
                 raise ChildProcessError(f"{argv!r} ended with status {child.returncode} before it was ready")  # noqa: TRY301  # closed below
             if monotonic() > until:
                 raise TimeoutError(f"{argv!r} was not ready within {seconds(timeout, 'timeout'):g} s")  # noqa: TRY301  # closed below
@@ -290,10 +290,13 @@ def plan_child(
     return cleanup, env
 
 
-def child_started(cleanup: "seam.DurableCleanup", pid: int) -> None:
-    """Write down which process the planned child has become."""
+def child_started(cleanup: "seam.DurableCleanup", child: "Any") -> None:
+    """Write down which process the planned child has become; keep it where no journal can name it."""
+    if not cleanup.durable and (why := probe.unsupported()):
+        children.keep(child, why, cleanup.keywords["token"])
+        return
     try:
-        cleanup.confirm(seam.process_identity(pid))
+        cleanup.confirm(seam.process_identity(child.pid))
     except (ProcessLookupError, NotRecorded):
         pass  # gone already, or a full disk: the token finds what there is
     seam.child_started(cleanup)

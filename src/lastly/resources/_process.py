@@ -215,7 +215,7 @@ async def open_process(
         raise
     cleanup.kept = native
     native.planned.add(native.child.pid)
-    _child.child_started(cleanup, native.child.pid)
+    _child.child_started(cleanup, native.child)
     return Process(native, cleanup)
 
 

@@ -1,0 +1,89 @@
+"""Waiting for this process's own children, and ending them by the handles that it holds. On every system.
+
+A child that nobody has waited for keeps its number, so its `subprocess.Popen` reaches that child alone. That
+is all there is where a process cannot be named for ever: without /proc, with another pid namespace's, and on
+other systems than Linux. What the child has started is out of reach there.
+"""
+
+import time
+
+from lastly._words.clock import monotonic
+from lastly.errors import NotOurs, UnsupportedPlatform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_STUCK = 10.0  # seconds for a kill to take effect
+_kept: "dict[str | int, Any]" = {}  # by token, or by pid where there is none: what has terminate() and kill()
+
+
+def child_ends(child: "Any", within: float) -> bool:
+    """Wait at most ``within`` seconds for a child of this process; returns whether it has ended.
+
+    `Popen.wait` with a timeout asks a clock that test tools replace: it may never return.
+    """
+    until = monotonic() + within
+    pause = 0.0005
+    while not _has_ended(child):
+        left = until - monotonic()
+        if left <= 0:
+            return False
+        pause = min(2 * pause, left, 0.05)
+        time.sleep(pause)
+    return True
+
+
+def _has_ended(child: "Any") -> bool:
+    poll = getattr(child, "poll", None)  # asyncio's and anyio's have none: their event loop waits
+    return (child.returncode if poll is None else poll()) is not None
+
+
+def keep(child: "Any", why: str, token: str | None = None) -> "dict[str, Any]":
+    """Remember a child whose end is owed; returns what a journal would say of it.
+
+    Args:
+        child: a `subprocess.Popen`, or what an event loop has for one.
+        why: why its number alone does not do here.
+        token: what it is asked for by; default: its number.
+
+    Raises:
+        UnsupportedPlatform: it is a number, or no child of this process.
+    """
+    if not hasattr(child, "terminate"):
+        raise UnsupportedPlatform(
+            f"no process is ended by its number alone here: {why}; "
+            f"give actions.kill the subprocess.Popen, not {child!r}"
+        )
+    _kept[token or child.pid] = child
+    return {"pid": child.pid, "start": None, "boot": None, "pidns": None}
+
+
+def end_kept(target: "Any", token: str | None, grace: float, why: str) -> None:
+    """End a child that was kept, or is given itself: SIGTERM, the grace, SIGKILL. Nothing to end is success.
+
+    Args:
+        target: the child, or what `keep` returned; None: by the token alone.
+        token: what it is asked for by.
+        grace: seconds between SIGTERM and SIGKILL. 0: SIGKILL at once.
+        why: why its number alone does not do here.
+
+    Raises:
+        NotOurs: it was not kept by this process.
+        TimeoutError: it does not even die of SIGKILL.
+    """
+    child = target
+    if not hasattr(target, "terminate"):
+        key: Any = target.get("pid") if isinstance(target, dict) else target
+        child = _kept.get(token or key)
+        if child is None and target is None:
+            return
+    if child is None:
+        raise NotOurs(f"no process is ended by its number alone here: {why}")
+    if grace > 0 and not _has_ended(child):
+        child.terminate()
+        child_ends(child, grace)
+    if not _has_ended(child):
+        child.kill()
+        if not child_ends(child, _STUCK):
+            raise TimeoutError(f"SIGKILL does not end [{child.pid}]: stuck in the kernel")
