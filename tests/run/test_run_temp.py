@@ -298,7 +298,9 @@ import os, sys, tempfile
 before = tempfile.mkdtemp()
 if os.fork(): os._exit(0)
 os.setsid()
+parent = os.getpid()
 if os.fork(): os._exit(0)
+while os.getppid() == parent: os.sched_yield()
 os.closerange(3, 4096)
 os.read(0, 1)
 made = tempfile.mkdtemp()
@@ -319,6 +321,40 @@ os.read(0, 1)
         wait_until(lambda: gone(made))
     wait_until(lambda: owed(programs.home) == [])
     assert gone(made) == gone(before) == ("kill" in end)
+
+
+def test_a_daemon_that_ends_before_its_parent_does_inherits_nothing(programs: Programs, tmp_path: Path) -> None:
+    """It has ended well, and what it could not see was not there for it to release."""
+    code = """
+import os, sys, tempfile
+from lastly._journal.file import Journal
+before = tempfile.mkdtemp()
+print(before, flush=True)
+first = os.getpid()
+if os.fork(): os._exit(0)
+while os.getppid() == first: os.sched_yield()
+os.setsid()
+real = Journal.create
+ours, its = os.pipe()
+def late(*, identity):
+    if identity.pid != os.getpid():
+        os.write(its, b"x")
+        os.waitid(os.P_PID, identity.pid, os.WEXITED | os.WNOWAIT)
+        made = real(identity=identity)
+        open("late", "w").close()
+        return made
+    return real(identity=identity)
+Journal.create = late
+if os.fork(): os._exit(0)
+os.read(ours, 1)
+sys.exit()
+"""
+    program = programs.start_command([*RUN, "-c", code], cwd=tmp_path)
+    before = program.line()
+    assert program.wait().status == 0
+    wait_until((tmp_path / "late").exists)
+    wait_until(lambda: owed(programs.home) == [])
+    assert not gone(before)
 
 
 def test_a_program_whose_main_thread_has_ended_lives(programs: Programs, tmp_path: Path) -> None:

@@ -78,18 +78,25 @@ def plan_children() -> None:
 
 
 def bequeath(pid: int, paths: "list[str]") -> None:
-    """Write the journal of another process: what it owes from here on, and releases at its own normal end."""
+    """Write the journal of another process: what it owes from here on, and releases at its own normal end.
+
+    One that has ended by now owes nothing: it may have ended well, before there was anything to release.
+    """
     journal_class, _, reach, _ = _aside(_load)
     from lastly._system.identity import Identity
 
-    journal = journal_class.create(identity=Identity.of(pid))
+    heir = Identity.of(pid)
+    journal = journal_class.create(identity=heir)
+    ended = True
     try:
         journal.plan(KILL, [None], {"token": program.token, "grace": program.grace}, run=True)
         for path in paths:
             journal.plan(REMOVE, [path], {"expect": {}}, run=True)
-        reach(journal.path)
+        ended = heir.alive() is False
+        if not ended:
+            reach(journal.path)
     finally:
-        journal.close()
+        journal.close(unlink=ended)
 
 
 def _open() -> "Journal":
