@@ -9,9 +9,9 @@ Used by: users, _cli.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lastly.testing._crash.campaign import CannotCrash as CannotCrash
+    from lastly.testing._crash.everywhere import crash_everywhere as crash_everywhere
     from lastly.testing._crash.report import Report as Report
     from lastly.testing._crash.report import Run as Run
-    from lastly.testing.crash import crash_everywhere as crash_everywhere
 
 __all__ = ["CannotCrash", "Report", "Run", "crash_everywhere"]
 
@@ -19,7 +19,7 @@ _WHERE = {
     "CannotCrash": "_crash.campaign",
     "Report": "_crash.report",
     "Run": "_crash.report",
-    "crash_everywhere": "crash",
+    "crash_everywhere": "_crash.everywhere",
 }
 
 

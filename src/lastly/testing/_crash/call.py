@@ -1,4 +1,4 @@
-"""Run one function of a file, as a program: ``python _call.py FILE MODULE QUALNAME ARGUMENTS SYS.PATH``.
+"""Run one function of a file, as a program: ``python call.py FILE MODULE QUALNAME ARGUMENTS SYS.PATH``.
 
 The two last are JSON. The file is loaded under its module's own name, so what it defines is found by that
 name in other processes too.

@@ -4,7 +4,7 @@ It is a subreaper: whatever the program started and left comes to it, however it
 ended. It does one order at a time: a line of JSON on its standard input, one as the answer; the end of its
 input is the end of all that it has started. It lives only as long as who started it.
 
-    python -I -S _worker.py FOLDER-OF-THE-PACKAGE
+    python -I -S worker.py FOLDER-OF-THE-PACKAGE
 """
 
 import json

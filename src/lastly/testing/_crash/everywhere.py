@@ -7,11 +7,11 @@ The first run is not killed: it counts the points. Each further run is a process
 directory, a TMPDIR and a LASTLY_HOME of its own, and is ended at one of them. Then the reaper's work is done
 to its end, and what is there now that was not there before is a leak; so is a process, wherever it hides.
 
-    crash.py                  what to run, and with what around it
-    campaign.py              which points, several at once, in how much time
-    _worker.py                around the program: starts it, finds what is left
-    _agent/sitecustomize.py   in the program: counts, and dies
-    _crash_report.py          what came of it
+    everywhere.py           what to run, and with what around it
+    campaign.py             which points, several at once, in how much time
+    worker.py               around the program: starts it, finds what is left
+    agent/sitecustomize.py  in the program: counts, and dies
+    report.py               what came of it
 """
 
 import errno
@@ -34,7 +34,7 @@ __all__ = ["CannotCrash", "Report", "Run", "crash_everywhere"]
 
 KINDS = ("lines", "events", "cleanups")
 _HERE = os.path.dirname(os.path.abspath(__file__))
-_BEGIN = "lastly.crash.begin"  # the audit event of _call.py
+_BEGIN = "lastly.crash.begin"  # the audit event of call.py
 _LAUNCH = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from lastly._run.launch import main; sys.exit(main(sys.argv[1:]))"
@@ -171,7 +171,7 @@ def _call(function: "Any", args: "tuple[Any, ...]") -> list[str]:
         )
     name = "__mp_main__" if function.__module__ == "__main__" else function.__module__
     path = [entry or os.getcwd() for entry in sys.path]
-    call = os.path.join(_HERE, "_crash", "call.py")
+    call = os.path.join(_HERE, "call.py")
     return ["-P", call, os.path.abspath(file), name, qualname, json.dumps(args), json.dumps(path)]
 
 
@@ -188,5 +188,5 @@ def _environment(words: list[str], changes: "Mapping[str, str]") -> dict[str, st
     path = [os.path.abspath(entry) for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry]
     if words[0] == "-m":
         path.insert(0, os.getcwd())  # where python would look, were it not started elsewhere
-    env["PYTHONPATH"] = os.pathsep.join([os.path.join(_HERE, "_crash", "agent"), *path])
+    env["PYTHONPATH"] = os.pathsep.join([os.path.join(_HERE, "agent"), *path])
     return env
