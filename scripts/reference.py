@@ -1,15 +1,18 @@
 """Fill the reference pages from the docstrings: ``python scripts/reference.py [--check]``.
 
 What stands between ``<!-- api: lastly.Scope -->`` and ``<!-- /api -->`` in docs/reference/*.md is written by
-this program; everything around it by people. ``--check`` writes nothing and ends with 1 when a page is out of
-date.
+this program; everything around it by people. ``<!-- api: all -->`` becomes the list of all that is public.
+``--check`` writes nothing and ends with 1 when a page is out of date.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -33,6 +36,11 @@ def find(path: str) -> Any:
             __import__(".".join(["lastly", *words[: i + 1]]))
             value = getattr(value, word)
     return value
+
+
+def cleandoc(value: Any) -> str:
+    """The docstring without its indentation."""
+    return inspect.cleandoc(value.__doc__ or "")
 
 
 def signature(name: str, value: Any) -> str:
@@ -79,11 +87,12 @@ def markdown(doc: str) -> str:
 
 def entry(title: str, value: Any, level: str) -> list[str]:
     """A heading, the signature, the text."""
-    callable_ = value.fget is None if isinstance(value, property) else callable(value)
+    exception = isinstance(value, type) and issubclass(value, BaseException)
+    made_by_users = callable(value) and not (isinstance(value, type) and "\nArgs:\n" not in cleandoc(value))
     lines = [f"{level} {title}", ""]
-    if callable_ and not (isinstance(value, type) and issubclass(value, BaseException)):
+    if made_by_users and not exception:
         lines += ["```py", signature(title, value), "```", ""]
-    elif isinstance(value, type):
+    elif exception:
         bases = ", ".join(f"`{base.__name__}`" for base in value.__bases__)
         lines += [f"An exception: {bases}.", ""]
     return [*lines, markdown(value.__doc__ or ""), ""]
@@ -104,8 +113,73 @@ def members(owner: type) -> list[tuple[str, Any]]:
     return list(found.items())
 
 
+@cache
+def public() -> dict[str, list[tuple[str, Any]]]:
+    """What each module without an underscore in its path offers."""
+    import lastly
+
+    paths = ["lastly", *(m.name for m in pkgutil.walk_packages(lastly.__path__, "lastly."))]
+    modules = {path: importlib.import_module(path) for path in paths if "._" not in path}
+    return {
+        path: [(name, getattr(module, name)) for name in module.__all__ if not name.startswith("pytest_")]
+        for path, module in modules.items()
+    }
+
+
+def base_name(base: type) -> str:
+    """What a base class is called; empty for one that says nothing to users."""
+    if base.__module__.startswith("lastly."):
+        known = any(value is base for names in public().values() for _, value in names)
+        return base.__name__ if known else ""
+    foreign = f"{base.__module__}.{base.__name__}".removeprefix("builtins.")
+    return "" if foreign in ("object", "abc.ABC") else foreign
+
+
+def line(name: str, value: Any) -> str:
+    """One name of the list."""
+    if isinstance(value, type):
+        kind = "exception" if issubclass(value, BaseException) else "class"
+        return f"{kind} {name}({', '.join(filter(None, map(base_name, value.__bases__)))})".removesuffix("()")
+    if hasattr(value, "fn"):
+        return f"action {signature(name, value)}"
+    return signature(name, value) if callable(value) else name
+
+
+def below(value: type) -> list[str]:
+    """How a class is made, if by users; its methods, properties and attributes."""
+    doc = cleandoc(value)
+    made = [signature(value.__name__, value).removesuffix(" -> None")] if "\nArgs:\n" in doc else []
+    lines = {line(name, member) for name, member in members(value)}
+    attributes = doc.partition("\nAttributes:\n")[2].split("\n\n")[0]
+    for names in re.findall(r"(?m)^    ([a-z_, ]+):", attributes):
+        lines.update(names.split(", "))
+    if not attributes:
+        lines.update(name for name in inspect.get_annotations(value) if name[0] != "_")
+    return [f"    {text}" for text in [*made, *sorted(lines)]]
+
+
+def all_that_is_public() -> str:
+    """All public names, a line each; one that two modules offer is described at the first."""
+    out: list[str] = []
+    first: dict[int, str] = {}
+    for path, names in public().items():
+        out += [f"## {path}", "", "```py"] if names else []
+        for name, value in names:
+            if inspect.ismodule(value):
+                out.append(f"{name}: a module")
+            elif (before := first.setdefault(id(value), path)) != path:
+                out.append(f"{name}: {before}.{name}")
+            else:
+                out.append(line(name, value))
+                out += below(value) if isinstance(value, type) else []
+        out += ["```", ""] if names else []
+    return "\n".join(out)
+
+
 def describe(path: str) -> str:
     """All that the reference says about one name."""
+    if path == "all":
+        return all_that_is_public()
     try:
         value = find(path)
     except (AttributeError, ImportError) as error:

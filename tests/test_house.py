@@ -83,7 +83,6 @@ KNOWN_CIRCLES: set[str] = {
     "_scope.progress → _exit.signals",
     "_scope.progress → _scope.closing",
     "_scope.threads → _scope.closing",
-    "integrations._servers.probe_server → integrations.health",
 }
 # An integration that uses another.
 KNOWN_STRAYS: set[str] = set()

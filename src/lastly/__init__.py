@@ -33,12 +33,23 @@ from lastly._scope.scope import Scope as Scope
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lastly import actions as actions
+    from lastly import app as app
+    from lastly import errors as errors
+    from lastly import integrations as integrations
+    from lastly import resources as resources
+    from lastly import testing as testing
     from lastly._action import Action as Action
     from lastly._action import action as action
+    from lastly._durable.seam import Plan as Plan
+    from lastly._exit.signals import Installation as Installation
     from lastly._exit.signals import install as install
     from lastly._exit.signals import uninstall as uninstall
+    from lastly._scope.aio import AsyncParallel as AsyncParallel
     from lastly._scope.aio import AsyncScope as AsyncScope
+    from lastly._scope.parallel import Parallel as Parallel
     from lastly._scope.reason import ExitReason as ExitReason
+    from lastly._scope.report import Report as Report
+    from lastly._scope.report import ReportEntry as ReportEntry
     from lastly.app import App as App
     from lastly.app import TestApp as TestApp
     from lastly.app import init_defaults as init_defaults
@@ -52,7 +63,11 @@ if TYPE_CHECKING:
     from lastly.errors import NotRecorded as NotRecorded
     from lastly.errors import ScopeClosed as ScopeClosed
     from lastly.errors import UnknownAction as UnknownAction
+    from lastly.resources import AtomicFile as AtomicFile
     from lastly.resources import Popen as Popen
+    from lastly.resources import Process as Process
+    from lastly.resources import Temporary as Temporary
+    from lastly.resources import UnixSocket as UnixSocket
     from lastly.resources import atomic_write as atomic_write
     from lastly.resources import lock_file as lock_file
     from lastly.resources import open_process as open_process
@@ -65,27 +80,42 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "App", "AsyncScope", "Popen", "Scope", "action", "actions", "defer", "defer_early", "exit_reason",
-    "install", "open_process", "pid_file", "register", "temp_dir", "temp_file", "unregister",
+    "Action", "App", "AsyncParallel", "AsyncScope", "AtomicFile", "CaughtSignal", "Cleanup",
+    "CleanupFailed", "CleanupTimeout", "CorruptJournal", "ExitReason", "FrameworkError", "Installation",
+    "LastlyError", "NotOurs", "NotRecorded", "Parallel", "Plan", "Popen", "Process", "Report",
+    "ReportEntry", "Scope", "ScopeClosed", "Temporary", "TestApp", "UnixSocket", "UnknownAction", "action",
+    "actions", "atomic_write", "defer", "defer_early", "exit_reason", "init_defaults", "install",
+    "lock_file", "open_process", "pid_file", "register", "report", "server", "temp_dir", "temp_file",
+    "uninstall", "unix_socket", "unregister",
 ]  # fmt: skip
 
 # PEP 562: where each of the other names is. A module of the same name is the name itself.
 _WHERE = {
     "Action": "_action",
     "App": "app",
+    "AsyncParallel": "_scope.aio",
     "AsyncScope": "_scope.aio",
+    "AtomicFile": "resources",
     "CaughtSignal": "errors",
     "CleanupFailed": "errors",
     "CleanupTimeout": "errors",
     "CorruptJournal": "errors",
     "ExitReason": "_scope.reason",
     "FrameworkError": "errors",
+    "Installation": "_exit.signals",
     "LastlyError": "errors",
     "NotOurs": "errors",
     "NotRecorded": "errors",
+    "Parallel": "_scope.parallel",
+    "Plan": "_durable.seam",
     "Popen": "resources",
+    "Process": "resources",
+    "Report": "_scope.report",
+    "ReportEntry": "_scope.report",
     "ScopeClosed": "errors",
+    "Temporary": "resources",
     "TestApp": "app",
+    "UnixSocket": "resources",
     "UnknownAction": "errors",
     "action": "_action",
     "actions": "actions",
@@ -102,9 +132,12 @@ _WHERE = {
     "unix_socket": "resources",
 }
 
+# These are public, too; "from lastly import *" leaves them out, for `app` and `testing` are anybody's names.
+_MODULES = ("app", "errors", "integrations", "resources", "testing")
+
 
 def __getattr__(name: str) -> object:
-    where = _WHERE.get(name)
+    where = name if name in _MODULES else _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module 'lastly' has no attribute {name!r}")
     # Not "*", which would load all that a package offers.
@@ -115,4 +148,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE} - {"TYPE_CHECKING"})
+    return [*__all__, *_MODULES, "__version__"]

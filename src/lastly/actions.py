@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["kill", "kill_token", "remove", "run"]
+__dir__ = __all__.copy  # dir() shows what is public
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 TIMEOUT = 60.0

@@ -17,6 +17,12 @@
 The names say what happened; hence no suffix "Error" (N818), as in trio and concurrent.futures.
 """
 
+__all__ = [
+    "CaughtSignal", "CleanupFailed", "CleanupTimeout", "CorruptJournal", "FrameworkError", "LastlyError",
+    "NotOurs", "NotRecorded", "ScopeClosed", "UnknownAction",
+]  # fmt: skip
+__dir__ = __all__.copy  # dir() shows what is public
+
 
 class LastlyError(Exception):
     """The base of the library's own errors.

@@ -111,11 +111,11 @@ def amazon(server: Amazon) -> Iterator[Amazon]:
 
 MAKE = {
     "instances": """
-        made = aws.run_instances(scope=scope, settle=SETTLE, ImageId="ami-12c6146b", MinCount=2, MaxCount=2)
+        made = aws.run_instances(scope=scope, wait=WAIT, ImageId="ami-12c6146b", MinCount=2, MaxCount=2)
         assert len(made.ids) == 2 and len(made.reply["Instances"]) == 2
     """,
     "prefix": """
-        made = aws.s3_prefix("bucket", "builds/", scope=scope, settle=SETTLE)
+        made = aws.s3_prefix("bucket", "builds/", scope=scope, wait=WAIT)
         s3 = boto3.client("s3")
         s3.create_multipart_upload(Bucket=made.bucket, Key=f"{made}never finished")
         for version in (b"1", b"2"):
@@ -123,7 +123,7 @@ MAKE = {
         s3.delete_object(Bucket=made.bucket, Key=f"{made}a b/\\u20ac")
     """,
     "stack": f"""
-        made = aws.create_stack(scope=scope, settle=SETTLE, TemplateBody={TEMPLATE!r})
+        made = aws.create_stack(scope=scope, wait=WAIT, TemplateBody={TEMPLATE!r})
     """,
 }
 CREATE = {"instances": "Action=RunInstances", "prefix": "PUT /bucket/builds/", "stack": "Action=CreateStack"}
@@ -131,11 +131,11 @@ UNDO = {"instances": "Action=TerminateInstances", "prefix": "POST /bucket", "sta
 KINDS = list(MAKE)
 
 
-def program(kind: str, *, settle: float = 1.0, then: str = "") -> str:
+def program(kind: str, *, wait: float = 1.0, then: str = "") -> str:
     return f"""
 import boto3, lastly, os, sys, time
 from lastly.integrations import aws
-SETTLE = {settle}
+WAIT = {wait}
 scope = lastly.Scope()
 {textwrap.dedent(MAKE[kind])}
 print("made", made.name, repr(made), flush=True)
@@ -229,7 +229,7 @@ def test_a_new_instance_that_is_not_visible_yet_is_waited_for(programs: Programs
     """Amazon's machines do not all know of it at once: it is asked for, and said not to be there, three times."""
     for _ in range(3):
         amazon.trap("blind", "Action=DescribeInstances")
-    result = programs.run(program("instances", settle=60, then="scope.close()"), env=amazon.env, within=LONG)
+    result = programs.run(program("instances", wait=60, then="scope.close()"), env=amazon.env, within=LONG)
     assert (result.status, result.err) == (0, "")
     assert amazon.left("instances") == []
 
@@ -242,9 +242,9 @@ def test_named_instances_are_terminated_and_what_is_gone_is_success(
         import lastly, sys
         from lastly.integrations import aws
         for _ in range(2):
-            aws.terminate_instances(sys.argv[1], "i-00000000000000000", settle=0.1)
-        aws.delete_prefix("no-such-bucket", "a/", settle=0)
-        aws.delete_stack("no-such-stack", settle=0)
+            aws.terminate_instances(sys.argv[1], "i-00000000000000000", wait=0.1)
+        aws.delete_prefix("no-such-bucket", "a/", wait=0)
+        aws.delete_stack("no-such-stack", wait=0)
     """
     result = programs.run(code, there, env=amazon.env, within=LONG)
     assert (result.status, result.err) == (0, "")
@@ -270,7 +270,7 @@ def test_a_refused_creation_owes_nothing(programs: Programs, amazon: Amazon) -> 
             except (ClientError, ParamValidationError) as error:
                 print(type(error).__name__)
         scope.close()
-        aws.delete_stack("theirs", settle=0)
+        aws.delete_stack("theirs", wait=0)
     """
     result = programs.run(code, env=amazon.env, within=LONG)
     assert (result.status, result.err) == (0, "")
@@ -321,8 +321,8 @@ def test_with_credentials_of_another_account_nothing_is_undone(
     code = """
         import lastly, os
         from lastly.integrations import aws
-        lastly.defer(aws.terminate_instances, "i-00000000000000000", account="999999999999", settle=0)
-        lastly.defer(aws.delete_stack, "some", account="999999999999", settle=0)
+        lastly.defer(aws.terminate_instances, "i-00000000000000000", account="999999999999", wait=0)
+        lastly.defer(aws.delete_stack, "some", account="999999999999", wait=0)
         os.kill(os.getpid(), 9)
     """
     programs.run(code, env={**amazon.env, "LASTLY_REAPER": "later"}, within=LONG)
@@ -347,7 +347,7 @@ def test_variables_set_after_the_first_plan_reach_the_undo(
 ) -> None:
     """A program that chooses its endpoint and its profile late, and was killed."""
     late = {name: value for name, value in amazon.env.items() if value and name.startswith("AWS_")}
-    code = program("stack").replace("SETTLE =", f"lastly.temp_dir(); os.environ.update({late}); SETTLE =")
+    code = program("stack").replace("WAIT =", f"lastly.temp_dir(); os.environ.update({late}); WAIT =")
     owner = programs.start(code, env=dict.fromkeys(amazon.env))
     owner.line("made", within=LONG)
     owner.send(signal.SIGKILL)
@@ -364,7 +364,7 @@ def test_bad_input_is_said_before_anything_is_created(programs: Programs, amazon
             lambda: lastly.defer(aws.delete_prefix, "bucket", "/"),
             lambda: lastly.defer(aws.delete_prefix, "bucket"),
             lambda: lastly.defer(aws.terminate_instances, regoin=1),
-            lambda: lastly.defer(aws.delete_prefix, "bucket", "a/", settle="3 s"),
+            lambda: lastly.defer(aws.delete_prefix, "bucket", "a/", wait="3 s"),
             lambda: aws.delete_prefix("bucket", ""),
             lambda: aws.run_instances(ClientToken="mine"),
             lambda: aws.create_stack(ClientRequestToken="mine"),
@@ -382,7 +382,7 @@ def test_bad_input_is_said_before_anything_is_created(programs: Programs, amazon
         "ValueError '/': a prefix to de",
         "TypeError delete_prefix() miss",
         "TypeError terminate_instances(",
-        "TypeError settle='3 s': second",
+        "TypeError wait='3 s': seconds ",
         "ValueError '': a prefix to del",
         "TypeError run_instances() sets",
         "TypeError create_stack() sets ",

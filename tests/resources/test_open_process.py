@@ -90,7 +90,7 @@ def test_the_tree_ends_with_its_program(programs, library, how, scope):
         START + READ_TREE + f"""
 async def main():
     scope = {scope}
-    process = await open_process({TREE!r}, stdout=PIPE, scope=scope, kill_after=2)
+    process = await open_process({TREE!r}, stdout=PIPE, scope=scope, grace=2)
     await tree(process)
     if isinstance(scope, AsyncScope):
         async with scope: await sleep(60)
@@ -118,7 +118,7 @@ def test_killed_at_every_step(programs, home, tmp_path, library):
     n = crash(
         programs,
         f"async def main():\n"
-        f"    child = await lastly.open_process({command!r}, kill_after=0)\n"
+        f"    child = await lastly.open_process({command!r}, grace=0)\n"
         f"    while open({str(marks)!r}).read().count('\\n') % 2: pass\n"
         f"    await child.aclose()\n"
         + ("import trio; trio.run(main)" if library == "trio" else "import asyncio; asyncio.run(main())"),
@@ -245,14 +245,14 @@ async def main():
     said = []
     if loop == "asyncio":
         async with AsyncScope() as scope:
-            child = await open_process([sys.executable, "-c", LAST_WORDS], stdout=PIPE, scope=scope, kill_after=30)
+            child = await open_process([sys.executable, "-c", LAST_WORDS], stdout=PIPE, scope=scope, grace=30)
             await read(child)
             task = asyncio.ensure_future(all_of(child, said))
         await task
     else:
         async with trio.open_nursery() as nursery:
             async with AsyncScope() as scope:
-                child = await open_process([sys.executable, "-c", LAST_WORDS], stdout=PIPE, scope=scope, kill_after=30)
+                child = await open_process([sys.executable, "-c", LAST_WORDS], stdout=PIPE, scope=scope, grace=30)
                 await read(child)
                 nursery.start_soon(all_of, child, said)
     print(sum(said), await child.wait())
@@ -278,7 +278,7 @@ async def main():
         pass
     scope = Scope()
     scope.close()
-    for wrong in ({"scope": scope}, {"kill_after": "5"}, {"library": "curio"}):
+    for wrong in ({"scope": scope}, {"grace": "5"}, {"library": "curio"}):
         try:
             await lastly.open_process(["touch", "made"], **wrong)
         except (lastly.ScopeClosed, TypeError, ValueError):
@@ -303,7 +303,7 @@ else:
 started = []
 async def start():
     command = "setsid sleep 600 & echo $! >> pids; sleep 600 & echo $! >> pids; echo; wait"
-    started.append(await open_process(command, stdout=PIPE, kill_after=0))
+    started.append(await open_process(command, stdout=PIPE, grace=0))
 async def attempt(turns):
     if loop == "asyncio":
         task = asyncio.ensure_future(start())
@@ -342,7 +342,7 @@ def test_a_cancellation_does_not_break_the_end(programs, library):
     result = programs.run(
         START + """
 async def main():
-    child = await open_process("trap '' TERM; echo; while :; do sleep 0.1; done", stdout=PIPE, kill_after=1)
+    child = await open_process("trap '' TERM; echo; while :; do sleep 0.1; done", stdout=PIPE, grace=1)
     await read(child)
     async with timeout(0.1):
         await child.aclose()

@@ -40,7 +40,7 @@ def test_sync_and_async_in_one_order(run, ran):
             scope.defer(ran.append, 2)
             scope.defer(later, 3).named("three")
             scope.defer(ran.append, 4)
-        assert [entry.name for entry in scope.report][1] == "three"
+        assert [entry.name for entry in scope.report()][1] == "three"
         assert repr(scope) == "<AsyncScope 'demo' closed: 0 pending, 4 run>"
         with pytest.raises(ScopeClosed):
             scope.defer(ran.append, 5)
@@ -288,7 +288,7 @@ def test_parallel_as_tasks(run, ran):
             async with scope.parallel("pool") as pool:
                 for number in range(20):
                     pool.defer(close).named(str(number))
-        assert len(scope.report.entries[0].cleanups) == 20
+        assert len(scope.report().entries[0].cleanups) == 20
 
     run(main)
     assert ran == ["oldest"]

@@ -73,7 +73,7 @@ def test_a_pools_jobs_are_waited_for_after_an_interrupt(ran, monkeypatch):
         for number in range(3):
             pool.defer(slow, number)
     assert sorted(ran) == [0, 1, 2]
-    assert len(pool.report) == 3
+    assert len(pool.report()) == 3
 
 
 def test_alarms_between_cleanups_keep_none_from_running(ran, monkeypatch):

@@ -14,7 +14,7 @@ import lastly
 from lastly import AsyncScope, Scope
 def hang(): threading.Event().wait()
 async def ahang(): await asyncio.Event().wait()
-def told(scope): print(*[(e.name, e.outcome) for e in scope.report.entries], flush=True)
+def told(scope): print(*[(e.name, e.outcome) for e in scope.report().entries], flush=True)
 """
 
 
@@ -65,7 +65,7 @@ async def main():
                 scope.defer(ahang)
                 await scope.enter(entered())
                 scope.defer(hang).within(0.1)
-        print(*[e.outcome for e in scope.report.entries], flush=True)
+        print(*[e.outcome for e in scope.report().entries], flush=True)
 asyncio.run(main())
 """
     run(programs, python, body, ["ran", "timeout timeout timeout done"])
@@ -96,7 +96,7 @@ def test_imported_while_time_is_frozen(programs, python):
         import lastly
         with contextlib.suppress(lastly.CleanupFailed), lastly.Scope(grace=1) as scope:
             scope.defer(threading.Event().wait)
-        print(scope.report.entries[0].outcome, flush=True)
+        print(scope.report().entries[0].outcome, flush=True)
     import os; os._exit(0)
     """
     assert programs.run(code, python=python).lines == ["timeout"]

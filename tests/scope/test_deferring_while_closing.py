@@ -49,7 +49,7 @@ def test_a_thread_that_never_stops_deferring_keeps_no_scope_open(ran, grace):
     scope.close()
     thread.join()
     assert ran == ["old"]
-    assert len(scope.report) == 1 + 1 + 1 + GUESTS
+    assert len(scope.report()) == 1 + 1 + 1 + GUESTS
     assert "'busy' is closing, and has taken 1,000 from others: test_" in refused[0]
     assert refused[0].endswith("undo was not deferred and will not run")
 

@@ -108,7 +108,7 @@ def test_what_fails_in_an_inner_scope_is_one_failure_of_the_outer_one():
     assert error.__notes__ == [
         "cleanup Scope.__exit__ of scope 'outer' failed: CleanupFailed: 1 cleanup of scope 'inner' failed (1 sub-exception)"
     ]
-    assert [entry.outcome for entry in outer.report] == ["failed"]
+    assert [entry.outcome for entry in outer.report()] == ["failed"]
 
 
 @pytest.mark.parametrize("how", ["raise", "raise again", "in a group", "with another", "another"])

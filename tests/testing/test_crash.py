@@ -102,7 +102,7 @@ def test_a_folder_that_a_crash_leaves_is_found_where_it_is_left(write: Any) -> N
 
 
 def test_a_child_that_hides_is_found_and_ended(write: Any) -> None:
-    report = crash_everywhere(write(CHILD % os.getpid()), settle=0.2)
+    report = crash_everywhere(write(CHILD % os.getpid()), wait=0.2)
     sleep = f"sleep 300.{os.getpid()}"
     [whole] = [run for run in report.runs if run.point == 0]
     assert len(whole.processes) == 1  # it is left even by the run that was not killed

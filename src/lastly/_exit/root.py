@@ -311,11 +311,11 @@ def exit_reason() -> "ExitReason | None":
 
 
 def report() -> "Report":
-    """Return what the process's scope has run so far, how long and how it went: see `Scope.report`.
+    """Return what has run so far at the end of the process: as `Scope.report`, for the process's own scope.
 
     .. versionadded:: 0.1
     """
-    return root.report
+    return root.report()
 
 
 # What a forked child found in its parent's scopes. Kept for ever: dropping it might run finalizers, which

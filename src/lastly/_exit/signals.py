@@ -108,7 +108,10 @@ state = _State()
 
 
 class Installation:
-    """What `install` returns: leave its ``with`` block, or call `uninstall`, to give the signals back."""
+    """What `install` returns: leave its ``with`` block, or call `uninstall`, to give the signals back.
+
+    .. versionadded:: 0.1
+    """
 
     def __enter__(self) -> "Installation":  # noqa: PYI034  # Self is of typing
         return self

@@ -87,7 +87,7 @@ def end(scope: "Scope") -> None:
         from lastly._scope import report
 
         try:
-            report.send(scope.report, str(ExitReason.of(scope._body)), clock())
+            report.send(scope.report(), str(ExitReason.of(scope._body)), clock())
         except Exception:  # telemetry is not what cleanups fail of
             return
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Entry:
+class ReportEntry:
     """One cleanup that ran, or did not.
 
     Attributes:
@@ -31,7 +31,7 @@ class Entry:
         self.outcome: str = raw[3]
         self.error: str | None = raw[4]
         nested = raw[5]
-        self.cleanups: tuple[Entry, ...] = () if nested is None else nested.report.entries
+        self.cleanups: tuple[ReportEntry, ...] = () if nested is None else nested.report().entries
 
     def as_dict(self) -> "dict[str, Any]":
         """Return plain data."""
@@ -54,7 +54,7 @@ class Report:
 
     Attributes:
         scope: the scope's name, or None.
-        entries: one `Entry` per cleanup, in the order in which they ran.
+        entries: one `ReportEntry` per cleanup, in the order in which they ran.
         untimed: how many ran without an entry: a scope that closes more than 256 cleanups at once counts them
             only, for looking at the clock takes as long as running them.
         pending: the names of those that are still to run, in the order in which they would.
@@ -66,7 +66,7 @@ class Report:
 
     def __init__(self, scope: "str | None", ran: "list[Any]", untimed: int, pending: "list[str]") -> None:
         self.scope = scope
-        self.entries = tuple(Entry(raw) for raw in ran)
+        self.entries = tuple(ReportEntry(raw) for raw in ran)
         self.untimed = untimed
         self.pending = pending
 
@@ -78,7 +78,7 @@ class Report:
         return max(e.start + e.seconds for e in self.entries) - min(e.start for e in self.entries)
 
     @property
-    def failed(self) -> "tuple[Entry, ...]":
+    def failed(self) -> "tuple[ReportEntry, ...]":
         """Those that did not end well."""
         return tuple(entry for entry in self.entries if entry.outcome != "done")
 
@@ -98,7 +98,7 @@ class Report:
 
         return json.dumps(self.as_dict())
 
-    def __iter__(self) -> "Iterator[Entry]":
+    def __iter__(self) -> "Iterator[ReportEntry]":
         return iter(self.entries)
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ def send(report: Report, reason: str, now: float) -> None:
         ends.append((made, int((end + offset) * 1e9)))
         return made
 
-    def below(entries: "tuple[Entry, ...]", parent: "Any") -> None:
+    def below(entries: "tuple[ReportEntry, ...]", parent: "Any") -> None:
         context = trace.set_span_in_context(parent)
         for entry in entries:
             made = span(entry.name, entry.start, entry.start + entry.seconds, context)

@@ -426,9 +426,11 @@ class Scope:
         """Whether it has run its cleanups."""
         return self._shut == CLOSED
 
-    @property
     def report(self) -> "Report":
-        """What ran, how long it took and how it ended, in order; up to now when it is not closed."""
+        """Return what has run so far, in order, how long it took and how it ended; and what is pending.
+
+        Each call returns a new one, which does not change any more. `lastly.report` is that of the process.
+        """
         from lastly._scope.report import Report
 
         return Report(self.name, self._ran, self._untimed, [c.name for c in self._pending()])

@@ -14,34 +14,36 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from lastly.app._commandline import ArgumentParser
+    from lastly.app._config import Config
     from lastly.app._controllers import Controller, ex
-    from lastly.app._handlers import Handler, Interface, InterfaceError
+    from lastly.app._handlers import Handler, HandlerManager, Interface, InterfaceError, InterfaceManager
+    from lastly.app._hooks import HookManager
     from lastly.app._log import LogHandler
+    from lastly.app._plugins import ExtensionManager, PluginManager
     from lastly.app._testing import TestApp
 
 __all__ = [
-    "App",
-    "CaughtSignal",
-    "CleanupFailed",
-    "Controller",
-    "FrameworkError",
-    "Handler",
-    "Interface",
-    "InterfaceError",
-    "LogHandler",
-    "TestApp",
-    "ex",
-    "init_defaults",
-    "is_true",
-]
+    "App", "ArgumentParser", "CaughtSignal", "CleanupFailed", "Config", "Controller", "ExtensionManager",
+    "FrameworkError", "Handler", "HandlerManager", "HookManager", "Interface", "InterfaceError",
+    "InterfaceManager", "LogHandler", "PluginManager", "TestApp", "ex", "init_defaults", "is_true",
+]  # fmt: skip
+__dir__ = __all__.copy  # dir() shows what is public
 
 # What only some programs need, with the module that has it.
 _LAZY = {
+    "ArgumentParser": "commandline",
+    "Config": "config",
     "Controller": "controllers",
+    "ExtensionManager": "plugins",
     "Handler": "handlers",
+    "HandlerManager": "handlers",
+    "HookManager": "hooks",
     "Interface": "handlers",
     "InterfaceError": "handlers",
+    "InterfaceManager": "handlers",
     "LogHandler": "log",
+    "PluginManager": "plugins",
     "TestApp": "testing",
     "ex": "controllers",
 }
@@ -59,7 +61,3 @@ def __getattr__(name: str) -> "Any":
     value = getattr(import_module(f"lastly.app._{module}"), name)
     globals()[name] = value
     return value
-
-
-def __dir__() -> "list[str]":
-    return sorted(__all__)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+__all__ = ["manage"]
+__dir__ = __all__.copy  # dir() shows what is public
+
 # Before it, a pool that a worker's death broke was replaced by one without the arguments of the first, and
 # workers were forked where any thread might hold any lock.
 OLDEST = (3, 11)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     App = Callable[[Message, Receive, Send], Awaitable[None]]
 
+__all__ = ["Lastly", "current"]
+__dir__ = __all__.copy  # dir() shows what is public
+
 GOING_AWAY = 1001
 # Seconds for all WebSockets together to take note of the end.
 _GOODBYE = 2.0

@@ -19,9 +19,9 @@ import os
 from lastly._words.clock import seconds
 from lastly.integrations._rented import aws
 from lastly.integrations._rented.aws import (
-    SETTLE,
     TAG,
     VARIABLES,
+    VISIBLE,
     delete_prefix,
     delete_stack,
     terminate_instances,
@@ -40,6 +40,7 @@ __all__ = [
     "TAG", "VARIABLES", "Instances", "Prefix", "Stack", "client_token", "create_stack", "delete_prefix",
     "delete_stack", "run_instances", "s3_prefix", "tag", "terminate_instances",
 ]  # fmt: skip
+__dir__ = __all__.copy  # dir() shows what is public
 
 
 class Instances(Rented):
@@ -89,7 +90,7 @@ def run_instances(
     profile: str | None = None,
     region: str | None = None,
     endpoint_url: str | None = None,
-    settle: float = SETTLE,
+    wait: float = VISIBLE,
     **request: "Any",
 ) -> Instances:
     """Start EC2 instances, which are terminated however the program ends.
@@ -102,7 +103,7 @@ def run_instances(
         profile: as in ``boto3.Session``.
         region: as in ``boto3.Session``.
         endpoint_url: of EC2, where it is not Amazon's.
-        settle: seconds that a new instance may take to be visible to everybody.
+        wait: seconds that a new instance may take to be visible to everybody.
         request: passed to boto3's ``run_instances``. Default: one instance.
 
     Raises:
@@ -119,7 +120,7 @@ def run_instances(
     most = request.setdefault("MaxCount", least)
     where = {"profile": profile, "region": region, "endpoint_url": endpoint_url}
     ec2 = aws.client("ec2", **where)
-    plan = planned(scope, terminate_instances, **where, settle=settle, count=most if most == least else None)
+    plan = planned(scope, terminate_instances, **where, wait=wait, count=most if most == least else None)
     request["TagSpecifications"] = _tagged(request.get("TagSpecifications", ()), tag(plan))
     request["ClientToken"] = client_token(plan)
     with plan:
@@ -140,7 +141,7 @@ def s3_prefix(
     profile: str | None = None,
     region: str | None = None,
     endpoint_url: str | None = None,
-    settle: float = 3.0,
+    wait: float = 3.0,
 ) -> Prefix:
     """Return a new prefix of a bucket: what is stored below it is deleted however the program ends.
 
@@ -156,21 +157,21 @@ def s3_prefix(
         profile: as in ``boto3.Session``.
         region: as in ``boto3.Session``.
         endpoint_url: of S3, where it is not Amazon's.
-        settle: seconds that an upload may still take to appear after the program's death.
+        wait: seconds that an upload may still take to appear after the program's death.
 
     Raises:
         NotRecorded: the journal cannot be written; store nothing.
         ImportError: boto3 is missing or too old.
-        TypeError, ValueError: `settle` is no length of time; nothing was asked for.
+        TypeError, ValueError: `wait` is no length of time; nothing was asked for.
 
     .. versionadded:: 0.1
     """
-    settle = seconds(settle, "settle")
+    wait = seconds(wait, "wait")
     name = f"{prefix}{os.urandom(12).hex()}/"
     where = {"profile": profile, "region": region, "endpoint_url": endpoint_url}
     for _page in aws.listing(aws.client("s3", **where), bucket, name, versions):
         pass
-    plan = planned(scope, delete_prefix, bucket, name, **where, versions=versions, settle=settle)
+    plan = planned(scope, delete_prefix, bucket, name, **where, versions=versions, wait=wait)
     made = Prefix(name, plan.cleanup)
     made.bucket = bucket
     return made
@@ -183,7 +184,7 @@ def create_stack(
     profile: str | None = None,
     region: str | None = None,
     endpoint_url: str | None = None,
-    settle: float = SETTLE,
+    wait: float = VISIBLE,
     **request: "Any",
 ) -> Stack:
     """Create a CloudFormation stack, which is deleted however the program ends. Does not wait for it.
@@ -197,7 +198,7 @@ def create_stack(
         profile: as in ``boto3.Session``.
         region: as in ``boto3.Session``.
         endpoint_url: of CloudFormation, where it is not Amazon's.
-        settle: seconds that a new stack may take to be visible to everybody.
+        wait: seconds that a new stack may take to be visible to everybody.
         request: passed to boto3's ``create_stack``: ``TemplateBody``, ``Parameters``, …
 
     Raises:
@@ -213,7 +214,7 @@ def create_stack(
     name = name or request.pop("StackName", None) or f"lastly-{os.urandom(12).hex()}"
     where = {"profile": profile, "region": region, "endpoint_url": endpoint_url}
     cloudformation = aws.client("cloudformation", **where)
-    plan = planned(scope, delete_stack, name, **where, settle=settle)
+    plan = planned(scope, delete_stack, name, **where, wait=wait)
     request.update(StackName=name, ClientRequestToken=client_token(plan))
     request["Tags"] = [*request.get("Tags", ()), tag(plan)]
     with plan:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from lastly._scope.handle import Cleanup
 
+__all__ = ["load"]
+__dir__ = __all__.copy  # dir() shows what is public
+
 _HOOKS = ("pre_close", "post_close")
 _ATTRIBUTE = "_lastly_closing"
 _ATTEMPTS = 10

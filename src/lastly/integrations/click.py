@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     R = TypeVar("R")
 
+__all__ = ["pass_scope", "scope"]
+__dir__ = __all__.copy  # dir() shows what is public
+
 _PACKAGES = ("click", "typer._click")
 _ATTRIBUTE = "_lastly_scope"
 

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     T = TypeVar("T")
 
+__all__ = ["AppCleanups", "Lastly", "cleanups_of", "defer"]
+__dir__ = __all__.copy  # dir() shows what is public
+
 _KEY = "lastly"
 
 

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
     Settings = TypeVar("Settings")
 
+__all__ = ["manage"]
+__dir__ = __all__.copy  # dir() shows what is public
+
 OLDEST = (21, 2)  # the first that runs without setuptools
 
 # Of the time that the master allows until it kills, the part that cleanups get. The rest is for ending.

@@ -16,6 +16,7 @@ from lastly._words import fork
 from lastly._words.clock import monotonic
 from lastly._words.clock import seconds as _seconds
 from lastly.errors import CaughtSignal
+from lastly.integrations._servers.answers import PHRASES, headers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     ASGIApp = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Any]
     WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-PHRASES = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+__all__ = ["Health", "HealthServer", "drain", "draining", "resume"]  # HealthServer: see __getattr__
+__dir__ = __all__.copy  # dir() shows what is public
 
 # What `drain` was called with; None: it was not.
 _drained: "str | None" = None
@@ -244,15 +246,6 @@ class Health:
         return f"<Health {self.ready} {self.live}{' draining' if draining() else ''}>"
 
 
-def headers(text: str) -> "list[tuple[str, str]]":
-    """Return the headers of an answer."""
-    return [
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("Content-Length", str(len(text.encode()))),
-        ("Cache-Control", "no-store"),
-    ]
-
-
 async def _lifespan(
     receive: "Callable[[], Awaitable[Message]]", send: "Callable[[Message], Awaitable[None]]"
 ) -> None:
@@ -261,6 +254,14 @@ async def _lifespan(
         await send({"type": f"{kind}.complete"})
         if kind == "lifespan.shutdown":
             return
+
+
+def __getattr__(name: str) -> object:
+    if name == "HealthServer":  # its sockets and threads are for those who call serve()
+        from lastly.integrations._servers.probe_server import HealthServer
+
+        return HealthServer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 fork.in_child(resume)

@@ -38,6 +38,7 @@ __all__ = [
     "VARIABLES", "AdvisoryLock", "Database", "Schema", "advisory_lock", "database", "drop_database",
     "drop_schema", "end_sessions", "schema",
 ]  # fmt: skip
+__dir__ = __all__.copy  # dir() shows what is public
 
 # What the undo's process gets of the environment. None of them holds a password.
 VARIABLES = (

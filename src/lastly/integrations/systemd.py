@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
+__all__ = ["notify", "ready"]
+__dir__ = __all__.copy  # dir() shows what is public
+
 ASK = 10.0  # seconds that are asked for at a time
 EVERY = 2.0
 _PATIENCE = 5.0  # READY=1 must arrive, or the start is taken to have failed

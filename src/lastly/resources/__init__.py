@@ -17,19 +17,22 @@ if TYPE_CHECKING:
     from lastly.resources._child import Popen, server
     from lastly.resources._lock_file import lock_file, pid_file
     from lastly.resources._process import Process, open_process
-    from lastly.resources._replace import atomic_write
-    from lastly.resources._socket import unix_socket
+    from lastly.resources._replace import AtomicFile, atomic_write
+    from lastly.resources._socket import UnixSocket, unix_socket
     from lastly.resources._temporary import Temporary, temp_dir, temp_file
 
 __all__ = [
-    "Popen", "Process", "Temporary", "atomic_write", "lock_file", "open_process", "pid_file", "server",
-    "temp_dir", "temp_file", "unix_socket",
+    "AtomicFile", "Popen", "Process", "Temporary", "UnixSocket", "atomic_write", "lock_file", "open_process",
+    "pid_file", "server", "temp_dir", "temp_file", "unix_socket",
 ]  # fmt: skip
+__dir__ = __all__.copy  # dir() shows what is public
 
 _WHERE = {
+    "AtomicFile": "_replace",
     "Popen": "_child",
     "Process": "_process",
     "Temporary": "_temporary",
+    "UnixSocket": "_socket",
     "atomic_write": "_replace",
     "lock_file": "_lock_file",
     "open_process": "_process",
@@ -48,7 +51,3 @@ def __getattr__(name: str) -> object:
     value: object = getattr(__import__(f"lastly.resources.{where}", fromlist=["*"]), name)
     globals()[name] = value
     return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

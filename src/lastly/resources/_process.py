@@ -4,7 +4,7 @@ The journal owes its end before it starts, as for `Popen`; the library whose eve
 reads and writes its pipes. Three things are different from a child of ordinary code:
 
 * A start can be cancelled. It goes on to its end, which is near, and then the child is ended.
-* Ending a tree takes up to `kill_after` seconds. A thread does it, so that the loop turns: the child may want
+* Ending a tree takes up to `grace` seconds. A thread does it, so that the loop turns: the child may want
   to write its last words. A cancellation that comes meanwhile is raised afterwards.
 * asyncio kills a child whose transport nobody refers to any more, with SIGKILL, or prints a traceback once
   the loop is closed. So the cleanup refers to it until the child has ended.
@@ -117,7 +117,7 @@ class Process:
     async def aclose(self) -> None:
         """End it and all below it now, wait for it, and close its pipes. A second call does nothing.
 
-        SIGTERM to its tree, `kill_after` seconds, SIGKILL. A cancellation is raised after that. A child that
+        SIGTERM to its tree, `grace` seconds, SIGKILL. A cancellation is raised after that. A child that
         was detached keeps running.
 
         Raises:
@@ -163,7 +163,7 @@ async def open_process(
     *,
     library: "Library | None" = None,
     scope: "Scope | None" = None,
-    kill_after: "float | timedelta" = _child.GRACE,
+    grace: "float | timedelta" = _child.GRACE,
     stdin: "File" = None,
     stdout: "File" = None,
     stderr: "File" = None,
@@ -173,7 +173,7 @@ async def open_process(
     """Start a child from a coroutine; it ends with its whole tree when the scope closes, or the program ends.
 
     What `asyncio.create_subprocess_exec`, `trio.lowlevel.open_process` and `anyio.open_process` do, and
-    durable. The end is SIGTERM, `kill_after` seconds, SIGKILL until nobody is left. It comes however this
+    durable. The end is SIGTERM, `grace` seconds, SIGKILL until nobody is left. It comes however this
     program ends (``kill -9`` included), also for a child that has ended itself but left children of its own.
 
     Args:
@@ -182,7 +182,7 @@ async def open_process(
             the library whose event loop runs. ``"anyio"`` works in both.
         scope: the scope at whose close it is ended, an `AsyncScope` or a plain one; default: the program's
             end. A plain scope that closes inside a coroutine keeps the event loop waiting meanwhile.
-        kill_after: seconds (or a timedelta) between SIGTERM and SIGKILL. Default 5; 0 kills at once.
+        grace: seconds (or a timedelta) between SIGTERM and SIGKILL. Default 5; 0 kills at once.
         stdin: ``subprocess.PIPE``, ``DEVNULL`` or a file; default: this program's.
         stdout: likewise.
         stderr: likewise, or ``subprocess.STDOUT``.
@@ -197,7 +197,7 @@ async def open_process(
 
     .. versionadded:: 0.1
     """
-    limit = seconds(kill_after, "kill_after")
+    limit = seconds(grace, "grace")
     kind = _kind(library)
     if isinstance(command, os.PathLike):
         command = [command]

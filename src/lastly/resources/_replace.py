@@ -39,7 +39,13 @@ _ENTRY = struct.Struct("<HHI")  # tag, rights, id; four bytes of version before 
 
 
 class AtomicFile:
-    """The new content of a file, on its way; made by `atomic_write`."""
+    """The new content of a file, until it replaces the old one; made by `atomic_write`.
+
+    Its ``with`` block is given the file to write to. Left normally it commits; left by an exception it
+    discards.
+
+    .. versionadded:: 0.1
+    """
 
     def __init__(self, path: str, file: "IO[Any]") -> None:
         self.path = path

@@ -22,6 +22,8 @@ class UnixSocket(socket.socket):
 
     Attributes:
         file: its place in the file system, a `Temporary`.
+
+    .. versionadded:: 0.1
     """
 
     file: "Temporary"

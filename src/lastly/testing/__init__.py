@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lastly.testing._crash.report import Run as Run
 
 __all__ = ["CannotCrash", "Report", "Run", "crash_everywhere"]
+__dir__ = __all__.copy  # dir() shows what is public
 
 _WHERE = {
     "CannotCrash": "_crash.campaign",
@@ -30,7 +31,3 @@ def __getattr__(name: str) -> object:
     value: object = getattr(__import__(f"lastly.testing.{where}", fromlist=["*"]), name)
     globals()[name] = value
     return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})

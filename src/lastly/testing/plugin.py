@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+__all__ = [
+    "lastly_class_scope", "lastly_module_scope", "lastly_scope", "lastly_session_scope", "pytest_addoption",
+    "pytest_configure", "pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary",
+    "pytest_testnodedown",
+]  # fmt: skip
+__dir__ = __all__.copy  # what pytest looks for
+
 # In words that pytest 6 has, too: it loads this as well, and must not fail where nobody uses it.
 _used: "WeakSet[pytest.Config]" = WeakSet()
 

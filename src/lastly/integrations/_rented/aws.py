@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lastly._action import AnyAction
 
 TAG = "lastly:token"
-SETTLE = 30.0
+VISIBLE = 30.0
 
 # What the undo's process gets of the environment. Names of places, none that holds a secret.
 VARIABLES = (
@@ -86,8 +86,8 @@ def _recorded(
     """
     portable.check_call(action, args, kwargs)
     kwargs = dict(kwargs)
-    if "settle" in kwargs:
-        kwargs["settle"] = seconds(kwargs["settle"], "settle")
+    if "wait" in kwargs:
+        kwargs["wait"] = seconds(kwargs["wait"], "wait")
     session = _session(kwargs.get("profile"), kwargs.get("region"))
     portable.allow(*VARIABLES)
     if kwargs.get("profile") is None and _SECRETS[0] in os.environ:
@@ -170,14 +170,14 @@ def _terminate_instances(
     region: str | None = None,
     endpoint_url: str | None = None,
     account: str | None = None,
-    settle: float = SETTLE,
+    wait: float = VISIBLE,
     count: int | None = None,
     token: str = "",
     confirmed: "dict[str, Any] | None" = None,
 ) -> None:
     """Terminate EC2 instances; not there, and ended already, is success.
 
-    Those named, and those that carry this plan's tag. One that is not visible is waited for, `settle`
+    Those named, and those that carry this plan's tag. One that is not visible is waited for, `wait`
     seconds: it may be too new.
 
     Args:
@@ -187,7 +187,7 @@ def _terminate_instances(
         endpoint_url: of EC2, where it is not Amazon's.
         account: its number; with credentials of another one nothing is done. Default: that of the credentials
             when deferred, as far as Amazon says so.
-        settle: seconds that a new instance may take to be visible to everybody. Default 30.
+        wait: seconds that a new instance may take to be visible to everybody. Default 30.
         count: how many were asked for under this plan, when that is certain: then the waiting ends earlier.
         token: given by the journal: what was created carries it.
         confirmed: given by the journal: the ids, once they are known.
@@ -198,10 +198,10 @@ def _terminate_instances(
     ec2 = client("ec2", profile, region, endpoint_url)
     known = confirmed or {}
     expected = {*ids, *known.get("ids", ())}
-    if elapsed(known.get("at")) > settle:
-        settle = 0.0  # what is not visible now has been forgotten, an hour after its end
+    if elapsed(known.get("at")) > wait:
+        wait = 0.0  # what is not visible now has been forgotten, an hour after its end
     ended: set[str] = set()
-    for _ in looks(settle):
+    for _ in looks(wait):
         states = _states(ec2, expected, token)
         living = [one for one, state in states.items() if state not in _ENDING and one not in ended]
         if living:
@@ -239,7 +239,7 @@ def _delete_prefix(
     profile: str | None = None,
     region: str | None = None,
     endpoint_url: str | None = None,
-    settle: float = 3.0,
+    wait: float = 3.0,
 ) -> None:
     """Delete all objects of a bucket below a prefix, and give up unfinished uploads there; none is success.
 
@@ -250,7 +250,7 @@ def _delete_prefix(
         profile: as in ``boto3.Session``.
         region: as in ``boto3.Session``.
         endpoint_url: of S3, where it is not Amazon's.
-        settle: seconds that an upload may still take to appear after the program's death. Default 3.
+        wait: seconds that an upload may still take to appear after the program's death. Default 3.
 
     Raises:
         ValueError: the prefix does not end in a slash, or is nothing else.
@@ -261,7 +261,7 @@ def _delete_prefix(
     _check_prefix(prefix)
     s3 = client("s3", profile, region, endpoint_url)
     try:
-        for _ in looks(0.0 if (bucket, prefix) in _here else settle):
+        for _ in looks(0.0 if (bucket, prefix) in _here else wait):
             for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
                 for one in page.get("Uploads", ()):
                     _abort(s3, bucket, one["Key"], one["UploadId"])
@@ -307,7 +307,7 @@ def _delete_stack(
     region: str | None = None,
     endpoint_url: str | None = None,
     account: str | None = None,
-    settle: float = SETTLE,
+    wait: float = VISIBLE,
     token: str = "",
     confirmed: "dict[str, Any] | None" = None,
 ) -> None:
@@ -320,7 +320,7 @@ def _delete_stack(
         endpoint_url: of CloudFormation, where it is not Amazon's.
         account: its number; with credentials of another one nothing is done. Default: that of the credentials
             when deferred, as far as Amazon says so.
-        settle: seconds that a new stack may take to be visible to everybody. Default 30.
+        wait: seconds that a new stack may take to be visible to everybody. Default 30.
         token: given by the journal: what was created carries it.
         confirmed: given by the journal: the id, once it is known.
 
@@ -334,7 +334,7 @@ def _delete_stack(
     cloudformation = client("cloudformation", profile, region, endpoint_url)
     stack = (confirmed or {}).get("id") or (name if name.startswith("arn:") else None)
     if stack is None:
-        for _ in looks(settle):
+        for _ in looks(wait):
             found = _describe(cloudformation, name)
             if found is not None and {"Key": TAG, "Value": token.replace(".", "-")} in found.get("Tags", ()):
                 stack = found["StackId"]

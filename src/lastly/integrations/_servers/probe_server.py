@@ -13,12 +13,14 @@ from time import sleep
 
 from lastly._words import fork
 from lastly._words.clock import monotonic
-from lastly.integrations import health
+from lastly.integrations._servers.answers import PHRASES, headers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
+
+    from lastly.integrations.health import Health
 
 _PATIENCE = 5.0  # seconds for a request to be whole
 _MOST = 4096  # bytes of a request's head
@@ -36,7 +38,7 @@ class HealthServer:
     .. versionadded:: 0.1
     """
 
-    def __init__(self, answers: "health.Health", port: int, host: str = "") -> None:
+    def __init__(self, answers: "Health", port: int, host: str = "") -> None:
         self._answers = answers
         self._socket = _listen(host, port)
         self._socket.setblocking(False)
@@ -128,8 +130,8 @@ class HealthServer:
         if len(words) != 3 or not words[2].startswith("HTTP/"):
             return b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         status, text = self._answers.answer(words[0], words[1].partition("?")[0]) or (404, "not found\n")
-        lines = [f"HTTP/1.1 {status} {health.PHRASES[status]}", "Connection: close"]
-        lines += [f"{name}: {value}" for name, value in health.headers(text)]
+        lines = [f"HTTP/1.1 {status} {PHRASES[status]}", "Connection: close"]
+        lines += [f"{name}: {value}" for name, value in headers(text)]
         body = "" if words[0] == "HEAD" else text
         return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 

@@ -49,7 +49,7 @@ def crash_everywhere(
     at_most: int = 200,
     seconds: float = 120.0,
     timeout: float = 30.0,
-    settle: float = 2.0,
+    wait: float = 2.0,
     seed: int = 0,
     jobs: int | None = None,
     only: "Iterable[int]" = (),
@@ -79,7 +79,7 @@ def crash_everywhere(
             Default 200.
         seconds: for everything; what does not fit is not tried, and the report says so. Default 120.
         timeout: seconds for one run. Longer is a leak of its own: it hung. Default 30.
-        settle: seconds that processes have to end by themselves, after the program and the reaper. Default 2.
+        wait: seconds that processes have to end by themselves, after the program and the reaper. Default 2.
         seed: chooses the points, and is the program's PYTHONHASHSEED.
         jobs: runs at once. Default: one per processor; one in all when absolute paths are watched.
         only: the numbers of the points to try, as a report names them.
@@ -107,7 +107,7 @@ def crash_everywhere(
     number = signal_number(how)
     if number is None and how not in ("exit", "raise"):
         raise ValueError(f"how={how!r}: the name of a signal, exit or raise")
-    timeout, settle = _seconds(timeout, "timeout"), _seconds(settle, "settle")
+    timeout, wait = _seconds(timeout, "timeout"), _seconds(wait, "wait")
     in_all = _seconds(seconds, "seconds")
     _check_limits(at_most=at_most, timeout=timeout, jobs=1 if jobs is None else jobs)
     _check_several(include=include, watch=watch, allow=allow)
@@ -120,7 +120,7 @@ def crash_everywhere(
     order = {
         "argv": [*_launcher(run), sys.executable, *words],
         "env": _environment(words, {"PYTHONHASHSEED": str(seed % 2**32), **(env or {})}),
-        "timeout": timeout, "settle": settle, "inputs": os.path.abspath(inputs) if inputs else "",
+        "timeout": timeout, "wait": wait, "inputs": os.path.abspath(inputs) if inputs else "",
         "watch": watched,
     }  # fmt: skip
     name = f"{words[3]}.{words[4]}()" if begin else " ".join(words)

@@ -124,7 +124,7 @@ def ends(pid: int, within: float) -> bool:
 def settle(order: "Order", home: str) -> list[str]:
     """Run what is owed to its end, and wait for those that end by themselves. Returns what is still owed."""
     owed = swept(home, order["timeout"])
-    until = monotonic() + order["settle"]
+    until = monotonic() + order["wait"]
     pause, seen = 0.002, False
     while below() and monotonic() < until:
         seen = True
