@@ -102,7 +102,9 @@ def test_what_a_root_leads_is_its_own(led):
         begun = proc.start_time(orphan)
         sibling = subprocess.Popen(["sleep", "600"], process_group=made.pid if "process_group" in led else None)
         wait_until(lambda: proc.look(orphan).ppid not in proc.children(made.pid))
-        assert kill.kill_tree(kill.identity(made.pid), grace=0) == 1 + bool(led)
+        killed, was = set(), proc.look(orphan)
+        hit = kill.kill_tree(kill.identity(made.pid), grace=0, killed=killed)
+        assert hit == 1 + bool(led), f"{killed} of {(made.pid, was)}; {os.getpid()=} {proc.look(orphan)=}"
         assert proc.lives(orphan, begun) is not bool(led)
         assert sibling.poll() is None
         for pid in (sibling.pid, *([] if led else [orphan])):
