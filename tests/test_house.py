@@ -81,8 +81,6 @@ KNOWN_CIRCLES: set[str] = {
     "_scope.parallel → _scope.scope",
     "_scope.progress → _exit.root",
     "_scope.progress → _exit.signals",
-    "_scope.progress → _scope.closing",
-    "_scope.threads → _scope.closing",
 }
 # An integration that uses another.
 KNOWN_STRAYS: set[str] = set()
@@ -95,8 +93,6 @@ KNOWN_PRIVATE: set[str] = {
 # Variables of a module that another module sets.
 KNOWN_FILLED: set[str] = {
     "_exit.root → _exit.stack.closing",
-    "_exit.root → _scope.closing.closing",
-    "_exit.root → _scope.closing.deadline",
     "_exit.root → _scope.closing.released",
     "_exit.root → _scope.scope._scopes",
     "_exit.signals → _exit.die.status",
@@ -107,8 +103,6 @@ KNOWN_FILLED: set[str] = {
     "_run.end → _run.watch.temps",
     "_run.inject → _run.journal.program",
     "_run.inject → _run.watch.in_new_session",
-    "_scope.aio → _scope.closing.closing",
-    "_scope.scope → _scope.closing.closing",
     "app._lifecycle → _exit.root.reason",
     "app._signals → _exit.signals.raising",
     "app._signals → _exit.stack.closing",

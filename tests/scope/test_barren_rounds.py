@@ -9,6 +9,7 @@ import pytest
 import lastly._scope.closing
 import lastly._scope.parallel
 from lastly import Scope
+from lastly._scope.now import now
 from lastly.errors import CleanupFailed
 
 
@@ -33,7 +34,7 @@ def test_a_scope_that_can_run_nothing_says_so_and_stays_open(ran, monkeypatch, e
         with pytest.raises(CleanupFailed) as caught:
             scope.close()
     assert [type(found) for found in caught.value.exceptions] == [error]
-    assert (ran, scope.closed, len(scope), lastly._scope.closing.closing) == ([], False, 1, {})
+    assert (ran, scope.closed, len(scope), now.closing) == ([], False, 1, {})
     scope.close()
     assert (ran, scope.closed) == ([1], True)
 

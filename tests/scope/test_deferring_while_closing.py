@@ -12,7 +12,7 @@ import pytest
 from lastly import AsyncScope, Scope, actions
 from lastly._durable import own
 from lastly._journal.replay import read
-from lastly._scope import closing as _closing
+from lastly._scope.now import now
 from lastly._scope.scope import GUESTS
 from lastly.errors import ScopeClosed
 
@@ -118,7 +118,7 @@ def test_who_is_calling_is_asked_while_others_begin(monkeypatch):
             closing[Scope()] = -1
 
     closing = {Scope(): -1 for _ in range(20)}
-    monkeypatch.setattr(_closing, "closing", closing)
+    monkeypatch.setattr(now, "closing", closing)
     before = gc.get_threshold()
     gc.freeze()  # all that the tests have made so far need not be looked at each time
     try:
@@ -127,7 +127,7 @@ def test_who_is_calling_is_asked_while_others_begin(monkeypatch):
             gc.collect()
             Begins()
             gc.set_threshold(allocations)
-            _closing.inside()
+            now.inside()
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)

@@ -12,7 +12,7 @@ resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 warnings.simplefilter("ignore")  # of the scopes at the limit, which are garbage now
 sys.unraisablehook = lambda *_: None  # and of their warnings, which could not be made there
 from lastly import AsyncScope, Scope
-from lastly._scope import closing
+from lastly._scope.now import now
 
 entered = ran = 0
 
@@ -61,7 +61,7 @@ try:
 except BaseException as error:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    print(type(error).__name__, ran * 2 > entered > 100, len(closing.closing))
+    print(type(error).__name__, ran * 2 > entered > 100, len(now.closing))
 with Scope() as scope:
     scope.defer(print, "goes on")
 """

@@ -15,6 +15,7 @@ import pytest
 
 import lastly
 from lastly import Scope
+from lastly._scope.now import now
 from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout, ScopeClosed, _CaughtInterrupt
 
 
@@ -689,7 +690,7 @@ def test_described_while_scopes_begin_and_end_in_other_threads(monkeypatch):
     class Other:
         @property
         def _current(self):
-            lastly._scope.closing.closing[Scope()] = 0
+            now.closing[Scope()] = 0
 
-    monkeypatch.setattr(lastly._scope.closing, "closing", {Other(): 0})
+    monkeypatch.setattr(now, "closing", {Other(): 0})
     assert "left" in lastly._exit.root.describe()

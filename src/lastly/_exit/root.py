@@ -9,6 +9,7 @@ from lastly._exit import early, pools
 from lastly._scope import closing
 from lastly._scope import scope as _scope
 from lastly._scope.handle import Cleanup
+from lastly._scope.now import now
 from lastly._scope.reason import ExitReason, status_of
 from lastly._scope.scope import CLOSING, OPEN, UNOPENED, Scope
 from lastly._words import fork
@@ -131,7 +132,7 @@ def before_join() -> None:
     tell_ending(now=True)
     if root._early:
         prepare()
-    closing.closing[root] = 0
+    now.closing[root] = 0
     began = closing.clock()
     try:
         budget = root._budget(None)
@@ -144,7 +145,7 @@ def before_join() -> None:
             except BaseException as error:  # an interrupt between two
                 root._before.append((None, error))
     finally:
-        closing.closing.pop(root, None)
+        now.closing.pop(root, None)
         root._used = closing.clock() - began
     if early.NO_LATE_THREADS:
         watch()
@@ -161,9 +162,9 @@ def watch() -> None:
 
 def prepare() -> None:
     """Start the threads that closing the root scope may need."""
-    graced = root.grace is not None or closing.deadline is not None
+    graced = root.grace is not None or now.deadline is not None
     count = 0
-    # Copied in one step, see closing.inside.
+    # Copied in one step, see now.inside.
     for cleanup, limit in [*root._stack.copy().items(), *(root._early or {}).copy().items()]:
         count += graced or limit is not None
         count += 0 if cleanup.nested is None else len(cleanup.nested)
@@ -249,7 +250,7 @@ def announce(signum: int, deadline: "float | None") -> None:
     """Note why the process ends and by when; called in a signal handler."""
     global reason, ending
     reason = ExitReason(signal=signum, code=128 + signum) if signum else None  # 0: the signal was answered
-    closing.deadline = deadline
+    now.deadline = deadline
     ending = False
     if signum:
         tell_ending(now=True)
@@ -272,7 +273,7 @@ def tell_ending(*, now: bool = False) -> None:
 
 def describe() -> str:
     """Say what is running and what is left, in a few words; in any thread."""
-    scopes = [scope for scope in list(closing.closing) if scope._current is not None]
+    scopes = [scope for scope in list(now.closing) if scope._current is not None]
     running = scopes[-1]._current if scopes else None
     pending = (
         [c for scope in [*reversed(scopes), root] for c in scope._pending()] if scopes else root._pending()
@@ -298,12 +299,12 @@ def exit_reason() -> "ExitReason | None":
 
     .. versionadded:: 0.1
     """
-    for scope in reversed(list(closing.closing)):
+    for scope in reversed(list(now.closing)):
         if scope is not root:
             return ExitReason.of(scope._body)
     if reason is not None:
         return reason
-    if root._closer is None and root not in closing.closing:
+    if root._closer is None and root not in now.closing:
         return None
     from lastly._exit import state
 
@@ -335,11 +336,11 @@ def _in_child() -> None:
             if stack:
                 _parents.append(list(stack))
                 stack.clear()
-    closing.closing.clear()
+    now.closing.clear()
     for name in ("lastly._scope.threads", "lastly._scope.progress"):
         if module := sys.modules.get(name):
             module.forget()
-    reason = closing.deadline = None
+    reason = now.deadline = None
     ending = False
     root._closer = None
     root._shut = UNOPENED

@@ -18,6 +18,7 @@ from lastly._scope import closing
 from lastly._scope.backends import backend, is_async
 from lastly._scope.closing import clock, outcome_of, without_us
 from lastly._scope.handle import HERE, Cleanup
+from lastly._scope.now import callers, now
 from lastly._scope.scope import CLOSED, CLOSING, OPEN, Scope
 from lastly._words import fork
 from lastly.errors import ScopeClosed
@@ -130,10 +131,10 @@ class AsyncScope(Scope):
         self._body = body
         failures: list[Failure] = []
         waiting = backend()
-        outside = closing.callers.get()
+        outside = callers.get()
         try:
             closing.begin(self, 0)  # no thread: a signal does not wait for it, the loop does
-            closing.callers.set((*outside, self._ref))
+            callers.set((*outside, self._ref))
             await self._drain_async(waiting, self._budget(limit), failures)
         except GeneratorExit:  # nobody runs this coroutine any more
             raise
@@ -142,11 +143,11 @@ class AsyncScope(Scope):
         finally:
             # First what needs no call: at the recursion limit every call fails.
             self._closer = self._current = None
-            if self in closing.closing:
-                del closing.closing[self]
+            if self in now.closing:
+                del now.closing[self]
             if self._shut != CLOSED:
                 self._shut = OPEN
-            closing.callers.set(outside)
+            callers.set(outside)
             closing.end(self)
         ending = None if inside else body
         if (answer := self._body) is not body:  # what cancelled the body has put this in its place

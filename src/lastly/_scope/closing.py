@@ -12,12 +12,12 @@ A cleanup that is cut by an exception which is not an `Exception` does not stop 
 raised in the end is decided in `settle`.
 """
 
-import _contextvars
 import _thread
 import os
 import sys
 
 from lastly._scope.handle import FUNCTION, HERE, OWN, finish, name_of
+from lastly._scope.now import now
 from lastly._scope.reason import ExitReason, fail
 from lastly._words.clock import monotonic
 from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
@@ -26,7 +26,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-    from weakref import ref
 
     from lastly._scope.handle import Cleanup
     from lastly._scope.scope import Scope
@@ -38,15 +37,8 @@ clock = monotonic
 # Whether a person may be watching: stderr is a terminal. Found out at the first close.
 terminal: "bool | None" = None
 
-# Scopes being closed, newest last, and the thread that does it. Signal handlers look here: a request to
-# stop that comes while the main thread closes a scope must not cut the cleanup short.
-closing: "dict[Scope, int]" = {}
-# Scopes of which a cleanup runs in this context: set where it runs in a task, or in another thread.
-callers: "_contextvars.ContextVar[tuple[ref[Scope], ...]]" = _contextvars.ContextVar("callers", default=())
 # Called in a thread that has come out of its outermost close; may raise: see _signals.
 released: "Callable[[Scope], None] | None" = None
-# When the process is to be gone, on `clock`; None: no limit. Set at the first signal after install(grace=…).
-deadline: "float | None" = None
 
 # Instead of a limit: the cleanup is called by the loop itself, and by nothing that notes its beginning.
 PLAIN = -1.0
@@ -54,18 +46,10 @@ PLAIN = -1.0
 TIMED = 256
 
 
-def inside() -> "tuple[ref[Scope], ...]":
-    """Return the closing scopes of which a cleanup is calling."""
-    me = _thread.get_ident()
-    # A copy is made in one step. A list of the items is not: the collector may run for each of its tuples,
-    # and with it another thread.
-    return (*callers.get(), *[scope._ref for scope, thread in closing.copy().items() if thread == me])
-
-
 def begin(scope: "Scope", thread: int) -> None:
     """Note that a scope is closing, and have the live line's thread look after it."""
     global terminal
-    closing[scope] = thread
+    now.closing[scope] = thread
     if terminal is None:
         terminal = os.isatty(2)
     if terminal and len(scope):
@@ -76,8 +60,8 @@ def begin(scope: "Scope", thread: int) -> None:
 
 def end(scope: "Scope") -> None:
     """Note that a scope has closed; take the live line away after the last."""
-    closing.pop(scope, None)
-    if closing:
+    now.closing.pop(scope, None)
+    if now.closing:
         return
     if terminal:
         from lastly._scope import progress
@@ -94,7 +78,7 @@ def end(scope: "Scope") -> None:
 
 def let_out(scope: "Scope") -> None:
     """Raise the signal that came while this thread's outermost scope was closing."""
-    if released is not None and _thread.get_ident() not in closing.values():
+    if released is not None and _thread.get_ident() not in now.closing.values():
         released(scope)
 
 

@@ -21,7 +21,7 @@ class Leave:
     __slots__ = ("__self__", "_leave", "_scope")
 
     def __init__(self, scope: "ref[Scope]", manager: "Any", leave: "Any") -> None:
-        self.__self__ = manager  # looked at by _closing.bound_to_thread
+        self.__self__ = manager  # looked at by closing.bound_to_thread
         self._leave = leave
         self._scope = scope
 

@@ -17,7 +17,8 @@ import sys
 import time
 from _signal import SIGINT, default_int_handler, getsignal  # type: ignore[import-not-found]  # no stub
 
-from lastly._scope import closing
+from lastly._scope.now import now
+from lastly._words.clock import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,18 +60,18 @@ def stay() -> None:
 def _watch() -> None:
     global _running
     since: float | None = None
-    idle = closing.clock()
+    idle = monotonic()
     while True:
         time.sleep(EVERY)
-        now = closing.clock()
-        if any(scope._current is not None for scope in list(closing.closing)):
-            idle = now
-            since = since or now - EVERY
-            if now - since >= AFTER:
-                draw(now - since)
+        moment = monotonic()
+        if any(scope._current is not None for scope in list(now.closing)):
+            idle = moment
+            since = since or moment - EVERY
+            if moment - since >= AFTER:
+                draw(moment - since)
         else:
             since = None
-            if now - idle > LINGER and not _stay:
+            if moment - idle > LINGER and not _stay:
                 _running = False
                 return
 
@@ -86,7 +87,7 @@ def text(spent: float) -> str:
 def _way_out() -> str:
     """Say what Ctrl-C does at this moment; nothing where it does not reach the thread that is closing."""
     threading: Any = sys.modules.get("threading")
-    if threading is not None and threading.main_thread().ident not in closing.closing.copy().values():
+    if threading is not None and threading.main_thread().ident not in now.closing.copy().values():
         return ""
     signals: Any = sys.modules.get("lastly._exit.signals")
     if signals is not None:
@@ -108,7 +109,7 @@ def draw(spent: float) -> None:
             _rows = size.lines
         line = dim(text(spent)[: size.columns - 1])
         # Not through sys.stderr: a cleanup may hold its lock, and its buffer is not ours to flush.
-        if list(closing.closing):
+        if list(now.closing):
             _write(f"{enter}{SAVE}\x1b[{_rows};1H\x1b[2K{line}{RESTORE}")
     except (OSError, ValueError):
         pass

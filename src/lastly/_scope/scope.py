@@ -13,6 +13,7 @@ import _thread
 from lastly._action import Action
 from lastly._scope import closing
 from lastly._scope.handle import FUNCTION, Cleanup, checked_name
+from lastly._scope.now import now
 from lastly._words import fork
 from lastly._words.clock import seconds
 from lastly._words.warn import warn
@@ -313,8 +314,8 @@ class Scope:
         finally:
             # First what needs no call: at the recursion limit every call fails.
             self._closer = self._current = self._begun = None
-            if self in closing.closing:
-                del closing.closing[self]
+            if self in now.closing:
+                del now.closing[self]
             closing.end(self)
             if self._shut == CLOSED:
                 _scopes.discard(self._ref)
@@ -330,8 +331,8 @@ class Scope:
         """Return what there is to spend: the scope's grace, the outer scope's, the process's."""
         times = [time for time in (self.grace, limit) if time is not None]
         beyond = 0
-        if closing.deadline is not None:
-            times.append(max(closing.deadline - closing.clock(), 0.0))
+        if now.deadline is not None:
+            times.append(max(now.deadline - closing.clock(), 0.0))
             # Scopes that are still open will close before the deadline too: they are the older ones.
             others = [reference() for reference in list(_scopes) if reference is not self._ref]
             beyond = sum(len(scope) for scope in others if scope is not None and scope._closer is None)
@@ -396,7 +397,7 @@ class Scope:
         before: the jobs, say, that an executor's exit waits for. Only what comes while one of *these* runs
         can go on for ever, and would keep all that is older from its turn.
         """
-        guest = self._closer != _thread.get_ident() and self._ref not in closing.inside()
+        guest = self._closer != _thread.get_ident() and self._ref not in now.inside()
         again = self._current is not None and self._current._guest
         if guest and again:
             if self._guests >= GUESTS:

@@ -12,8 +12,8 @@ limit.
 import _contextvars
 import _thread
 
-from lastly._scope import closing
 from lastly._scope.handle import finish
+from lastly._scope.now import callers, now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Job:
         self.cleanup = cleanup
         self.tell = tell
         self.context = _contextvars.copy_context()
-        self.context.run(closing.callers.set, closing.inside())
+        self.context.run(callers.set, now.inside())
         self.done = _thread.allocate_lock()
         self.done.acquire()
         self.error: BaseException | None = None

@@ -14,7 +14,7 @@ import socket
 import threading
 
 from lastly._exit import early, root
-from lastly._scope import closing
+from lastly._scope.now import now
 from lastly._words import fork
 from lastly._words.clock import monotonic
 from lastly._words.clock import seconds as _seconds
@@ -140,7 +140,7 @@ class _Herald:
             begun = monotonic()
             while (why := health.draining()) is not None:
                 end = begun + self.limit
-                left = min(end, closing.deadline or end) - monotonic()
+                left = min(end, now.deadline or end) - monotonic()
                 if left <= 0:
                     return
                 doing = _one_line(f"stopping ({why}): {root.describe()}")

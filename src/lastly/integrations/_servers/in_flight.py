@@ -16,7 +16,7 @@ from time import sleep
 
 from lastly._exit import ending, root
 from lastly._exit import hold as _held
-from lastly._scope import closing
+from lastly._scope.now import now as _now
 from lastly._words import fork
 from lastly._words.clock import monotonic
 from lastly.integrations._servers import listeners
@@ -176,8 +176,8 @@ def _drain(listening: "list[socket.socket]", *, shut: bool) -> None:
     """Wait until there is nothing left to answer, for as long as the settings allow."""
     now = monotonic()
     end = now + settings.grace
-    if closing.deadline is not None:  # the rest is for the cleanups
-        end = min(end, now + max(closing.deadline - closing.clock(), 0.0) / 2)
+    if _now.deadline is not None:  # the rest is for the cleanups
+        end = min(end, now + max(_now.deadline - now, 0.0) / 2)
     before, open_until = set(at_work), now + settings.linger
     collected = _collect(now, 0.0)
     while (now := monotonic()) < end and (now < open_until or not before.isdisjoint(at_work)):
