@@ -59,7 +59,6 @@ OTHER_LINES = {"benchmarks": 400, "examples": 400, "scripts": 400, "tests": 700}
 
 # Arrows that run up: a closing scope tells the root scope, the live line and the first minute of it.
 KNOWN_UP: set[str] = {
-    "_scope.closing → _exit.root",
     "_scope.handle → _exit.early",
     "_scope.progress → _exit.root",
     "_scope.progress → _exit.signals",
@@ -77,7 +76,6 @@ KNOWN_CIRCLES: set[str] = {
     "_exit.lookout → _exit.signals",
     "_exit.stuck → _exit.signals",
     "_exit.swallowed → _exit.signals",
-    "_scope.closing → _exit.root",
     "_scope.parallel → _scope.scope",
     "_scope.progress → _exit.root",
     "_scope.progress → _exit.signals",

@@ -8,6 +8,7 @@ import sys
 from lastly._exit import early, pools
 from lastly._scope import closing
 from lastly._scope import scope as _scope
+from lastly._scope.failures import complain
 from lastly._scope.handle import Cleanup
 from lastly._scope.now import now
 from lastly._scope.reason import ExitReason, status_of
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ParamSpec, TypeVar
 
-    from lastly._scope.closing import Failure
+    from lastly._scope.failures import Failure
     from lastly._scope.report import Report
 
     P = ParamSpec("P")
@@ -210,22 +211,6 @@ def close_for_exit(limit: "float | None" = None) -> None:
         from lastly._exit import die
 
         die.exit_with_at_end(status)
-
-
-def complain(cleanup: "Cleanup | None", error: BaseException) -> None:
-    """Print a failure at exit: what atexit prints, with the cleanup's name. Never raises."""
-    name = "(between two cleanups)" if cleanup is None else cleanup.name
-    try:
-        import traceback
-
-        text = "".join(traceback.format_exception(error))
-        sys.stderr.write(f"Exception in cleanup {name}:\n{text}")
-        sys.stderr.flush()
-    except Exception:
-        try:
-            os.write(2, f"Exception in cleanup {name}: {error!r}\n".encode(errors="backslashreplace"))
-        except OSError:
-            pass
 
 
 def connect(signals: "Any") -> None:

@@ -16,7 +16,8 @@ children end, what ends them (`actions.kill`, and `actions.run`) runs in a threa
 
 from lastly._scope import closing
 from lastly._scope.backends import backend, is_async
-from lastly._scope.closing import clock, outcome_of, without_us
+from lastly._scope.closing import clock
+from lastly._scope.failures import note, outcome_of, settle, without_us
 from lastly._scope.handle import HERE, Cleanup
 from lastly._scope.now import callers, now
 from lastly._scope.scope import CLOSED, CLOSING, OPEN, Scope
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from typing import Any, Self, TypeVar
 
     from lastly._scope.backends import Asyncio
-    from lastly._scope.closing import Budget, Failure
+    from lastly._scope.budget import Budget
+    from lastly._scope.failures import Failure
 
     T = TypeVar("T")
 
@@ -157,9 +159,9 @@ class AsyncScope(Scope):
             if cancelled is not None and (ending is None or isinstance(ending, Exception)):
                 for cleanup, failed in failures:
                     name = "a cleanup" if cleanup is None else f"cleanup {cleanup.name}"
-                    closing.note(cancelled, f"{name} failed: {type(failed).__name__}: {failed}")
+                    note(cancelled, f"{name} failed: {type(failed).__name__}: {failed}")
                 raise cancelled
-            closing.settle(self, failures, ending)
+            settle(self, failures, ending)
             if answer is not None and answer is not body:
                 raise answer
         finally:

@@ -7,7 +7,7 @@ that the loop is asked to do later ever comes, and a thread wakes it instead (`_
 import sys
 import time
 
-from lastly._scope import closing
+from lastly._scope.budget import too_late
 from lastly._scope.closing import clock
 from lastly._scope.handle import HERE, Cleanup
 from lastly._words.clock import untouched
@@ -64,7 +64,7 @@ class Asyncio:
     async def run(self, scope: "AsyncScope", cleanup: Cleanup, limit: float, *, threaded: bool) -> None:
         """Run one cleanup; raise what it raises."""
         if limit <= 0:
-            raise closing.too_late(cleanup, "was not begun: no time was left", "skipped")
+            raise too_late(cleanup, "was not begun: no time was left", "skipped")
         nested: Any = cleanup.nested
         if hasattr(nested, "_aclose"):
             await nested._close_inside(scope._body, None if limit == HERE else limit)
@@ -90,7 +90,7 @@ class Asyncio:
                 task.add_done_callback(_forget)
             elif not task.cancelled():
                 task.exception()  # seen
-            raise closing.too_late(cleanup, f"did not end within {limit:.3g} s and was cancelled", "timeout")
+            raise too_late(cleanup, f"did not end within {limit:.3g} s and was cancelled", "timeout")
         task.result()
 
     async def wait(self, task: "asyncio.Future[Any]", limit: float) -> bool:
@@ -143,7 +143,7 @@ class Asyncio:
             if not bound.expired():
                 raise
             what = f"did not end within {limit:.3g} s and was cancelled"
-            raise closing.too_late(cleanup, what, "timeout") from None
+            raise too_late(cleanup, what, "timeout") from None
 
     async def in_thread(self, cleanup: Cleanup, limit: float) -> None:
         """Run a plain function with a limit: in a thread, so that waiting for it can stop."""
@@ -163,7 +163,7 @@ class Asyncio:
             cleanup()
         elif not await self.wait(ended, limit):
             what = f"did not end within {limit:.3g} s and is no longer waited for"
-            raise closing.too_late(cleanup, what, "timeout")
+            raise too_late(cleanup, what, "timeout")
         elif job.error is not None:
             raise job.error
 
@@ -200,7 +200,7 @@ class Trio(Asyncio):
             finally:
                 off()
         if scope.cancelled_caught:
-            raise closing.too_late(cleanup, f"did not end within {limit:.3g} s and was cancelled", "timeout")
+            raise too_late(cleanup, f"did not end within {limit:.3g} s and was cancelled", "timeout")
 
     async def inline(self, cleanup: Cleanup, awaitable: "Any", limit: float) -> None:
         if limit != HERE:

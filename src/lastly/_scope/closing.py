@@ -9,28 +9,29 @@ hand. For the same reason the function is called here, not by the handle's own `
 there would be such a check: three branches, three times.
 
 A cleanup that is cut by an exception which is not an `Exception` does not stop the others either. What is
-raised in the end is decided in `settle`.
+raised in the end is decided in failures.py.
 """
 
 import _thread
 import os
 import sys
 
+from lastly._scope.budget import bound, too_late
+from lastly._scope.failures import outcome_of, without_us
 from lastly._scope.handle import FUNCTION, HERE, OWN, finish, name_of
 from lastly._scope.now import now
-from lastly._scope.reason import ExitReason, fail
+from lastly._scope.reason import ExitReason
 from lastly._words.clock import monotonic
-from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from lastly._scope.budget import Budget
+    from lastly._scope.failures import Failure
     from lastly._scope.handle import Cleanup
     from lastly._scope.scope import Scope
-
-    Failure = tuple[Cleanup | None, BaseException]
 
 clock = monotonic
 
@@ -80,29 +81,6 @@ def let_out(scope: "Scope") -> None:
     """Raise the signal that came while this thread's outermost scope was closing."""
     if released is not None and _thread.get_ident() not in now.closing.values():
         released(scope)
-
-
-class Budget:
-    """A grace, divided.
-
-    First come first served would give all of it to the first cleanup that hangs, and the oldest resources, on
-    which the others rest, would be skipped. Equal parts would cut short the one that honestly needs longer.
-    So half of the grace is reserved, in equal parts, and the other half is for whoever needs it. A part
-    that was not used up goes to those that follow.
-    """
-
-    __slots__ = ("beyond", "end", "part")
-
-    def __init__(self, grace: float, count: int, beyond: int = 0) -> None:
-        """Divide `grace` seconds among `count` cleanups, and `beyond` more of other scopes."""
-        self.end = clock() + grace
-        self.beyond = beyond
-        self.part = grace / (2 * max(count + beyond, 1))
-
-    def limit(self, following: int) -> float:
-        """Return the seconds for the next cleanup, when so many come after it; 0.0: the time is over."""
-        left = self.end - clock()
-        return max(0.0, min(left, max(self.part, left - (following + self.beyond) * self.part)))
 
 
 def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
@@ -237,44 +215,6 @@ def step(
     scope._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))
 
 
-def without_us(error: BaseException) -> BaseException:
-    """Take this library's frames off the top of a traceback: it begins in the cleanup, as atexit's does."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lastly._"):
-        trace = trace.tb_next
-    return error.with_traceback(trace)
-
-
-def outcome_of(error: BaseException) -> str:
-    """Return the report's word for it."""
-    if isinstance(error, Exception):
-        outcome: str = getattr(error, "outcome", "failed") if isinstance(error, CleanupTimeout) else "failed"
-        return outcome
-    return "interrupted"
-
-
-def bound(cleanup: "Cleanup", limit: "float | None", budget: "Budget | None", following: int) -> float:
-    """Return how long it may take; HERE: as long as it wants, in this thread."""
-    if budget is None:
-        return HERE if limit is None else limit
-    if limit == HERE or (limit is None and bound_to_thread(cleanup.func)):
-        return HERE
-    share = budget.limit(following)
-    return share if limit is None else min(share, limit)
-
-
-def bound_to_thread(fn: object) -> bool:
-    """Whether it is known that only the thread which made the object may call this."""
-    import _thread
-    import sys
-
-    owner = getattr(fn, "__self__", None)
-    sqlite3: Any = sys.modules.get("sqlite3")
-    return type(owner) is _thread.RLock or (
-        sqlite3 is not None and isinstance(owner, (sqlite3.Connection, sqlite3.Cursor))
-    )
-
-
 def run(scope: "Scope", cleanup: "Cleanup", limit: float) -> None:
     """Run a cleanup, in another thread when it is not to be waited for beyond `limit` seconds."""
     if limit <= 0:
@@ -313,65 +253,3 @@ def await_job(job: "Any", limit: float) -> None:
         )
     if job.error is not None:
         raise job.error
-
-
-def too_late(cleanup: "Cleanup", what: str, outcome: str) -> CleanupTimeout:
-    """Make the error of a cleanup that was given up."""
-    rest = "; it stays in the journal, the reaper runs it" if cleanup.durable else ""
-    error = CleanupTimeout(f"{cleanup.name} {what}{rest}")
-    error.outcome = outcome  # type: ignore[attr-defined]  # for the report
-    return error
-
-
-def settle(scope: "Scope", failures: "list[Failure]", body: "BaseException | None") -> None:
-    """Decide what leaves the scope; returns when the body's own exception is to go on.
-
-    1. A request to stop from outside that cut a cleanup (Ctrl-C, a signal) goes on, unless the body already
-       ends by something that no ``except Exception`` stops: who asked to stop must not find the program
-       running on.
-    2. The body's exception goes on, with a note per failed cleanup.
-    3. After a clean body: what ``sys.exit()`` or another such exception in a cleanup asked for, with notes.
-    4. After a clean body: `CleanupFailed` with all of them.
-
-    Nobody prints the notes of a `SystemExit`: what failed under one is printed here; its code 0 becomes 1.
-    """
-    if not failures:
-        return
-    errors = [error for _, error in failures]
-    stop = next((e for e in errors if isinstance(e, (KeyboardInterrupt, CaughtSignal))), None)
-    winner: BaseException | None = None
-    if body is None:
-        exits = next((e for e in errors if isinstance(e, SystemExit)), None)
-        winner = stop or exits or next((e for e in errors if not isinstance(e, Exception)), None)
-    elif stop is not None and isinstance(body, Exception):
-        winner = stop
-    for cleanup, error in failures:
-        name = "between two cleanups" if cleanup is None else f"cleanup {cleanup.name}"
-        if error is not winner and error is not body:
-            note(error, f"in {name} of {scope._title}")
-            target = winner or body
-            if target is not None:
-                note(target, f"{name} of {scope._title} failed: {type(error).__name__}: {error}")
-            if isinstance(target, SystemExit):
-                tell(target, cleanup, error)
-    if winner is not None:
-        raise winner
-    if body is None:
-        word = "cleanup" if len(errors) == 1 else "cleanups"
-        raise CleanupFailed(f"{len(errors)} {word} of {scope._title} failed", errors)  # type: ignore[arg-type]  # Exceptions: 3. took the others
-
-
-def tell(ending: SystemExit, cleanup: "Cleanup | None", error: BaseException) -> None:
-    """Print what failed while the program ends without a traceback."""
-    from lastly._exit import root
-
-    fail(ending)
-    root.complain(cleanup, error)
-
-
-def note(error: BaseException, text: str) -> None:
-    """Add a note; an exception may have spoilt its own ``__notes__``."""
-    try:
-        error.add_note(text)
-    except TypeError:
-        pass

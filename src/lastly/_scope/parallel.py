@@ -1,13 +1,16 @@
 """A scope whose cleanups run at the same time."""
 
 from lastly._scope import closing, threads
+from lastly._scope.budget import bound
 from lastly._scope.closing import clock
+from lastly._scope.failures import outcome_of, without_us
 from lastly._scope.handle import HERE
 from lastly._scope.scope import Scope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lastly._scope.closing import Budget, Failure
+    from lastly._scope.budget import Budget
+    from lastly._scope.failures import Failure
     from lastly._scope.handle import Cleanup
 
 
@@ -53,7 +56,7 @@ class Parallel(Scope):
         self._begun = None
         try:
             # All run at once: each may use all the time that is left.
-            allowed = closing.bound(cleanup, limit, budget, 0)
+            allowed = bound(cleanup, limit, budget, 0)
             job = None
             if allowed > 0 and limit != HERE and cleanup.nested is None:
                 self._begun = cleanup
@@ -66,7 +69,7 @@ class Parallel(Scope):
         except BaseException as error:
             if closing.put_back(self, cleanup, limit):
                 raise
-            failures.append((cleanup, closing.without_us(error)))
+            failures.append((cleanup, without_us(error)))
 
     def _wait(self, started: "list[tuple[threads.Job, float, float]]", failures: "list[Failure]") -> None:
         job, start, allowed = started.pop(0)
@@ -75,6 +78,6 @@ class Parallel(Scope):
         try:
             closing.await_job(job, start + allowed - clock() if allowed != HERE else HERE)
         except BaseException as exc:
-            outcome, text = closing.outcome_of(exc), repr(exc)
-            failures.append((cleanup, closing.without_us(exc)))
+            outcome, text = outcome_of(exc), repr(exc)
+            failures.append((cleanup, without_us(exc)))
         self._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))

@@ -12,6 +12,8 @@ import _thread
 
 from lastly._action import Action
 from lastly._scope import closing
+from lastly._scope.budget import Budget
+from lastly._scope.failures import settle
 from lastly._scope.handle import FUNCTION, Cleanup, checked_name
 from lastly._scope.now import now
 from lastly._words import fork
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from lastly._action import AnyAction
     from lastly._durable.seam import Plan
-    from lastly._scope.closing import Failure
+    from lastly._scope.failures import Failure
     from lastly._scope.handle import Stack
     from lastly._scope.parallel import Parallel
     from lastly._scope.report import Report
@@ -281,7 +283,7 @@ class Scope:
     def _close(self, body: "BaseException | None") -> None:
         failures = self._run_all(body, settles=True)
         try:
-            closing.settle(self, failures, body)
+            settle(self, failures, body)
         finally:
             failures.clear()  # they hold tracebacks, which hold this frame
             self._body = body = None
@@ -292,7 +294,7 @@ class Scope:
         """Close as a cleanup of another scope, whose body ended by `body`: what fails here fails there."""
         failures = self._run_all(body, limit, settles=True)
         try:
-            closing.settle(self, failures, None)
+            settle(self, failures, None)
         finally:
             failures.clear()
             self._body = body = None
@@ -327,7 +329,7 @@ class Scope:
             failures.append((None, error))
         return failures
 
-    def _budget(self, limit: "float | None") -> "closing.Budget | None":
+    def _budget(self, limit: "float | None") -> "Budget | None":
         """Return what there is to spend: the scope's grace, the outer scope's, the process's."""
         times = [time for time in (self.grace, limit) if time is not None]
         beyond = 0
@@ -336,7 +338,7 @@ class Scope:
             # Scopes that are still open will close before the deadline too: they are the older ones.
             others = [reference() for reference in list(_scopes) if reference is not self._ref]
             beyond = sum(len(scope) for scope in others if scope is not None and scope._closer is None)
-        return closing.Budget(min(times), len(self), beyond) if times else None
+        return Budget(min(times), len(self), beyond) if times else None
 
     def _drain_all(self, failures: "list[Failure]", limit: "float | None") -> None:
         """Run what there is, round by round; a round ends when something fails.
@@ -370,7 +372,7 @@ class Scope:
             except BaseException as error:  # an interrupt, maybe in the handling of another one
                 failures += [(None, error)]
 
-    def _round(self, budget: "closing.Budget | None", failures: "list[Failure]") -> bool:
+    def _round(self, budget: "Budget | None", failures: "list[Failure]") -> bool:
         """Run until something fails; return whether nothing is left."""
         if self._early:
             closing.drain_early(self, budget, failures)
@@ -378,7 +380,7 @@ class Scope:
             self._drain(budget, failures)
         return not self._stack and not self._early
 
-    def _drain(self, budget: "closing.Budget | None", failures: "list[Failure]") -> None:
+    def _drain(self, budget: "Budget | None", failures: "list[Failure]") -> None:
         closing.drain(self, budget, failures)
 
     def _late(self, cleanup: Cleanup) -> None:

@@ -12,7 +12,7 @@ follows goes by names, and imports neither.
 
 import sys
 
-from lastly._scope import closing
+from lastly._scope.failures import settle
 from lastly._scope.scope import Scope
 
 TYPE_CHECKING = False
@@ -153,7 +153,7 @@ class _Closer:
             if error.__context__ is way_out:  # that is no part of the story
                 error.__context__ = None
         try:
-            closing.settle(self.scope, failures, ending)
+            settle(self.scope, failures, ending)
         except BaseException:
             _take_off(self.context)
             raise

@@ -1,0 +1,64 @@
+"""How long a cleanup may take: a grace divided among many, and a limit of its own."""
+
+import _thread
+import sys
+
+from lastly._scope.handle import HERE
+from lastly._words.clock import monotonic
+from lastly.errors import CleanupTimeout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lastly._scope.handle import Cleanup
+
+
+class Budget:
+    """A grace, divided.
+
+    First come first served would give all of it to the first cleanup that hangs, and the oldest resources, on
+    which the others rest, would be skipped. Equal parts would cut short the one that honestly needs longer.
+    So half of the grace is reserved, in equal parts, and the other half is for whoever needs it. A part
+    that was not used up goes to those that follow.
+    """
+
+    __slots__ = ("beyond", "end", "part")
+
+    def __init__(self, grace: float, count: int, beyond: int = 0) -> None:
+        """Divide `grace` seconds among `count` cleanups, and `beyond` more of other scopes."""
+        self.end = monotonic() + grace
+        self.beyond = beyond
+        self.part = grace / (2 * max(count + beyond, 1))
+
+    def limit(self, following: int) -> float:
+        """Return the seconds for the next cleanup, when so many come after it; 0.0: the time is over."""
+        left = self.end - monotonic()
+        return max(0.0, min(left, max(self.part, left - (following + self.beyond) * self.part)))
+
+
+def bound(cleanup: "Cleanup", limit: "float | None", budget: "Budget | None", following: int) -> float:
+    """Return how long it may take; HERE: as long as it wants, in this thread."""
+    if budget is None:
+        return HERE if limit is None else limit
+    if limit == HERE or (limit is None and bound_to_thread(cleanup.func)):
+        return HERE
+    share = budget.limit(following)
+    return share if limit is None else min(share, limit)
+
+
+def bound_to_thread(fn: object) -> bool:
+    """Whether it is known that only the thread which made the object may call this."""
+    owner = getattr(fn, "__self__", None)
+    sqlite3: Any = sys.modules.get("sqlite3")
+    return type(owner) is _thread.RLock or (
+        sqlite3 is not None and isinstance(owner, (sqlite3.Connection, sqlite3.Cursor))
+    )
+
+
+def too_late(cleanup: "Cleanup", what: str, outcome: str) -> CleanupTimeout:
+    """Make the error of a cleanup that was given up."""
+    rest = "; it stays in the journal, the reaper runs it" if cleanup.durable else ""
+    error = CleanupTimeout(f"{cleanup.name} {what}{rest}")
+    error.outcome = outcome  # type: ignore[attr-defined]  # for the report
+    return error
