@@ -16,6 +16,7 @@ children end, what ends them (`actions.kill`, and `actions.run`) runs in a threa
 
 from lastly._scope import closing
 from lastly._scope.backends import backend, is_async
+from lastly._scope.budget import seconds_for
 from lastly._scope.closing import clock
 from lastly._scope.failures import note, outcome_of, settle, without_us
 from lastly._scope.handle import HERE, Cleanup
@@ -200,7 +201,7 @@ class AsyncScope(Scope):
             await waiting.apart(cleanup, self._drain_plain(failures), HERE)
             return
         try:
-            await self._astep(waiting, cleanup, _allowed(limit, budget, len(self)), limit, failures)
+            await self._astep(waiting, cleanup, seconds_for(limit, budget, len(self)), limit, failures)
         except Exception as error:  # at the recursion limit not even the step can be made
             failures.append((cleanup, without_us(error)))
 
@@ -284,15 +285,5 @@ class AsyncParallel(AsyncScope):
         steps = []
         while self._stack:
             cleanup, limit = self._stack.popitem()
-            steps.append((waiting, cleanup, _allowed(limit, budget, 0), limit, failures))
+            steps.append((waiting, cleanup, seconds_for(limit, budget, 0), limit, failures))
         await waiting.together(self._astep, steps)
-
-
-def _allowed(limit: "float | None", budget: "Budget | None", following: int) -> float:
-    """As `closing.bound`: how many seconds; HERE: no limit."""
-    if budget is None:
-        return HERE if limit is None else limit
-    if limit == HERE:
-        return HERE
-    share = budget.limit(following)
-    return share if limit is None else min(share, limit)

@@ -37,14 +37,21 @@ class Budget:
         return max(0.0, min(left, max(self.part, left - (following + self.beyond) * self.part)))
 
 
-def bound(cleanup: "Cleanup", limit: "float | None", budget: "Budget | None", following: int) -> float:
-    """Return how long it may take; HERE: as long as it wants, in this thread."""
+def seconds_for(limit: "float | None", budget: "Budget | None", following: int) -> float:
+    """Return how long a cleanup may take that has this limit of its own; HERE: as long as it wants."""
     if budget is None:
         return HERE if limit is None else limit
-    if limit == HERE or (limit is None and bound_to_thread(cleanup.func)):
+    if limit == HERE:
         return HERE
     share = budget.limit(following)
     return share if limit is None else min(share, limit)
+
+
+def bound(cleanup: "Cleanup", limit: "float | None", budget: "Budget | None", following: int) -> float:
+    """Return how long it may take in a thread of its own; HERE: it runs in this one."""
+    if limit is None and budget is not None and bound_to_thread(cleanup.func):
+        return HERE
+    return seconds_for(limit, budget, following)
 
 
 def bound_to_thread(fn: object) -> bool:
