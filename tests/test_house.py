@@ -59,14 +59,12 @@ OTHER_LINES = {"benchmarks": 400, "examples": 400, "scripts": 400, "tests": 700}
 
 # Arrows that run up: a closing scope tells the root scope, the live line and the first minute of it.
 KNOWN_UP: set[str] = {
-    "_scope.handle → _exit.early",
     "_scope.progress → _exit.root",
     "_scope.progress → _exit.signals",
 }
 # Arrows to cut: with all of them gone no circle of files is left. Each of them closes one by itself.
 KNOWN_CIRCLES: set[str] = {
     "_exit.c_loops → _exit.signals",
-    "_exit.early → _exit.root",
     "_exit.ending → _exit.root",
     "_exit.ending → _exit.signals",
     "_exit.event_loops → _exit.signals",

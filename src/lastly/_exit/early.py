@@ -13,22 +13,13 @@ do, and where that is not there either, a thread that waits for the main thread'
 shut already).
 """
 
-import sys
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from lastly._scope.handle import Stack
-
 _armed = False
-_first: "Callable[[], None] | None" = None
-
-# From here on no thread can be started once the non-daemon ones are joined; before, one still can in atexit.
-NO_LATE_THREADS = sys.version_info >= (3, 12)
-# 3.12 began by refusing them even before: there they are started when the limit is set.
-SOON = sys.version_info[:2] == (3, 12)
+_first: "Callable[[], object] | None" = None
 
 
 class _OursFirst(list):  # type: ignore[type-arg]  # list[Callable]: cannot be subscripted for free
@@ -38,23 +29,26 @@ class _OursFirst(list):  # type: ignore[type-arg]  # list[Callable]: cannot be s
         yield from super().__reversed__()
 
 
+def run_first(function: "Callable[[], object]") -> None:
+    """Name the function that is to run before CPython waits for threads; the last call counts."""
+    global _first
+    _first = function
+
+
 def arm() -> None:
-    """Have the root scope's early cleanups run in time; a second call does nothing."""
-    global _armed, _first
+    """Have that function run in time; a second call does nothing."""
+    global _armed
     if _armed:
         return
     _armed = True
     import threading
 
-    from lastly._exit.root import before_join
-
-    _first = before_join
     module: Any = threading
     if type(getattr(module, "_threading_atexits", None)) is list:
         module._threading_atexits = _OursFirst(module._threading_atexits)
     elif hasattr(module, "_register_atexit"):
         try:
-            module._register_atexit(before_join)
+            module._register_atexit(_run)
         except RuntimeError:  # the shutdown has begun: the root scope runs them in atexit
             return
     else:
@@ -65,14 +59,9 @@ def _watch() -> None:
     import threading
 
     threading.main_thread().join()
+    _run()
+
+
+def _run() -> None:
     if _first is not None:
         _first()
-
-
-def expect(stack: "Stack") -> None:
-    """Be prepared for a cleanup with a limit at exit."""
-    from lastly._exit import root
-
-    arm()
-    if SOON and stack is root.root._stack:
-        root.prepare()

@@ -10,7 +10,7 @@ from lastly._scope import closing
 from lastly._scope import scope as _scope
 from lastly._scope.failures import complain
 from lastly._scope.handle import Cleanup
-from lastly._scope.now import now
+from lastly._scope.now import NO_LATE_THREADS, SOON, now
 from lastly._scope.reason import ExitReason, status_of
 from lastly._scope.scope import CLOSING, OPEN, UNOPENED, Scope
 from lastly._words import fork
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, ParamSpec, TypeVar
 
     from lastly._scope.failures import Failure
+    from lastly._scope.handle import Stack
     from lastly._scope.report import Report
 
     P = ParamSpec("P")
@@ -57,7 +58,7 @@ class Root(Scope):
     @grace.setter
     def grace(self, value: "float | None") -> None:
         self._grace = value
-        if value is not None and early.NO_LATE_THREADS:
+        if value is not None and NO_LATE_THREADS:
             early.arm()
 
     def _late(self, cleanup: Cleanup) -> None:
@@ -78,7 +79,7 @@ class Root(Scope):
             from lastly._exit import state
 
             state.observe_exit("root")
-            if early.NO_LATE_THREADS and os.isatty(2):
+            if NO_LATE_THREADS and os.isatty(2):
                 early.arm()  # for the live line's thread
         if not pools.LIBRARIES.isdisjoint(sys.modules):
             pools.at_end(close_for_exit)
@@ -148,9 +149,20 @@ def before_join() -> None:
     finally:
         now.closing.pop(root, None)
         root._used = closing.clock() - began
-    if early.NO_LATE_THREADS:
+    if NO_LATE_THREADS:
         watch()
     prepare()
+
+
+def _expect(stack: "Stack") -> None:
+    """Be prepared for a cleanup with a limit at exit."""
+    early.arm()
+    if SOON and stack is root._stack:
+        prepare()
+
+
+early.run_first(before_join)
+now.subscribe(limit_set=_expect)
 
 
 def watch() -> None:
@@ -239,7 +251,7 @@ def announce(signum: int, deadline: "float | None") -> None:
     ending = False
     if signum:
         tell_ending(now=True)
-    if signum and early.SOON:
+    if signum and SOON:
         watch()
         if deadline is not None:
             prepare()

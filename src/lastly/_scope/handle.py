@@ -14,6 +14,7 @@ comparison that there is none.
 
 import _functools  # type: ignore[import-not-found]  # no stub; functools costs an import of collections
 
+from lastly._scope.now import now
 from lastly._words.clock import seconds
 from lastly._words.fork import look
 
@@ -145,10 +146,7 @@ class Cleanup:
         if self in stack:
             stack[self] = value
         if value != HERE:
-            from lastly._exit import early
-
-            if early.NO_LATE_THREADS:  # so that the threads can be started in time
-                early.expect(stack)
+            now.limit_set(stack)
         return self
 
     def __repr__(self) -> str:

@@ -1,19 +1,28 @@
-"""What goes on at this moment: which scopes close, in which thread, and until when. Data, and nothing else.
+"""What goes on at this moment: which scopes close, in which thread, and until when.
 
 A closing scope, the live line, signal handlers and the end of the process ask one another for these facts.
-Here they meet without knowing one another. Whoever finds a fact out writes it into `now`.
+Here they meet without knowing one another. Whoever finds a fact out writes it into `now`. What only the end
+of the process can deal with it is told: it has subscribed.
 
 Signal handlers and other threads look at it in the middle of a change. So every change is a single operation.
 """
 
 import _contextvars
 import _thread
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from weakref import ref
 
+    from lastly._scope.handle import Stack
     from lastly._scope.scope import Scope
+
+# From here on no thread can be started once the non-daemon ones are joined; before, one still can in atexit.
+NO_LATE_THREADS = sys.version_info >= (3, 12)
+# 3.12 began by refusing them even before: there they are started when the limit is set.
+SOON = sys.version_info[:2] == (3, 12)
 
 # Scopes of which a cleanup runs in this context: set where it runs in a task, or in another thread.
 callers: "_contextvars.ContextVar[tuple[ref[Scope], ...]]" = _contextvars.ContextVar("callers", default=())
@@ -29,11 +38,26 @@ class Now:
             signal after ``install(grace=…)`` on.
     """
 
-    __slots__ = ("closing", "deadline")
+    __slots__ = ("_limit_set", "closing", "deadline")
 
     def __init__(self) -> None:
         self.closing: dict[Scope, int] = {}
         self.deadline: float | None = None
+        self._limit_set: Callable[[Stack], object] | None = None
+
+    def subscribe(self, *, limit_set: "Callable[[Stack], object] | None" = None) -> None:
+        """Be told from now on; the last one counts.
+
+        Args:
+            limit_set: called with the stack of a cleanup that got a limit, where the thread for it must be
+                started before it is needed.
+        """
+        self._limit_set = limit_set or self._limit_set
+
+    def limit_set(self, stack: "Stack") -> None:
+        """Tell that a cleanup of this stack may need a thread."""
+        if NO_LATE_THREADS and self._limit_set is not None:
+            self._limit_set(stack)
 
     def inside(self) -> "tuple[ref[Scope], ...]":
         """Return the closing scopes of which a cleanup is calling."""
