@@ -89,7 +89,6 @@ KNOWN_PRIVATE: set[str] = {
 # Variables of a module that another module sets.
 KNOWN_FILLED: set[str] = {
     "_exit.root → _exit.stack.closing",
-    "_exit.root → _scope.closing.released",
     "_exit.root → _scope.scope._scopes",
     "_exit.signals → _exit.die.status",
     "_exit.signals → _exit.stack.told",

@@ -240,7 +240,7 @@ def connect(signals: "Any") -> None:
         stack.closing.add(function.__code__)
     signals.describe = describe
     signals.announce = announce
-    closing.released = signals.raise_due
+    now.subscribe(let_out=signals.raise_due)
 
 
 def announce(signum: int, deadline: "float | None") -> None:

@@ -25,7 +25,6 @@ from lastly._words.clock import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from lastly._scope.budget import Budget
@@ -37,9 +36,6 @@ clock = monotonic
 
 # Whether a person may be watching: stderr is a terminal. Found out at the first close.
 terminal: "bool | None" = None
-
-# Called in a thread that has come out of its outermost close; may raise: see _signals.
-released: "Callable[[Scope], None] | None" = None
 
 # Instead of a limit: the cleanup is called by the loop itself, and by nothing that notes its beginning.
 PLAIN = -1.0
@@ -75,12 +71,6 @@ def end(scope: "Scope") -> None:
             report.send(scope.report(), str(ExitReason.of(scope._body)), clock())
         except Exception:  # telemetry is not what cleanups fail of
             return
-
-
-def let_out(scope: "Scope") -> None:
-    """Raise the signal that came while this thread's outermost scope was closing."""
-    if released is not None and _thread.get_ident() not in now.closing.values():
-        released(scope)
 
 
 def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
@@ -245,8 +235,6 @@ def run(scope: "Scope", cleanup: "Cleanup", limit: float) -> None:
 
 def await_job(job: "Any", limit: float) -> None:
     """Wait for a job, and raise what it raised."""
-    import _thread
-
     if not job.done.acquire(timeout=min(max(limit, 0.0), _thread.TIMEOUT_MAX)):
         raise too_late(
             job.cleanup, f"did not end within {limit:.3g} s and is no longer waited for", "timeout"

@@ -38,26 +38,40 @@ class Now:
             signal after ``install(grace=…)`` on.
     """
 
-    __slots__ = ("_limit_set", "closing", "deadline")
+    __slots__ = ("_let_out", "_limit_set", "closing", "deadline")
 
     def __init__(self) -> None:
         self.closing: dict[Scope, int] = {}
         self.deadline: float | None = None
         self._limit_set: Callable[[Stack], object] | None = None
+        self._let_out: Callable[[Scope], object] | None = None
 
-    def subscribe(self, *, limit_set: "Callable[[Stack], object] | None" = None) -> None:
+    def subscribe(
+        self,
+        *,
+        limit_set: "Callable[[Stack], object] | None" = None,
+        let_out: "Callable[[Scope], object] | None" = None,
+    ) -> None:
         """Be told from now on; the last one counts.
 
         Args:
             limit_set: called with the stack of a cleanup that got a limit, where the thread for it must be
                 started before it is needed.
+            let_out: called with a scope that was the outermost to close in its thread, and has closed. What
+                it raises leaves the scope.
         """
         self._limit_set = limit_set or self._limit_set
+        self._let_out = let_out or self._let_out
 
     def limit_set(self, stack: "Stack") -> None:
         """Tell that a cleanup of this stack may need a thread."""
         if NO_LATE_THREADS and self._limit_set is not None:
             self._limit_set(stack)
+
+    def let_out(self, scope: "Scope") -> None:
+        """Raise the signal that came while this thread's outermost scope was closing."""
+        if self._let_out is not None and _thread.get_ident() not in self.closing.values():
+            self._let_out(scope)
 
     def inside(self) -> "tuple[ref[Scope], ...]":
         """Return the closing scopes of which a cleanup is calling."""

@@ -288,7 +288,7 @@ class Scope:
             failures.clear()  # they hold tracebacks, which hold this frame
             self._body = body = None
             self._over = self._shut == CLOSED
-            closing.let_out(self)
+            now.let_out(self)
 
     def _close_inside(self, body: "BaseException | None", limit: "float | None" = None) -> None:
         """Close as a cleanup of another scope, whose body ended by `body`: what fails here fails there."""
@@ -324,7 +324,7 @@ class Scope:
         try:
             if not settles:
                 self._over = self._shut == CLOSED
-            closing.let_out(self)
+            now.let_out(self)
         except BaseException as error:
             failures.append((None, error))
         return failures
