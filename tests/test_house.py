@@ -57,11 +57,8 @@ LINES, FUNCTION = 500, 50
 # A file of tests is a list: it may be longer before somebody loses the thread.
 OTHER_LINES = {"benchmarks": 400, "examples": 400, "scripts": 400, "tests": 700}
 
-# Arrows that run up: a closing scope tells the root scope, the live line and the first minute of it.
-KNOWN_UP: set[str] = {
-    "_scope.progress → _exit.root",
-    "_scope.progress → _exit.signals",
-}
+# Arrows that run up.
+KNOWN_UP: set[str] = set()
 # Arrows to cut: with all of them gone no circle of files is left. Each of them closes one by itself.
 KNOWN_CIRCLES: set[str] = {
     "_exit.c_loops → _exit.signals",
@@ -75,8 +72,6 @@ KNOWN_CIRCLES: set[str] = {
     "_exit.stuck → _exit.signals",
     "_exit.swallowed → _exit.signals",
     "_scope.parallel → _scope.scope",
-    "_scope.progress → _exit.root",
-    "_scope.progress → _exit.signals",
 }
 # An integration that uses another.
 KNOWN_STRAYS: set[str] = set()

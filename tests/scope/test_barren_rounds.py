@@ -47,7 +47,7 @@ def test_a_pool_that_can_start_nothing_says_so_and_stays_open(ran, monkeypatch):
     pool = scope.parallel()
     pool.defer(ran.append, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(lastly._scope.closing, "bound", fail)
+        patch.setattr(lastly._scope.parallel, "bound", fail)
         with pytest.raises(CleanupFailed):
             pool.close()
     assert (ran, len(pool)) == ([], 1)

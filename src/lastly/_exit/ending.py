@@ -12,6 +12,7 @@ from posix import getpid, write
 from lastly._exit import die, lookout, loop_children, pools, stack, state
 from lastly._exit import joins as _joins
 from lastly._exit import swallowed as _swallowed
+from lastly._scope import progress
 from lastly._words.clock import monotonic
 from lastly._words.signal_names import signal_name
 from lastly.errors import NotOurs
@@ -195,9 +196,7 @@ def force(why: str) -> None:
 
 def explain(signum: int) -> None:
     """Say why the repeated signal does not end the program yet, and what does."""
-    from lastly._exit import signals
-
-    say(f"{signal_name(signum)} again: still cleaning up{pending(': ')}. {signals.way_out()}")
+    say(f"{signal_name(signum)} again: still cleaning up{pending(': ')}. {progress.way_out()}")
 
 
 def pending(before: str) -> str:

@@ -35,9 +35,6 @@ ending = False
 at_ending: "list[Callable[[], object]]" = []
 
 
-_NAMED = 100  # cleanups whose names are looked at for one line
-
-
 class Root(Scope):
     """The scope of the process. There is one: `lastly.defer` and its siblings are its methods."""
 
@@ -121,7 +118,7 @@ class Root(Scope):
         """Say nothing: it lives until the end."""
 
 
-root = Root()
+root = now.outermost = Root()
 defer = root.defer
 defer_early = root.defer_early
 register = root.register
@@ -240,7 +237,7 @@ def connect(signals: "Any") -> None:
         stack.closing.add(function.__code__)
     signals.describe = describe
     signals.announce = announce
-    now.subscribe(let_out=signals.raise_due)
+    now.subscribe(let_out=signals.raise_due, way_out=signals.way_out)
 
 
 def announce(signum: int, deadline: "float | None") -> None:
@@ -269,21 +266,11 @@ def tell_ending(*, now: bool = False) -> None:
 
 
 def describe() -> str:
-    """Say what is running and what is left, in a few words; in any thread."""
-    scopes = [scope for scope in list(now.closing) if scope._current is not None]
-    running = scopes[-1]._current if scopes else None
-    pending = (
-        [c for scope in [*reversed(scopes), root] for c in scope._pending()] if scopes else root._pending()
-    )
-    names = list(dict.fromkeys(c.name for c in pending[:_NAMED]))
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    more = " and others" if len(pending) > _NAMED else more
-    parts = [f"running {running.name}"] if running is not None else []
-    if names:
-        parts.append(f"{len(set(map(id, pending)))} left: {', '.join(names[:3])}{more}")
-    if running is None and (joins := sys.modules.get("lastly._exit.joins")) and (waiting := joins.describe()):
-        parts.insert(0, waiting)
-    return "; ".join(parts) or "nothing is left"
+    """Say what is running, or waited for, and what is left, in a few words; in any thread."""
+    from lastly._scope import progress
+
+    joins = sys.modules.get("lastly._exit.joins")
+    return progress.describe(None if joins is None else joins.describe)
 
 
 def exit_reason() -> "ExitReason | None":

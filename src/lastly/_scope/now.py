@@ -34,23 +34,27 @@ class Now:
     Attributes:
         closing: scopes being closed, newest last, and the thread that does it. Signal handlers look here: a
             request to stop that comes while the main thread closes a scope must not cut the cleanup short.
+        outermost: the scope of the process.
         deadline: when the process is to be gone, on the monotonic clock; None: no limit. Known from the first
             signal after ``install(grace=…)`` on.
     """
 
-    __slots__ = ("_let_out", "_limit_set", "closing", "deadline")
+    __slots__ = ("_let_out", "_limit_set", "_way_out", "closing", "deadline", "outermost")
 
     def __init__(self) -> None:
         self.closing: dict[Scope, int] = {}
+        self.outermost: Scope | None = None
         self.deadline: float | None = None
         self._limit_set: Callable[[Stack], object] | None = None
         self._let_out: Callable[[Scope], object] | None = None
+        self._way_out: Callable[[], str] | None = None
 
     def subscribe(
         self,
         *,
         limit_set: "Callable[[Stack], object] | None" = None,
         let_out: "Callable[[Scope], object] | None" = None,
+        way_out: "Callable[[], str] | None" = None,
     ) -> None:
         """Be told from now on; the last one counts.
 
@@ -59,9 +63,12 @@ class Now:
                 started before it is needed.
             let_out: called with a scope that was the outermost to close in its thread, and has closed. What
                 it raises leaves the scope.
+            way_out: returns what Ctrl-C does at this moment, in a few words; nothing when it is not the one
+                who has that signal.
         """
         self._limit_set = limit_set or self._limit_set
         self._let_out = let_out or self._let_out
+        self._way_out = way_out or self._way_out
 
     def limit_set(self, stack: "Stack") -> None:
         """Tell that a cleanup of this stack may need a thread."""
@@ -72,6 +79,10 @@ class Now:
         """Raise the signal that came while this thread's outermost scope was closing."""
         if self._let_out is not None and _thread.get_ident() not in self.closing.values():
             self._let_out(scope)
+
+    def way_out(self) -> str:
+        """Return what Ctrl-C does at this moment; nothing when that is not known."""
+        return "" if self._way_out is None else self._way_out()
 
     def inside(self) -> "tuple[ref[Scope], ...]":
         """Return the closing scopes of which a cleanup is calling."""

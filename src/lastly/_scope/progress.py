@@ -22,12 +22,14 @@ from lastly._words.clock import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 AFTER = 0.5
 EVERY = 0.1
 # How long the thread stays when nothing is closing: the next scope often follows at once.
 LINGER = 0.6
+_NAMED = 100  # cleanups whose names are looked at for one line
 
 SAVE, RESTORE = "\x1b7", "\x1b8"
 
@@ -78,22 +80,35 @@ def _watch() -> None:
 
 def text(spent: float) -> str:
     """Return the line."""
-    from lastly._exit import root
-
-    out = _way_out()
-    return f"lastly: {root.describe()} ({spent:.0f} s{out and '; '}{out})"
-
-
-def _way_out() -> str:
-    """Say what Ctrl-C does at this moment; nothing where it does not reach the thread that is closing."""
     threading: Any = sys.modules.get("threading")
-    if threading is not None and threading.main_thread().ident not in now.closing.copy().values():
-        return ""
-    signals: Any = sys.modules.get("lastly._exit.signals")
-    if signals is not None:
-        out: str = signals.way_out()
-        return out
-    return "Ctrl-C interrupts it" if getsignal(SIGINT) is default_int_handler else ""
+    # Ctrl-C does not reach another thread that is closing.
+    reached = threading is None or threading.main_thread().ident in now.closing.copy().values()
+    out = way_out() if reached else ""
+    return f"lastly: {describe()} ({spent:.0f} s{out and '; '}{out})"
+
+
+def way_out() -> str:
+    """Return what Ctrl-C does at this moment, in a few words; nothing when that is not known."""
+    return "Ctrl-C interrupts it" if getsignal(SIGINT) is default_int_handler else now.way_out()
+
+
+def describe(waiting: "Callable[[], str] | None" = None) -> str:
+    """Say what is running and what is left, in a few words; in any thread.
+
+    Args:
+        waiting: says what is waited for; asked when no cleanup is running.
+    """
+    scopes = [scope for scope in list(now.closing) if scope._current is not None]
+    running = scopes[-1]._current if scopes else None
+    outer = [] if now.outermost is None else [now.outermost]
+    pending = [cleanup for scope in [*reversed(scopes), *outer] for cleanup in scope._pending()]
+    names = list(dict.fromkeys(c.name for c in pending[:_NAMED]))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    more = " and others" if len(pending) > _NAMED else more
+    parts = [f"running {running.name}" if running is not None else waiting() if waiting is not None else ""]
+    if names:
+        parts.append(f"{len(set(map(id, pending)))} left: {', '.join(names[:3])}{more}")
+    return "; ".join(filter(None, parts)) or "nothing is left"
 
 
 def draw(spent: float) -> None:
