@@ -71,7 +71,6 @@ KNOWN_CIRCLES: set[str] = {
     "_exit.lookout → _exit.signals",
     "_exit.stuck → _exit.signals",
     "_exit.swallowed → _exit.signals",
-    "_scope.parallel → _scope.scope",
 }
 # An integration that uses another.
 KNOWN_STRAYS: set[str] = set()

@@ -58,10 +58,10 @@ def test_a_pool_that_can_start_nothing_says_so_and_stays_open(ran, monkeypatch):
 def test_a_pools_jobs_are_waited_for_after_an_interrupt(ran, monkeypatch):
     """It comes between two waits, where no cleanup is in hand."""
     go = threading.Event()
-    wait = lastly._scope.parallel.Parallel._wait
+    wait = lastly._scope.parallel._wait
 
     def interrupted(*args):
-        monkeypatch.setattr(lastly._scope.parallel.Parallel, "_wait", wait)
+        monkeypatch.setattr(lastly._scope.parallel, "_wait", wait)
         go.set()
         raise KeyboardInterrupt
 
@@ -69,7 +69,7 @@ def test_a_pools_jobs_are_waited_for_after_an_interrupt(ran, monkeypatch):
         go.wait(60)
         ran.append(number)
 
-    monkeypatch.setattr(lastly._scope.parallel.Parallel, "_wait", interrupted)
+    monkeypatch.setattr(lastly._scope.parallel, "_wait", interrupted)
     with pytest.raises(KeyboardInterrupt), Scope() as scope, scope.parallel() as pool:
         for number in range(3):
             pool.defer(slow, number)

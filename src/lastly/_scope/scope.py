@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from lastly._durable.seam import Plan
     from lastly._scope.failures import Failure
     from lastly._scope.handle import Stack
-    from lastly._scope.parallel import Parallel
     from lastly._scope.report import Report
 
     P = ParamSpec("P")
@@ -225,7 +224,7 @@ class Scope:
             name: what messages and reports call it.
             grace: seconds (or a timedelta) for all of them together; None: as long as this scope has.
         """
-        from lastly._scope.parallel import Parallel
+        from lastly._scope import parallel  # noqa: F401  # not as late as when it closes
 
         pool = Parallel(name, grace=grace)
         self._nest(pool, name or "parallel")
@@ -473,3 +472,22 @@ class Scope:
                 ResourceWarning,
                 self,
             )
+
+
+class Parallel(Scope):
+    """Cleanups that run together; made by `Scope.parallel`.
+
+    Closes with the scope that it came from, or by `close`. Its ``with`` block only gathers.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ()
+
+    def __exit__(self, *exc: object) -> None:
+        """Close nothing: the scope it came from does."""
+
+    def _drain(self, budget: "Budget | None", failures: "list[Failure]") -> None:
+        from lastly._scope import parallel
+
+        parallel.drain(self, budget, failures)
