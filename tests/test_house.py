@@ -76,14 +76,11 @@ KNOWN_CIRCLES: set[str] = {
 KNOWN_STRAYS: set[str] = set()
 # Private names of another room.
 KNOWN_PRIVATE: set[str] = {
-    "_exit.root → _scope.scope._look",
-    "_exit.root → _scope.scope._scopes",
     "_exit.swallowed → errors._CaughtInterrupt",
 }
 # Variables of a module that another module sets.
 KNOWN_FILLED: set[str] = {
     "_exit.root → _exit.stack.closing",
-    "_exit.root → _scope.scope._scopes",
     "_exit.signals → _exit.die.status",
     "_exit.signals → _exit.stack.told",
     "_pyinstaller.rthooks.pyi_rth_lastly → _system.frozen.is_open",

@@ -1,18 +1,17 @@
 """The process's scope: closed at exit, with atexit's contract, and empty in a forked child."""
 
-import _thread
 import atexit
 import os
 import sys
 
 from lastly._exit import early, pools
 from lastly._scope import closing
-from lastly._scope import scope as _scope
+from lastly._scope.budget import budget_of
 from lastly._scope.failures import complain
 from lastly._scope.handle import Cleanup
-from lastly._scope.now import NO_LATE_THREADS, SOON, now
+from lastly._scope.now import NO_LATE_THREADS, OPEN, SOON, UNOPENED, now
 from lastly._scope.reason import ExitReason, status_of
-from lastly._scope.scope import CLOSING, OPEN, UNOPENED, Scope
+from lastly._scope.scope import Scope, in_child, look
 from lastly._words import fork
 
 TYPE_CHECKING = False
@@ -42,7 +41,7 @@ class Root(Scope):
 
     def __init__(self) -> None:
         super().__init__("root")
-        self._shut = UNOPENED
+        self._unopen()
         self._armed = False
         self._before: list[Failure] = []  # what failed before the threads were joined
         self._used = 0.0  # seconds of the grace that were needed for that
@@ -59,7 +58,7 @@ class Root(Scope):
             early.arm()
 
     def _late(self, cleanup: Cleanup) -> None:
-        _scope._look(cleanup)
+        look(cleanup)
         if self._shut == UNOPENED:
             self._open()
         else:
@@ -134,7 +133,7 @@ def before_join() -> None:
     now.closing[root] = 0
     began = closing.clock()
     try:
-        budget = root._budget(None)
+        budget = budget_of(root, None)
         while root._early:
             try:
                 closing.drain_early(root, budget, root._before)
@@ -311,26 +310,14 @@ _parents: "list[object]" = []
 def _in_child() -> None:
     """Empty all scopes after a fork: what is in them is the parent's. The handles run nothing either."""
     global reason, ending
-    for scope in [found for reference in _scope._scopes if (found := reference()) is not None]:
-        if scope._closer != _thread.get_ident():
-            scope._closer = None  # that thread is not here
-            if scope._shut == CLOSING:
-                scope._shut = OPEN
-        for stack in (scope._stack, scope._early):
-            if stack:
-                _parents.append(list(stack))
-                stack.clear()
-    now.closing.clear()
+    _parents.extend(in_child())
     for name in ("lastly._scope.threads", "lastly._scope.progress"):
         if module := sys.modules.get(name):
             module.forget()
-    reason = now.deadline = None
+    reason = None
     ending = False
-    root._closer = None
-    root._shut = UNOPENED
-    root._over = False
+    root._unopen()
     root._before = []
-    _scope._scopes.add(root._ref)
 
 
 fork.in_child(_in_child)

@@ -16,12 +16,12 @@ children end, what ends them (`actions.kill`, and `actions.run`) runs in a threa
 
 from lastly._scope import closing
 from lastly._scope.backends import backend, is_async
-from lastly._scope.budget import seconds_for
+from lastly._scope.budget import budget_of, seconds_for
 from lastly._scope.closing import clock
 from lastly._scope.failures import note, outcome_of, settle, without_us
 from lastly._scope.handle import HERE, Cleanup
-from lastly._scope.now import callers, now
-from lastly._scope.scope import CLOSED, CLOSING, OPEN, Scope
+from lastly._scope.now import CLOSED, CLOSING, OPEN, callers, now
+from lastly._scope.scope import Scope
 from lastly._words import fork
 from lastly.errors import ScopeClosed
 
@@ -138,7 +138,7 @@ class AsyncScope(Scope):
         try:
             closing.begin(self, 0)  # no thread: a signal does not wait for it, the loop does
             callers.set((*outside, self._ref))
-            await self._drain_async(waiting, self._budget(limit), failures)
+            await self._drain_async(waiting, budget_of(self, limit), failures)
         except GeneratorExit:  # nobody runs this coroutine any more
             raise
         except BaseException as error:  # none of a cleanup: no memory, say

@@ -4,6 +4,7 @@ import _thread
 import sys
 
 from lastly._scope.handle import HERE
+from lastly._scope.now import now
 from lastly._words.clock import monotonic
 from lastly.errors import CleanupTimeout
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lastly._scope.handle import Cleanup
+    from lastly._scope.scope import Scope
 
 
 class Budget:
@@ -35,6 +37,18 @@ class Budget:
         """Return the seconds for the next cleanup, when so many come after it; 0.0: the time is over."""
         left = self.end - monotonic()
         return max(0.0, min(left, max(self.part, left - (following + self.beyond) * self.part)))
+
+
+def budget_of(scope: "Scope", limit: "float | None") -> "Budget | None":
+    """Return what there is to spend: the scope's grace, the outer scope's, the process's."""
+    times = [time for time in (scope.grace, limit) if time is not None]
+    beyond = 0
+    if now.deadline is not None:
+        times.append(max(now.deadline - monotonic(), 0.0))
+        # Scopes that are still open will close before the deadline too: they are the older ones.
+        others = [reference() for reference in list(now.scopes) if reference is not scope._ref]
+        beyond = sum(len(other) for other in others if other is not None and other._closer is None)
+    return Budget(min(times), len(scope), beyond) if times else None
 
 
 def seconds_for(limit: "float | None", budget: "Budget | None", following: int) -> float:

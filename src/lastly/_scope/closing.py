@@ -16,10 +16,10 @@ import _thread
 import os
 import sys
 
-from lastly._scope.budget import bound, too_late
+from lastly._scope.budget import bound, budget_of, too_late
 from lastly._scope.failures import outcome_of, without_us
 from lastly._scope.handle import FUNCTION, HERE, OWN, finish, name_of
-from lastly._scope.now import now
+from lastly._scope.now import CLOSED, CLOSING, OPEN, now
 from lastly._scope.reason import ExitReason
 from lastly._words.clock import monotonic
 
@@ -41,6 +41,9 @@ terminal: "bool | None" = None
 PLAIN = -1.0
 # Up to so many cleanups are timed one by one; looking at the clock costs as much as running an empty cleanup.
 TIMED = 256
+# So many rounds in a row may raise an ordinary exception and take nothing off the stack. One may be a signal
+# handler's (a TimeoutError of an alarm, say), and the next round goes on. At the recursion limit none can.
+BARREN = 3
 
 
 def begin(scope: "Scope", thread: int) -> None:
@@ -71,6 +74,48 @@ def end(scope: "Scope") -> None:
             report.send(scope.report(), str(ExitReason.of(scope._body)), clock())
         except Exception:  # telemetry is not what cleanups fail of
             return
+
+
+def drain_all(scope: "Scope", failures: "list[Failure]", limit: "float | None") -> None:
+    """Run what there is, round by round; a round ends when something fails.
+
+    The scope stays open when nothing can be run at all: at the recursion limit, or without memory.
+    """
+    budget = None
+    begun = False
+    barren = 0
+    while True:
+        scope._current = None
+        try:
+            scope._shut = CLOSING
+            if not begun:
+                begun = True
+                budget = budget_of(scope, limit)
+                begin(scope, _thread.get_ident())
+            if _round(scope, budget, failures):
+                scope._shut = CLOSED
+                if not scope._stack and not scope._early:
+                    return  # else deferred between the last look and the flag
+            barren = 0
+        # In these handlers nothing is called: an interrupt could come after a call, and end the loop.
+        except Exception as error:
+            barren = barren + 1 if scope._current is None else 0  # type: ignore[redundant-expr]  # _round sets it
+            if barren < 2 or failures[-1][1].__class__ is not error.__class__:  # one of a kind is enough
+                failures += [(None, error)]
+            if barren == BARREN:
+                scope._shut = OPEN
+                return
+        except BaseException as error:  # an interrupt, maybe in the handling of another one
+            failures += [(None, error)]
+
+
+def _round(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> bool:
+    """Run until something fails; return whether nothing is left."""
+    if scope._early:
+        drain_early(scope, budget, failures)
+    if scope._stack:
+        scope._drain(budget, failures)
+    return not scope._stack and not scope._early
 
 
 def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
@@ -241,3 +286,16 @@ def await_job(job: "Any", limit: float) -> None:
         )
     if job.error is not None:
         raise job.error
+
+
+# ── for others ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run_all(scope: "Scope", reason: "BaseException | None" = None) -> "list[Failure]":
+    """Close a scope, whose body has ended by `reason`; return what failed, for the caller to settle."""
+    return scope._run_all(reason)
+
+
+def pending(scope: "Scope") -> "list[Cleanup]":
+    """Return what is still to run, in the order in which it would."""
+    return scope._pending()

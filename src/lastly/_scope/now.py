@@ -28,21 +28,27 @@ SOON = sys.version_info[:2] == (3, 12)
 callers: "_contextvars.ContextVar[tuple[ref[Scope], ...]]" = _contextvars.ContextVar("callers", default=())
 
 
+# Scope._shut: what a thread that has just deferred must know.
+OPEN, UNOPENED, CLOSING, CLOSED = 0, 1, 2, 3
+
+
 class Now:
     """The facts. There is one of it.
 
     Attributes:
         closing: scopes being closed, newest last, and the thread that does it. Signal handlers look here: a
             request to stop that comes while the main thread closes a scope must not cut the cleanup short.
+        scopes: all of them.
         outermost: the scope of the process.
         deadline: when the process is to be gone, on the monotonic clock; None: no limit. Known from the first
             signal after ``install(grace=…)`` on.
     """
 
-    __slots__ = ("_let_out", "_limit_set", "_way_out", "closing", "deadline", "outermost")
+    __slots__ = ("_let_out", "_limit_set", "_way_out", "closing", "deadline", "outermost", "scopes")
 
     def __init__(self) -> None:
         self.closing: dict[Scope, int] = {}
+        self.scopes: set[ref[Scope]] = set()
         self.outermost: Scope | None = None
         self.deadline: float | None = None
         self._limit_set: Callable[[Stack], object] | None = None

@@ -12,10 +12,9 @@ import _thread
 
 from lastly._action import Action
 from lastly._scope import closing
-from lastly._scope.budget import Budget
 from lastly._scope.failures import settle
 from lastly._scope.handle import FUNCTION, Cleanup, checked_name
-from lastly._scope.now import now
+from lastly._scope.now import CLOSED, CLOSING, OPEN, UNOPENED, now
 from lastly._words import fork
 from lastly._words.clock import seconds
 from lastly._words.warn import warn
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from lastly._action import AnyAction
     from lastly._durable.seam import Plan
+    from lastly._scope.budget import Budget
     from lastly._scope.failures import Failure
     from lastly._scope.handle import Stack
     from lastly._scope.report import Report
@@ -41,18 +41,27 @@ if TYPE_CHECKING:
 else:
     from _weakref import ref
 
-# _shut: what a thread that has just deferred must know.
-OPEN, UNOPENED, CLOSING, CLOSED = 0, 1, 2, 3
 GUESTS = 1000  # so many does a closing scope take from outside while it runs what came from there: _takes
-# So many rounds in a row may raise an ordinary exception and take nothing off the stack. One may be a signal
-# handler's (a TimeoutError of an alarm, say), and the next round goes on. At the recursion limit none can.
-BARREN = 3
-
-# All scopes, so that a forked child can empty them: see _root.
-_scopes: "set[ref[Scope]]" = set()
 
 
-def _look(cleanup: Cleanup) -> None:
+def in_child() -> "list[list[Cleanup]]":
+    """Empty all scopes after a fork, and return what was in them: it is the parent's business."""
+    found = []
+    for scope in [each for reference in now.scopes if (each := reference()) is not None]:
+        if scope._closer != _thread.get_ident():
+            scope._closer = None  # that thread is not here
+            if scope._shut == CLOSING:
+                scope._shut = OPEN
+        for stack in (scope._stack, scope._early):
+            if stack:
+                found.append(list(stack))
+                stack.clear()
+    now.closing.clear()
+    now.deadline = None
+    return found
+
+
+def look(cleanup: Cleanup) -> None:
     """In a child whose fork Python has not seen: forget what is the parent's, keep what was just deferred."""
     if not fork.page[0]:
         stack = cleanup._stack
@@ -104,9 +113,9 @@ class Scope:
         self._ran: list[Any] = []
         self._untimed = self._guests = 0  # guests: those from outside while one of them ran
         self._ref = ref(self)
-        if _scopes:  # not for the first, the root scope: an import pays for nothing
+        if now.scopes:  # not for the first, the root scope: an import pays for nothing
             fork.arm()
-        _scopes.add(self._ref)
+        now.scopes.add(self._ref)
 
     # -- deferring ---------------------------------------------------------------------------------------
 
@@ -311,7 +320,7 @@ class Scope:
         self._closer = me
         try:
             self._body = body
-            self._drain_all(failures, limit)
+            closing.drain_all(self, failures, limit)
         finally:
             # First what needs no call: at the recursion limit every call fails.
             self._closer = self._current = self._begun = None
@@ -319,7 +328,7 @@ class Scope:
                 del now.closing[self]
             closing.end(self)
             if self._shut == CLOSED:
-                _scopes.discard(self._ref)
+                now.scopes.discard(self._ref)
         try:
             if not settles:
                 self._over = self._shut == CLOSED
@@ -328,63 +337,19 @@ class Scope:
             failures.append((None, error))
         return failures
 
-    def _budget(self, limit: "float | None") -> "Budget | None":
-        """Return what there is to spend: the scope's grace, the outer scope's, the process's."""
-        times = [time for time in (self.grace, limit) if time is not None]
-        beyond = 0
-        if now.deadline is not None:
-            times.append(max(now.deadline - closing.clock(), 0.0))
-            # Scopes that are still open will close before the deadline too: they are the older ones.
-            others = [reference() for reference in list(_scopes) if reference is not self._ref]
-            beyond = sum(len(scope) for scope in others if scope is not None and scope._closer is None)
-        return Budget(min(times), len(self), beyond) if times else None
-
-    def _drain_all(self, failures: "list[Failure]", limit: "float | None") -> None:
-        """Run what there is, round by round; a round ends when something fails.
-
-        The scope stays open when nothing can be run at all: at the recursion limit, or without memory.
-        """
-        budget = None
-        begun = False
-        barren = 0
-        while True:
-            self._current = None
-            try:
-                self._shut = CLOSING
-                if not begun:
-                    begun = True
-                    budget = self._budget(limit)
-                    closing.begin(self, _thread.get_ident())
-                if self._round(budget, failures):
-                    self._shut = CLOSED
-                    if not self._stack and not self._early:
-                        return  # else deferred between the last look and the flag
-                barren = 0
-            # In these handlers nothing is called: an interrupt could come after a call, and end the loop.
-            except Exception as error:
-                barren = barren + 1 if self._current is None else 0  # type: ignore[redundant-expr]  # _round sets it
-                if barren < 2 or failures[-1][1].__class__ is not error.__class__:  # one of a kind is enough
-                    failures += [(None, error)]
-                if barren == BARREN:
-                    self._shut = OPEN
-                    return
-            except BaseException as error:  # an interrupt, maybe in the handling of another one
-                failures += [(None, error)]
-
-    def _round(self, budget: "Budget | None", failures: "list[Failure]") -> bool:
-        """Run until something fails; return whether nothing is left."""
-        if self._early:
-            closing.drain_early(self, budget, failures)
-        if self._stack:
-            self._drain(budget, failures)
-        return not self._stack and not self._early
+    def _unopen(self) -> None:
+        """Be as if nothing had been deferred yet."""
+        self._closer = None
+        self._shut = UNOPENED
+        self._over = False
+        now.scopes.add(self._ref)
 
     def _drain(self, budget: "Budget | None", failures: "list[Failure]") -> None:
         closing.drain(self, budget, failures)
 
     def _late(self, cleanup: Cleanup) -> None:
         """Deal with a cleanup that was deferred to a scope which is not open, or not this process's."""
-        _look(cleanup)
+        look(cleanup)
         state = self._shut
         if state == OPEN or (state == CLOSING and self._takes(cleanup)):
             return
@@ -461,7 +426,7 @@ class Scope:
 
     def __del__(self) -> None:
         try:
-            _scopes.discard(self._ref)
+            now.scopes.discard(self._ref)
             pending = self._stack or self._early
         except AttributeError:  # __init__ did not come that far
             return

@@ -15,6 +15,7 @@ import sys
 from _functools import partial  # type: ignore[import-not-found]  # no stub; functools costs an import
 
 from lastly._exit import root
+from lastly._scope import closing
 from lastly._scope.reason import ExitReason, telling
 from lastly._words import signal_names
 from lastly.app import _parts, _signals
@@ -338,7 +339,7 @@ def _close_scope(life: Life) -> "list[BaseException]":
     if life.scope is None:
         return []
     failures = []
-    for cleanup, exc in life.scope._run_all(life.body):
+    for cleanup, exc in closing.run_all(life.scope, life.body):
         if cleanup is not None:
             exc.add_note(f"in cleanup {cleanup.name} of scope {life.scope.name!r}")
         failures.append(exc)

@@ -14,6 +14,7 @@ import sys
 from types import GeneratorType
 
 from lastly._exit import die, root, state
+from lastly._scope import closing as _closing
 from lastly._scope.scope import Scope
 from lastly.app._failures import attach, grouped
 from lastly.errors import FrameworkError
@@ -182,7 +183,7 @@ class _Closing:
             except BaseException as error:
                 self.failures.append(error)
         if name == _HOOKS[0]:
-            for cleanup, failure in self.scope._run_all(self.body):
+            for cleanup, failure in _closing.run_all(self.scope, self.body):
                 if cleanup is not None:
                     failure.add_note(f"in cleanup {cleanup.name} of scope {self.scope.name!r}")
                 self.failures.append(failure)

@@ -12,6 +12,7 @@ follows goes by names, and imports neither.
 
 import sys
 
+from lastly._scope import closing
 from lastly._scope.failures import settle
 from lastly._scope.scope import Scope
 
@@ -147,7 +148,7 @@ class _Closer:
             self._close(body, body)
 
     def _close(self, reason: "BaseException | None", ending: "BaseException | None") -> None:
-        failures = self.scope._run_all(reason)
+        failures = closing.run_all(self.scope, reason)
         way_out = sys.exc_info()[1] if isinstance(ending, SystemExit) else None
         for _, error in failures:
             if error.__context__ is way_out:  # that is no part of the story

@@ -15,6 +15,7 @@ import threading
 import weakref
 
 from lastly._exit import reloader, root
+from lastly._scope import closing
 from lastly._scope.scope import Scope
 from lastly._words.clock import seconds as _seconds
 from lastly._words.warn import warn
@@ -108,7 +109,7 @@ class AppCleanups:
 def _forget_if_not_served(reference: "weakref.ref[Scope]") -> None:
     scope = reference()
     if scope is not None and reloader.only_reloads():
-        for cleanup in scope._pending():
+        for cleanup in closing.pending(scope):
             if not cleanup.durable:
                 cleanup.detach()
 

@@ -14,6 +14,7 @@ import warnings
 
 import pytest
 
+from lastly._scope import closing
 from lastly._system import proc
 from lastly._words.clock import monotonic
 from lastly.testing._pytest.recorder import CHILDREN, FILES, KINDS, SCOPES, THREADS, Made, Recorder
@@ -199,7 +200,7 @@ class _Promised:
             self._add(scope)
 
     def _add(self, scope: "Scope") -> None:
-        for cleanup in scope._pending():  # noqa: SLF001  # what a closing scope would run
+        for cleanup in closing.pending(scope):
             bound = getattr(cleanup.func, "__self__", None)
             known = getattr(cleanup, "known", {})
             for thing in (
@@ -243,7 +244,7 @@ def _files(due: "Iterable[Made]") -> "list[Made]":
 def _scopes(due: "Iterable[Made]") -> "list[Made]":
     """Return those that are open and have something to do, without what is nested in them."""
     there = [made for made in due if not made.thing.closed and len(made.thing)]
-    nested = {id(cleanup.nested) for made in there for cleanup in made.thing._pending()}  # noqa: SLF001  # as above
+    nested = {id(cleanup.nested) for made in there for cleanup in closing.pending(made.thing)}
     return [made for made in there if id(made.thing) not in nested]
 
 
@@ -282,7 +283,7 @@ def _described(made: Made) -> str:
     elif made.kind == FILES:
         text = f"{'folder' if os.path.isdir(thing) else 'file'} {thing}"
     else:
-        names = [cleanup.name for cleanup in thing._pending()]  # noqa: SLF001  # as above
+        names = [cleanup.name for cleanup in closing.pending(thing)]
         text = f"scope {thing.name!r}, not closed ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
     by = "by" if made.where.startswith("a child") else "at"
     place = f"{verb} {by} {made.where}" if made.where else "and nobody saw where from"
