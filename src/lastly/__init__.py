@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from lastly._exit.signals import uninstall as uninstall
     from lastly._scope.aio import AsyncParallel as AsyncParallel
     from lastly._scope.aio import AsyncScope as AsyncScope
-    from lastly._scope.parallel import Parallel as Parallel
     from lastly._scope.reason import ExitReason as ExitReason
     from lastly._scope.report import Report as Report
     from lastly._scope.report import ReportEntry as ReportEntry
+    from lastly._scope.scope import Parallel as Parallel
     from lastly.app import App as App
     from lastly.app import TestApp as TestApp
     from lastly.app import init_defaults as init_defaults
@@ -106,7 +106,7 @@ _WHERE = {
     "LastlyError": "errors",
     "NotOurs": "errors",
     "NotRecorded": "errors",
-    "Parallel": "_scope.parallel",
+    "Parallel": "_scope.scope",
     "Plan": "_durable.seam",
     "Popen": "resources",
     "Process": "resources",
