@@ -9,6 +9,7 @@ import pytest
 from crashing import crash, sweep
 from harness import gone, wait_process_gone, wait_until
 
+import lastly
 from lastly._journal import home as journal_home
 from lastly._journal import locks
 from lastly._journal.replay import read
@@ -322,3 +323,17 @@ def test_on_each_python(programs, python, where):
     assert os.listdir(where) == []
     wait_process_gone(int(pid))
     assert sys.version_info >= (3, 11)
+
+
+def test_a_detached_child_is_not_waited_for(home):
+    """It lives on: neither the block nor close() waits for its end; its pipes are closed."""
+    child = lastly.Popen([sys.executable, "-c", "import signal; signal.pause()"], stdout=subprocess.PIPE)
+    try:
+        with child:
+            assert child.detach()
+        child.close()
+        assert child.poll() is None
+        assert child.stdout.closed
+    finally:
+        child.kill()
+        child.wait()

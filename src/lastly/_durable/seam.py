@@ -215,6 +215,14 @@ class Plan:
         """Forget the undo: the thing is to stay. As `Cleanup.detach`."""
         return self.cleanup.detach()
 
+    def close(self) -> None:
+        """Run the undo now. A second call does nothing. Raises what the undo raises."""
+        self.cleanup.close()
+
+    async def aclose(self) -> None:
+        """Run the undo now and await it. A second call does nothing. Raises what the undo raises."""
+        await self.cleanup.aclose()
+
     def __enter__(self) -> "Self":
         return self
 
@@ -223,11 +231,7 @@ class Plan:
     ) -> None:
         if error is not None:
             try:
-                result = self.cleanup.run()
-                if hasattr(result, "__await__"):
-                    from lastly._scope.awaiting import wait_for
-
-                    wait_for(result)
+                self.close()
             except Exception as failed:
                 self._note(error, failed)
 
@@ -239,9 +243,7 @@ class Plan:
     ) -> None:
         if error is not None:
             try:
-                result = self.cleanup.run()
-                if hasattr(result, "__await__"):
-                    await result
+                await self.aclose()
             except Exception as failed:
                 self._note(error, failed)
 

@@ -108,10 +108,14 @@ state = _State()
 
 
 class Installation:
-    """What `install` returns: leave its ``with`` block, or call `uninstall`, to give the signals back.
+    """What `install` returns: leave its ``with`` block, or close it, to give the signals back.
 
     .. versionadded:: 0.1
     """
+
+    def close(self) -> None:
+        """Give the signals back, as `uninstall`. A second call does nothing."""
+        uninstall()
 
     def __enter__(self) -> "Installation":  # noqa: PYI034  # Self is of typing
         return self

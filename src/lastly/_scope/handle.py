@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
     from functools import partial
-    from typing import Any
+    from types import TracebackType
+    from typing import Any, Self
 
     from lastly._scope.scope import Scope
 
@@ -119,6 +120,42 @@ class Cleanup:
         except (KeyError, AttributeError):
             return None
         return self()
+
+    def close(self) -> None:
+        """Run it now and forget it, as `run`. A coroutine is run to its end, in a loop of its own.
+
+        A second call, or one after the scope ran it, does nothing. A ``with`` block closes it at its end.
+        """
+        result = self.run()
+        if isinstance(result, COROUTINE):
+            from lastly._scope.awaiting import wait_for
+
+            wait_for(result)  # type: ignore[arg-type]  # a coroutine: COROUTINE is its type
+
+    async def aclose(self) -> None:
+        """Run it now and forget it, and await what it returns; ``async with`` does so at its end.
+
+        A second call, or one after the scope ran it, does nothing.
+        """
+        result = self.run()
+        if hasattr(result, "__await__"):
+            await result
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> "Self":
+        return self
+
+    async def __aexit__(
+        self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        await self.aclose()
 
     def named(self, name: str) -> "Cleanup":
         """Give it a name for reports and messages; the last one counts. Returns the handle.

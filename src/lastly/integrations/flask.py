@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from datetime import timedelta
-    from typing import Any, ParamSpec, TypeVar
+    from types import TracebackType
+    from typing import Any, ParamSpec, Self, TypeVar
 
     from flask import Flask
 
@@ -84,7 +85,7 @@ class AppCleanups:
         return self.scope.enter(manager)
 
     def close(self) -> None:
-        """Run all cleanups now, as a test that made the application wants it; twice is fine.
+        """Run all cleanups now, as a test that made the application wants it. A second call does nothing.
 
         Raises:
             CleanupFailed: cleanups failed, after all of them were tried.
@@ -95,6 +96,14 @@ class AppCleanups:
             finally:
                 for handle in self._handles:
                     handle.detach()
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return len(self._scope) if self._scope is not None and self._pid == os.getpid() else 0

@@ -7,7 +7,7 @@ Each is made in the same three steps, and killed between any two of them the pro
 3. *confirm*: the journal learns device, inode and birth time, so that later nothing else is taken for it.
 
 May use: _durable, _exit, _scope, _journal, _system, actions.
-Used by: users, testing.
+Used by: users, testing, integrations.
 """
 
 # Names only: subprocess costs 11 ms to import, socket 8; only for those who start children, or listen.

@@ -7,6 +7,7 @@ joined by colons: a child of a child carries both tokens, and can be found by ei
 
 import os
 import subprocess
+from contextlib import suppress
 
 from lastly import actions
 from lastly._durable import seam
@@ -82,6 +83,7 @@ class Popen(subprocess.Popen[AnyStr]):
     """
 
     cleanup: "seam.DurableCleanup | None" = None
+    _detached = False
 
     if TYPE_CHECKING:
 
@@ -138,15 +140,29 @@ class Popen(subprocess.Popen[AnyStr]):
         child_started(self.cleanup, self)
 
     def close(self) -> None:
-        """End the child and all below it now, and wait for it. A second call does nothing."""
-        if self.cleanup is not None:
-            self.cleanup.run()
-        if self.returncode is None:
-            self.wait()
+        """End the child and all below it now, wait for it, and close its pipes. A second call does nothing.
+
+        A child that was detached keeps running.
+        """
+        try:
+            if self.cleanup is not None:
+                self.cleanup.run()
+            if self.returncode is None and not self._detached:
+                self.wait()
+        finally:
+            for pipe in (self.stdin, self.stdout, self.stderr):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):  # what it has not read, it never will
+                        pipe.close()
 
     def detach(self) -> bool:
-        """Let it live: it is yours from here on. Returns False when that was done before, or it was ended."""
-        return self.cleanup is not None and self.cleanup.detach()
+        """Let it live: it is yours from here on. Returns False when that was done before, or it was ended.
+
+        Neither `close` nor a ``with`` block waits for it then.
+        """
+        done = self.cleanup is not None and self.cleanup.detach()
+        self._detached = self._detached or done
+        return done
 
     def __del__(self) -> None:
         """Say nothing of a child that still runs when its end is owed: it is not lost."""
@@ -160,9 +176,10 @@ class Popen(subprocess.Popen[AnyStr]):
         traceback: "TracebackType | None",
     ) -> None:
         try:
-            if value is not None:
+            if value is not None or self._detached:
                 self.close()
-            super().__exit__(kind, value, traceback)
+            if not self._detached:
+                super().__exit__(kind, value, traceback)
         finally:
             self.close()
 

@@ -42,7 +42,7 @@ class AtomicFile:
     """The new content of a file, until it replaces the old one; made by `atomic_write`.
 
     Its ``with`` block is given the file to write to. Left normally it commits; left by an exception it
-    discards.
+    gives the new content up.
 
     .. versionadded:: 0.1
     """
@@ -55,11 +55,15 @@ class AtomicFile:
         return self.file
 
     def commit(self) -> None:
-        """Write out what is there."""
+        """Put the new content in place, as the end of the ``with`` block does.
+
+        Raises:
+            OSError: it cannot be written; the old file is as it was.
+        """
         self.file.close()
 
-    def discard(self) -> None:
-        """Give it up; nothing after `commit`."""
+    def close(self) -> None:
+        """Give it up; after `commit`, and in a second call, nothing."""
         with suppress(OSError):  # a full disk: told by commit(), and no matter after another error
             self.file.close()
 
@@ -70,7 +74,7 @@ class AtomicFile:
             if error is None:
                 self.commit()
         finally:
-            self.discard()
+            self.close()
 
 
 class _Beside(AtomicFile):
@@ -106,9 +110,9 @@ class _Beside(AtomicFile):
             if error.errno != errno.EBADF:  # a folder that may be written to and not read
                 raise
 
-    def discard(self) -> None:
-        """Give it up; nothing after `commit`."""
-        super().discard()
+    def close(self) -> None:
+        """Give it up; after `commit`, and in a second call, nothing."""
+        super().close()
         self.cleanup.run()
         self._let_go()
 

@@ -2,20 +2,19 @@
 
 import os
 
-from lastly.resources._handle import confirm_file, planned_removal
+from lastly.resources._handle import Handle, confirm_file, planned_removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
-    from typing import Any, Self
+    from typing import Any
 
     from lastly._scope.handle import Cleanup
     from lastly._scope.scope import Scope
 
 
-class Temporary:
+class Temporary(Handle):
     """A temporary file or folder that removes itself: path-like, and a context manager.
 
     ``open(work)``, ``os.listdir(work)``, ``work / "name"`` (a `pathlib.Path`) and ``str(work)`` all work.
@@ -27,19 +26,11 @@ class Temporary:
     .. versionadded:: 0.1
     """
 
-    __slots__ = ("cleanup", "path")
+    __slots__ = ("path",)
 
     def __init__(self, path: str, cleanup: "Cleanup") -> None:
         self.path = path
         self.cleanup = cleanup
-
-    def close(self) -> None:
-        """Remove it now. A second call does nothing. Raises what the removal raises."""
-        self.cleanup.run()
-
-    def detach(self) -> bool:
-        """Keep it: it is yours from here on. Returns False when it was kept or removed before."""
-        return self.cleanup.detach()
 
     def __fspath__(self) -> str:
         return self.path
@@ -51,17 +42,6 @@ class Temporary:
         from pathlib import Path
 
         return Path(self.path) / other
-
-    def __enter__(self) -> "Self":
-        return self
-
-    def __exit__(
-        self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path!r}{'' if self.cleanup.pending else ' gone'}>"
 
 
 def temp_dir(

@@ -18,18 +18,18 @@ from lastly._exit.root import root
 from lastly._system.identity import boot_id
 from lastly._words.clock import monotonic
 from lastly._words.warn import warn
+from lastly.resources._handle import Handle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
-    from typing import Any, Self
+    from typing import Any
 
     from lastly._action import AnyAction
     from lastly._scope.scope import Scope
 
 
-class Rented:
+class Rented(Handle):
     """Something on another machine that is given back however the program ends: a context manager.
 
     Attributes:
@@ -39,34 +39,15 @@ class Rented:
     .. versionadded:: 0.1
     """
 
-    __slots__ = ("cleanup", "name")
+    __slots__ = ("name",)
 
     def __init__(self, name: str, cleanup: "seam.DurableCleanup") -> None:
         self.name = name
         self.cleanup = cleanup
         cleanup.named(f"{type(self).__name__.lower()} {name}")
 
-    def close(self) -> None:
-        """Give it back now. A second call does nothing. Raises what the undo raises."""
-        self.cleanup.run()
-
-    def detach(self) -> bool:
-        """Keep it: it is yours from here on. Returns False when it was kept or given back before."""
-        return self.cleanup.detach()
-
-    def __enter__(self) -> "Self":
-        return self
-
-    def __exit__(
-        self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
-    ) -> None:
-        self.close()
-
     def __str__(self) -> str:
         return self.name
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}{'' if self.cleanup.pending else ' gone'}>"
 
 
 def planned(scope: "Scope | None", action: "AnyAction", *args: "Any", **kwargs: "Any") -> seam.Plan:
