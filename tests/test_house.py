@@ -76,7 +76,6 @@ KNOWN_CIRCLES: set[str] = {
 KNOWN_STRAYS: set[str] = set()
 # Private names of another room.
 KNOWN_PRIVATE: set[str] = {
-    "_exit.swallowed → errors._CaughtInterrupt",
 }
 # Variables of a module that another module sets.
 KNOWN_FILLED: set[str] = {

@@ -146,5 +146,5 @@ class CaughtSignal(SystemExit):
         return type(self), (self.signum,)  # a frame cannot be pickled
 
 
-class _CaughtInterrupt(CaughtSignal, KeyboardInterrupt):
+class CaughtInterrupt(CaughtSignal, KeyboardInterrupt):
     """SIGINT: still what ``except KeyboardInterrupt`` expects."""

@@ -16,7 +16,7 @@ import pytest
 import lastly
 from lastly import Scope
 from lastly._scope.now import now
-from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout, ScopeClosed, _CaughtInterrupt
+from lastly.errors import CaughtInterrupt, CaughtSignal, CleanupFailed, CleanupTimeout, ScopeClosed
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_sys_exit_in_a_cleanup_does_not_mask_the_bodys_exception():
             raise ValueError("body")
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt(), CaughtSignal(15), _CaughtInterrupt(2)])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), CaughtSignal(15), CaughtInterrupt(2)])
 def test_a_request_to_stop_that_came_in_a_cleanup_is_not_swallowed(stop, ran):
     def interrupted():
         raise stop

@@ -240,7 +240,7 @@ def test_a_pool_gathers_in_its_block(held: Held) -> None:
 
 
 async def a_process() -> Held:
-    child = await lastly.open_process([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, kill_after=0)
+    child = await lastly.open_process([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, grace=0)
     return Held(child, lambda: child_runs(child))
 
 

@@ -37,7 +37,7 @@ import sys
 from _weakref import ref
 
 from lastly._exit import stack
-from lastly.errors import CaughtSignal, _CaughtInterrupt
+from lastly.errors import CaughtInterrupt, CaughtSignal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,17 +69,17 @@ class _Term(CaughtSignal):
         return CaughtSignal, (self.signum,)
 
 
-class _Interrupt(_CaughtInterrupt):
+class _Interrupt(CaughtInterrupt):
     """The same for SIGINT, and for the others in `interrupts`."""
 
     def __del__(self) -> None:
         _died(self)
 
     def __reduce__(self) -> "tuple[object, ...]":
-        return _CaughtInterrupt, (self.signum,)
+        return CaughtInterrupt, (self.signum,)
 
 
-for _kind, _public in ((_Term, CaughtSignal), (_Interrupt, _CaughtInterrupt)):
+for _kind, _public in ((_Term, CaughtSignal), (_Interrupt, CaughtInterrupt)):
     _kind.__name__ = _kind.__qualname__ = _public.__name__
     _kind.__module__ = _public.__module__
 
