@@ -7,7 +7,7 @@ import sys
 def main() -> int:
     """Run the command line; return its exit status."""
     _open_streams()
-    if sys.argv[1:2] == ["run"]:
+    if sys.argv[1:2] == ["run"] and sys.argv[2:3] not in (["--help"], ["-h"]):
         from lastly._run.launch import main as run
 
         return run(sys.argv[2:])

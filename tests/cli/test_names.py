@@ -182,3 +182,43 @@ def test_a_process_is_named_by_its_command(programs: Programs) -> None:
     assert lastly(programs, "reap").status == 0
     shown = lastly(programs, "history").out
     assert all(name in shown for name in names)
+
+
+NAMED = """
+    import os, signal
+    import lastly
+    from lastly import Scope, action, actions
+
+    @action(retries=0)
+    def fails(name):
+        raise OSError("no route")
+
+    with Scope("deploy") as scope:
+        scope.defer(fails, "site-42").named("the machine of the tests")
+        scope.defer(actions.remove, "folder").named("work").named("folder of the build")
+        os.mkdir("folder")
+        ran = scope.defer(actions.remove, "other")
+        ran.run()
+        ran.named("too late to be written down")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+GIVEN = ["the machine of the tests in scope deploy", "folder of the build (tree, 0 files) in scope deploy"]
+
+
+def test_a_name_that_the_program_gave_is_shown_after_its_death(programs: Programs) -> None:
+    program = programs.start(NAMED, env=OFF)
+    program.wait()
+    [owner] = data(programs, "ls")["owners"]
+    assert [(item["what"], item["state"]) for item in owner["cleanups"]] == [(name, "planned") for name in GIVEN]
+    assert "too late" not in lastly(programs, "ls", "--all").out
+    machine, folder = (item["ref"] for item in owner["cleanups"])
+    shown = lastly(programs, "why", machine).out
+    assert GIVEN[0] in shown
+    assert "fails site-42" in shown  # what is called by that name
+    assert all(name in lastly(programs, "reap", "--dry-run").out for name in (GIVEN[0], "folder of the build"))
+    lastly(programs, "reap")
+    filed = {item["ref"]: item["what"] for item in data(programs, "history")["cleanups"]}
+    assert (filed[machine], filed[folder]) == (GIVEN[0], "folder of the build in scope deploy")
+    assert "too late" not in str(filed)
+    assert lastly(programs, "retry", machine).status == 1  # from the history, in a journal of its own
+    assert GIVEN[0] in lastly(programs, "ls").out

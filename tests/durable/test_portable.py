@@ -171,7 +171,7 @@ def test_an_unusable_home(monkeypatch, tmp_path, kind):
     if kind == "foreign":
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     monkeypatch.setenv("LASTLY_HOME", str(path))
-    with pytest.raises(errors.NotRecorded, match=r"^cannot record a cleanup") as caught:
+    with pytest.raises(errors.NotRecorded, match=r"^cannot use the home") as caught:
         lastly.temp_dir(dir=tmp_path)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("lastly-*"))

@@ -61,7 +61,9 @@ def test_script_without_shebang_goes_to_sh(programs: Programs, tmp_path: Path) -
         (["no-such-program-here"], 127, "cannot run 'no-such-program-here': No such file or directory"),
         (["/etc/passwd"], 126, "cannot run '/etc/passwd': Permission denied"),
         ([], 2, "no program given"),
-        (["--nonsense", "true"], 2, "unknown option --nonsense"),
+        (["--nonsense", "true"], 2, "no such option: --nonsense"),
+        (["--gracs=5", "true"], 2, "no such option: --gracs=5; did you mean '--grace'?"),
+        (["--keep", "--remove-always", "true"], 2, "--keep and --remove-always exclude each other"),
         (["--grace", "soon", "true"], 2, "--grace needs a number of seconds, not 'soon'"),
         (["--grace=-1", "true"], 2, "--grace needs"),
         (["-c"], 2, "-c needs an argument"),
@@ -74,7 +76,8 @@ def test_cannot_start(programs: Programs, words: list[str], status: int, text: s
     got = programs.run_command([*RUN, *words])
     assert got.status == status
     assert text.replace("/etc/passwd", words[0] if words else "") in got.err
-    assert "Traceback" not in got.err
+    assert (got.out, got.err.count("\n")) == ("", 1)
+    assert status != 2 or got.err.endswith("; see `lastly run --help`\n")
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 255])

@@ -87,17 +87,21 @@ def test_memory_does_not_grow_with_what_is_owed(journal, folder):
 
 def test_the_history_keeps_many_in_few_rows(journal, folder):
     """And still tells what became of each."""
-    path = journal(*many(folder), shell("exit 1", MANY + 1, retries=0), removal("/nonexistent/other", MANY + 2, scope="deploy"))
+    path = journal(
+        removal(folder / "named", MANY + 3, what="folder of the build"),
+        *many(folder), shell("exit 1", MANY + 1, retries=0), removal("/nonexistent/other", MANY + 2, scope="deploy"),
+    )  # fmt: skip
     sweep()
     base = history.connect()
     (rows,), (packs, count) = base.execute("SELECT count(*) FROM cleanups"), base.execute("SELECT count(*), sum(count) FROM packed").fetchone()
     base.close()
     rows = rows[0]
-    assert rows + count == MANY + 2
-    assert rows <= packed.WHOLE + 2
+    assert rows + count == MANY + 3
+    assert rows <= packed.WHOLE + 3
     assert packs <= (MANY - packed.WHOLE) / packed.TOGETHER + 2
     told = [row for row in desk.past(limit=10_000)]
-    assert sum(row["count"] for row in told) == MANY + 2
+    assert sum(row["count"] for row in told) == MANY + 3
+    assert desk.why(f"{reference(path)}.{MANY + 3}")["what"] == "folder of the build"
     for number in (1, packed.WHOLE, packed.WHOLE + 1, packed.WHOLE + packed.TOGETHER, MANY):
         about = desk.why(f"{reference(path)}.{number}")
         assert (about["state"], about["args"], about["owner"]["argv0"]) == ("done", [str(folder / str(number))], "me")
@@ -105,7 +109,7 @@ def test_the_history_keeps_many_in_few_rows(journal, folder):
     [several] = [row for row in told if row["count"] > 2]
     assert several["what"] == f"remove {several['args'][0]} and {several['count'] - 1} more"
     with pytest.raises(desk.NotFound):
-        desk.why(f"{reference(path)}.{MANY + 3}")
+        desk.why(f"{reference(path)}.{MANY + 4}")
 
 
 def test_the_same_journal_twice_is_one_entry(journal, folder):

@@ -53,7 +53,7 @@ def refused(result: Result, *words: str) -> None:
     assert result.status == 0, result.err
     assert result.err == ""
     line, listing = result.lines
-    assert line.startswith("refused: cannot record a cleanup")
+    assert line.startswith("refused: cannot use the home")
     assert not [word for word in words if word not in line], line
     assert listing == "[]"
 
@@ -192,7 +192,7 @@ def test_rights_given_up(place: Path, programs: Programs) -> None:
     child = int(program.line())
     result = program.wait()
     assert (result.status, result.err) == (0, "")
-    assert result.lines[1].startswith("refused: cannot record a cleanup")
+    assert result.lines[1].startswith("refused: cannot use the home")
     assert "LASTLY_HOME" in result.lines[1]
     wait_until(lambda: not os.listdir(place / "tmp"), what="the directory is gone")
     wait_until(lambda: process_gone(child), what="the child is gone")

@@ -6,6 +6,8 @@ import math
 import os
 import signal
 import sys
+import warnings
+from argparse import Namespace
 
 from lastly import __version__
 from lastly._cli import complete
@@ -18,23 +20,23 @@ from lastly._cli.options import (
     UsageError,
     ending,
     moment,
-    nearest,
     number,
     overview,
     positive,
     seconds,
 )
+from lastly._words.nearest import nearest
 from lastly.errors import LastlyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import Namespace
     from typing import Any
 
     from lastly._settle.settle import Outcome
 
 
 MOST = 20  # cleanups that `lastly why` tells all about
+_AT_HOME = ("What is owed", "Settling")  # sections whose commands read the journals
 
 
 class Failed(Exception):  # noqa: N818  # the message is for a person, who reads "lastly: …"
@@ -65,12 +67,15 @@ def by(command: str) -> str:
     return f"lastly {command}, pid {os.getpid()}"
 
 
-def run(_given: "Namespace") -> int:
-    """Not called: see `lastly.__main__`."""
-    raise AssertionError
+def run(_given: Namespace) -> int:
+    """Show what it takes. The running begins in `lastly.__main__`."""
+    from lastly._run.options import USAGE
+
+    sys.stdout.write(USAGE)
+    return 0
 
 
-def ls(given: "Namespace") -> int:
+def ls(given: Namespace) -> int:
     """Show what is owed."""
     from lastly._reaper import desk
 
@@ -82,7 +87,7 @@ def ls(given: "Namespace") -> int:
     return 0
 
 
-def reap(given: "Namespace") -> int:
+def reap(given: Namespace) -> int:
     """Run what dead owners owe."""
     from lastly._settle.sweep import sweep
 
@@ -109,7 +114,7 @@ def _settled(outcome: "Outcome", *, one: bool) -> bool:
     return outcome.state in ("final", "gone") or (one and outcome.state == "wait")
 
 
-def why(given: "Namespace") -> int:
+def why(given: Namespace) -> int:
     """Tell everything about one cleanup, or several."""
     from lastly._reaper import desk
     from lastly._reaper.called import called
@@ -129,7 +134,7 @@ def why(given: "Namespace") -> int:
     return 0
 
 
-def retry(given: "Namespace") -> int:
+def retry(given: Namespace) -> int:
     """Run one cleanup again."""
     from lastly._reaper import desk
 
@@ -141,7 +146,7 @@ def retry(given: "Namespace") -> int:
     return int(about["state"] != "done")
 
 
-def forget(given: "Namespace") -> int:
+def forget(given: Namespace) -> int:
     """Owe one cleanup no more."""
     from lastly._reaper import desk
 
@@ -169,7 +174,7 @@ def _confirm(question: str) -> None:
             raise Failed("nothing was changed")
 
 
-def history(given: "Namespace") -> int:
+def history(given: Namespace) -> int:
     """Show what became of the cleanups of dead owners."""
     from lastly._reaper import desk
 
@@ -177,11 +182,11 @@ def history(given: "Namespace") -> int:
     if given.json:
         emit(since=given.since, cleanups=found)
     else:
-        show.history(found)
+        show.history(found, given.since)
     return 0
 
 
-def reaper(given: "Namespace") -> int:
+def reaper(given: Namespace) -> int:
     """Be the reaper."""
     from lastly._journal import home
     from lastly._reaper import desk
@@ -195,7 +200,7 @@ def reaper(given: "Namespace") -> int:
     raise Failed(f"a reaper runs already{pid}")
 
 
-def doctor(given: "Namespace") -> int:
+def doctor(given: Namespace) -> int:
     """Say what is protected here."""
     from lastly._cli import budgets
     from lastly._cli.doctor import examine
@@ -210,7 +215,7 @@ def doctor(given: "Namespace") -> int:
     return int(any(finding.level == "wrong" for finding in findings))
 
 
-def crash(given: "Namespace") -> int:
+def crash(given: Namespace) -> int:
     """End a program at each of its points."""
     from lastly.testing import crash_everywhere
 
@@ -221,7 +226,7 @@ def crash(given: "Namespace") -> int:
     return int(not report)
 
 
-def completion(given: "Namespace") -> int:
+def completion(given: Namespace) -> int:
     """Print completion code."""
     sys.stdout.write(complete.CODE[given.shell])
     return 0
@@ -376,7 +381,7 @@ COMMANDS = (
         "completion",
         completion,
         "print completion code for bash, zsh or fish",
-        Argument("shell", choices=list(complete.CODE)),
+        Argument("shell", choices=list(complete.CODE), metavar="SHELL", help="bash, zsh or fish"),
         section="This machine",
         example='eval "$(lastly completion bash)"',
     ),
@@ -389,6 +394,7 @@ def main(words: "list[str]") -> int:
         if isinstance(stream, io.TextIOWrapper):  # a name need not be of the locale's alphabet
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the status of each action away
+    warnings.formatwarning = lambda message, *_, **__: f"lastly: {show.plain(message)}\n"
     try:
         status = _dispatch(words)
         sys.stdout.flush()
@@ -401,13 +407,22 @@ def main(words: "list[str]") -> int:
     except Exception as error:
         if not isinstance(error, (LastlyError, OSError, Failed)) and type(error).__module__ != "sqlite3":
             raise
-        sys.stderr.write(f"lastly: {show.plain(error)}\n")
+        sys.stderr.write(f"lastly: {show.plain(_said(error))}\n")
         return 1
     return status
 
 
+def _said(error: Exception) -> str:
+    """What an error says to a person: the system's errors without their number."""
+    if isinstance(error, LastlyError) or not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"
+
+
 def _dispatch(words: "list[str]") -> int:
     name, *rest = words or ["--help"]
+    if name == "help" and rest:  # `lastly help why` is `lastly why --help`
+        name, rest = rest[0], ["--help"]
     if name in ("-h", "--help", "help"):
         sys.stdout.write(overview(COMMANDS))
         return 0 if words else 2
@@ -421,6 +436,16 @@ def _dispatch(words: "list[str]") -> int:
     command = next((command for command in COMMANDS if command.name == name), None)
     if command is None:
         what = "option" if name.startswith("-") else "command"
-        known = (each.name for each in COMMANDS)
+        known = ("--help", "--version", *(each.name for each in COMMANDS))
         raise UsageError(f"no such {what}: {name!r}{nearest(name, known)}; see `lastly --help`")
-    return command.run(command.parser().parse_args(rest))
+    if command.run is run:
+        return run(Namespace())
+    try:
+        given = command.parser().parse_words(rest)
+    except SystemExit:  # argparse has shown the help
+        return 0
+    if command.section in _AT_HOME:
+        from lastly._journal import home
+
+        home.check()
+    return command.run(given)

@@ -3,8 +3,8 @@
 import os
 import sys
 
-from lastly._cli.finding import Finding
-from lastly.errors import LastlyError
+from lastly._cli.finding import PAGES, Finding, counted
+from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ def examine(group: str, grace: "float | None" = None) -> list[Finding]:
 def _tried(check: "Callable[..., list[Finding]]", *args: "Any") -> list[Finding]:
     try:
         return check(*args)
+    except NotRecorded as error:  # by each check that looks into the home
+        what, _, fix = str(error).partition("; ")
+        return [Finding(check.__name__, "wrong", what, fix)]
     except Exception as error:
         return [Finding(check.__name__, "wrong", f"cannot be looked at: {type(error).__name__}: {error}")]
 
@@ -38,15 +41,11 @@ def home() -> list[Finding]:
     """The state directory can be used."""
     from lastly._journal import home as where
 
-    path = None
-    try:
-        path = where.state_path()
-        path = where.state_dir(create=os.path.isdir(path))
-    except LastlyError as error:
-        if path is not None and not os.path.lexists(path):
-            return [Finding("home", "ok", f"{path}: not made yet, the first cleanup makes it")]
-        what, _, fix = str(error).partition("; ")
-        return [Finding("home", "wrong", what, fix)]
+    where.check()
+    path = where.state_path()
+    if not os.path.lexists(path):
+        return [Finding("home", "ok", f"{path}: not made yet, the first cleanup makes it")]
+    where.state_dir()
     probe = os.path.join(path, f".doctor-{os.getpid()}")
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
@@ -116,14 +115,23 @@ def owed() -> list[Finding]:
     given_up = len(desk.abandoned()) + sum(abandoned for _, abandoned in lost)
     found = []
     if dead:
-        found.append(Finding("owed", "unprotected", f"{dead} cleanups of dead owners wait", "lastly reap"))
+        found.append(
+            Finding(
+                "owed",
+                "unprotected",
+                f"{counted(dead, 'cleanup')} of dead owners: not run yet",
+                "lastly reap",
+            )
+        )
     if unknown:
-        what = f"{unknown} cleanups belong to another machine or pid namespace"
+        what = f"{counted(unknown, 'cleanup')} of another machine or pid namespace"
         fix = "run `lastly reap` there; or, when that is gone for good, `lastly reap --elsewhere` here"
         found.append(Finding("owed", "unprotected", what, fix))
     if given_up:
         fix = "lastly ls; then `lastly retry ID` or `lastly forget ID`"
-        found.append(Finding("abandoned", "wrong", f"{given_up} cleanups were abandoned", fix))
+        found.append(
+            Finding("abandoned", "wrong", f"{counted(given_up, 'cleanup')} given up (abandoned)", fix)
+        )
     found += [Finding("journal", "wrong", f"{path}: damaged", "lastly ls") for path in damaged]
     return found or [Finding("owed", "ok", "no dead owner owes anything")]
 
@@ -185,9 +193,11 @@ def container() -> list[Finding]:
     if not marks and os.getpid() != 1:
         return [Finding("container", "ok", "no container")]
     what = f"in a container ({marks[0] if marks else 'this is PID 1'}): the reaper ends with it"
-    fix = "see docs/how-to/kubernetes.md: LASTLY_HOME on a volume, `lastly reap --elsewhere` before the start"
+    pod = bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
+    page = f"{PAGES}/how-to/{'kubernetes' if pod else 'docker'}.md"
+    fix = f"LASTLY_HOME on a volume, `lastly reap --elsewhere` before the start: {page}"
     found = [Finding("container", "unprotected", what, fix)]
-    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+    if pod:
         what = "in a pod: how long it is waited for stands in its manifest, and cannot be seen from here"
         found.append(Finding("pod", "unprotected", what, "lastly doctor --grace SECONDS MANIFEST"))
     return found
@@ -208,7 +218,7 @@ def systemd(grace: "float | None") -> list[Finding]:
         from lastly._cli import budgets
 
         what = f"in {unit}: KillMode=control-group ends the reaper with the service"
-        fix = "ExecStopPost=lastly reap, or the timer in docs/how-to/systemd.md"
+        fix = f"ExecStopPost=lastly reap, or the timer in {PAGES}/how-to/systemd.md"
         known = budgets.here(unit, announced() if grace is None else grace)
         return known or [Finding("systemd", "unprotected", what, fix)]
     if not sys.stdin.isatty() and os.environ.get("CI"):

@@ -6,13 +6,18 @@ and the help of a command is written from the same table that the completion rea
 
 import argparse
 import re
+import shutil
 import signal
+import sys
+import textwrap
 import time
 from datetime import datetime
 
+from lastly._words.nearest import nearest
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -57,30 +62,38 @@ class Command:
             allow_abbrev=False,
         )
         for argument in self.arguments:
-            parser.add_argument(*argument.flags, **argument.settings)
+            made = parser.add_argument(*argument.flags, **argument.settings)
+            if made.nargs == argparse.REMAINDER:
+                made.required = False  # argparse reports it as missing, together with what is
         return parser
 
 
 class Parser(argparse.ArgumentParser):
     """argparse's, whose errors are a `UsageError` of one line with the nearest right word."""
 
+    words: "Sequence[str]" = ()
+
+    def parse_words(self, words: "Sequence[str]") -> argparse.Namespace:
+        """Read the words after the command."""
+        self.words = words
+        return self.parse_args(words)
+
+    def print_help(self, file: "Any" = None) -> None:
+        """Write the help; argparse's own says nothing when that fails."""
+        (file or sys.stdout).write(self.format_help())
+
     def error(self, message: str) -> "NoReturn":
         """Raise `UsageError`."""
-        unknown = re.fullmatch(r"unrecognized arguments: (\S+).*", message)
-        if unknown and unknown[1].startswith("-"):
-            known = [flag for action in self._actions for flag in action.option_strings]
-            message = f"no such option: {unknown[1]}{nearest(unknown[1].partition('=')[0], known)}"
-        elif unknown:
-            message = f"one argument too many: {unknown[1]!r}"
+        unknown = re.fullmatch(r"unrecognized arguments: (.*)", message, re.DOTALL)
+        known = [flag for action in self._actions for flag in action.option_strings]
+        if unknown or message.startswith("the following arguments are required"):
+            # What is missing argparse tells first, and perhaps it is missing because of a wrong option.
+            wrong = [word for word in self.words if word[:1] == "-" and word.partition("=")[0] not in known]
+            if wrong and wrong[0] != "-":
+                message = f"no such option: {wrong[0]}{nearest(wrong[0].partition('=')[0], known)}"
+            elif unknown:
+                message = f"one argument too many: {unknown[1].partition(' ')[0]!r}"
         raise UsageError(f"{message.removeprefix('argument ')}; see `{self.prog} --help`")
-
-
-def nearest(word: str, known: "Iterable[str]") -> str:
-    """Return "; did you mean …?" for the known word that is nearest to *word*, if one is near."""
-    from difflib import get_close_matches
-
-    found = get_close_matches(word, list(known), 1)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 # -- kinds of values: an argparse.ArgumentTypeError becomes "--grace: …"
@@ -143,28 +156,53 @@ usage: lastly COMMAND [OPTION]... [ARGUMENT]...
 
 Cleanup that runs, however your Python program ends.
 """
-_TAIL = """
-options:
-  -h, --help           show this help
-  -V, -v, --version    show the version
-
-environment:
-  LASTLY_HOME          where everything is kept that is owed. Default: $XDG_STATE_HOME/lastly, that is
-                       ~/.local/state/lastly
-  LASTLY_REAPER        0: no reaper is started, so what a killed program owed waits for `lastly reap`
-  NO_COLOR             no colours
-
-`lastly COMMAND --help` shows the options of a command. Exit status: 0 done, 1 not done, 2 wrong command line.
-"""
+_TAIL = (
+    (
+        "options:",
+        ("-h, --help", "show this help"),
+        ("-V, -v, --version", "show the version"),
+    ),
+    (
+        "environment:",
+        (
+            "LASTLY_HOME",
+            "where all is kept that is owed. Default: $XDG_STATE_HOME/lastly, that is ~/.local/state/lastly",
+        ),
+        (
+            "LASTLY_REAPER",
+            "0: no reaper is started, so what a killed program owed waits for `lastly reap`",
+        ),
+        ("NO_COLOR", "no colours"),
+    ),
+)
+_LAST = (
+    "`lastly COMMAND --help` shows the options of a command. Exit status: 0 done, 1 not done, "
+    "2 wrong command line."
+)
+_WIDEST = 100  # columns
 
 
 def overview(commands: "Sequence[Command]") -> str:
-    """Return the text of `lastly --help`."""
+    """Return the text of `lastly --help`, as wide as the terminal."""
+    width = min(shutil.get_terminal_size((_WIDEST, 24)).columns, _WIDEST)
     lines = [_HEAD]
     for section in dict.fromkeys(command.section for command in commands):
         lines.append(f"{section}:")
         for command in commands:
             if command.section == section:
-                lines += [f"  {command.name:<11}{command.summary}", f"             $ {command.example}"]
+                lines += _entry(command.name, command.summary, 13, width)
+                lines.append(f"             $ {command.example}")
         lines.append("")
-    return "\n".join(lines).rstrip() + "\n" + _TAIL
+    for title, *entries in _TAIL:
+        lines.append(title)
+        for name, text in entries:
+            lines += _entry(name, text, 23, width)
+        lines.append("")
+    return "\n".join([*lines, *textwrap.wrap(_LAST, max(width, 20))]) + "\n"
+
+
+def _entry(name: str, text: str, indent: int, width: int) -> list[str]:
+    """A name, and beside it what it means."""
+    room = max(width - indent, 20)
+    first, *more = textwrap.wrap(text, room, break_on_hyphens=False, break_long_words=False)
+    return [f"  {name:<{indent - 2}}{first}", *(f"{'':{indent}}{line}" for line in more)]

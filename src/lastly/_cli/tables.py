@@ -3,13 +3,18 @@
 Names come from the journal and may hold anything: nothing of them reaches the terminal raw.
 
 `rich`, where it is installed, draws on terminals: colours, and columns that fold. Anywhere else, in a pipe or
-a file, and without rich, columns are padded with spaces and each row is one line.
+a file, and without rich, columns are padded with spaces and each row is one line. On a terminal too narrow
+for the columns a row is a paragraph, with one line for each of its cells.
 """
 
 import contextlib
 import os
+import shutil
 import sys
 import time
+
+from lastly._cli.finding import counted
+from lastly._words import naming
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +31,8 @@ _COLOURS = {
     "running": "yellow", "failed": "yellow", "unprotected": "yellow", "abandoned": "red", "wrong": "red",
 }  # fmt: skip
 _WIDE = {"cleanup", "state", "owner", "what", "how to change that"}
-_NARROWEST = 60  # columns
+_NARROWEST = 60  # columns that a table needs to be readable
+_FOLDED = 12  # characters that a line of a folded cell needs
 
 
 def plain(value: object) -> str:
@@ -95,9 +101,32 @@ class Table:
         """Print it; without rows, the text *empty*."""
         if not self.rows:
             line(empty)
-        elif not (sys.stdout.isatty() and self._by_rich()):
+            return
+        terminal = sys.stdout.isatty()
+        if terminal and any(self.columns) and self._narrowest() > shutil.get_terminal_size().columns:
+            self._paragraphs().print()
+        elif not (terminal and self._by_rich()):
             for text in self.lines():
                 sys.stdout.write(f"{text}\n")
+
+    def _narrowest(self) -> int:
+        """How wide a terminal must be for a table that can be read."""
+        fixed = [
+            _FOLDED if name in _WIDE else max(map(len, (name, *cells)))
+            for name, cells in zip(self.columns, zip(*self.rows, strict=True), strict=True)
+        ]
+        return max(sum(fixed) + 2 * (len(fixed) - 1), _NARROWEST)
+
+    def _paragraphs(self) -> "Table":
+        """Each row as lines of a name and a value, with an empty line between rows."""
+        turned = Table("", "")
+        for place, row in enumerate(self.rows):
+            if place:
+                turned.add("", "")
+            for name, cell in zip(self.columns, row, strict=True):
+                if cell:
+                    turned.add(name, cell)
+        return turned
 
     def lines(self) -> "Iterator[str]":
         """Return it as lines of padded columns."""
@@ -114,10 +143,10 @@ class Table:
         except ImportError:
             return False
         console = Console(highlight=False)
-        console.width = max(console.width, _NARROWEST)  # narrower, rich would leave out whole columns
         table = RichTable(box=None, pad_edge=False, header_style="bold", show_header=any(self.columns))
-        for column in self.columns:
-            table.add_column(column, overflow="fold", no_wrap=bool(column) and column not in _WIDE)
+        for place, column in enumerate(self.columns):
+            folds = column in _WIDE or (not column and place > 0)  # the first of two without names is a name
+            table.add_column(column, overflow="fold", no_wrap=not folds)
         for row in self.rows:
             table.add_row(*(Text(cell, style=_COLOURS.get(cell.word, "")) for cell in row))
         console.print(table)
@@ -152,15 +181,15 @@ def _add(table: Table, item: "Row", who: str) -> None:
     table.add(item["ref"], item["what"], text, age(item["planned"]), who)
 
 
-def history(found: "list[Row]") -> None:
-    """Show what became of cleanups."""
+def history(found: "list[Row]", since: float) -> None:
+    """Show what became of cleanups since then."""
     table = Table("when", "id", "cleanup", "state", "attempts", "by", "took")
     for item in found:
         when = time.strftime("%m-%d %H:%M:%S", time.localtime(item["changed"] or item["planned"]))
         text = Cell.of(state(item), item["state"])
         took = "" if item["seconds"] is None else f"{item['seconds']:.1f}s"
         table.add(when, item["ref"], item["what"], text, str(item["attempts"]), item["by"] or "", took)
-    table.print("Nothing in this time.")
+    table.print(f"Nothing was reaped since {time.strftime('%m-%d %H:%M', time.localtime(since))}.")
 
 
 def outcomes(found: "list[Outcome]", *, dry_run: bool) -> None:
@@ -181,6 +210,7 @@ def cleanup(about: "Row") -> None:
     owner = about["owner"]
     rows = [
         ("cleanup", about["what"]),
+        ("call", naming.call(about) if naming.call(about) not in about["what"] else ""),
         ("state", state(about)),
         ("owner", owner["who"]),
         ("program", owner["argv0"]),
@@ -249,7 +279,7 @@ def progress(what: str, *, quiet: bool) -> "Iterator[Callable[[Outcome], None] |
     def tick(_outcome: "Outcome") -> None:
         nonlocal count
         count += 1
-        sys.stderr.write(f"\r{what} … {count} owners")
+        sys.stderr.write(f"\r{what} … {counted(count, 'owner')}")
         sys.stderr.flush()
 
     try:

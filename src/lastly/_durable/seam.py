@@ -73,6 +73,16 @@ class DurableCleanup(Cleanup):
             "what": _what(action, self.args, self.keywords),
         })  # fmt: skip
 
+    def named(self, name: str) -> "Cleanup":
+        """Give it a name, in the journal too: reports, `lastly ls` and the history use it."""
+        super().named(name)
+        if self.journal is not None and self.pending and not self._foreign():
+            try:
+                self.journal.named(self.id, naming.clip(name))
+            except errors.NotRecorded:
+                pass  # a full disk: it is owed all the same, under the name of its action
+        return self
+
     @property
     def token(self) -> str:
         """The same text for every attempt, in whichever process; known before the thing exists."""

@@ -51,7 +51,7 @@ _PLAN = {
     "context": _count, "file": str, "what": str,
 }  # fmt: skip
 _WORD = {
-    **_EVERY, "known": dict, "attempt": _count, "error": str, "next": _moment, "reason": str,
+    **_EVERY, "known": dict, "attempt": _count, "error": str, "next": _moment, "reason": str, "what": str,
 }  # fmt: skip
 _KINDS: "dict[str, Fields]" = {
     "owner": _OWNER,

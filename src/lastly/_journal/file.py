@@ -208,6 +208,10 @@ class Journal:
         if number in self._remote:
             self._sync(None)
 
+    def named(self, number: int, name: str) -> None:
+        """Write what people call the cleanup; it says nothing of the thing. Raises as `plan`."""
+        self._append("confirm", number, {"id": number, "what": name})
+
     def context(self, context: "dict[str, Any]") -> int:
         """Write what a child needs to run the actions that follow; their plans name the number returned."""
         with self._lock:

@@ -51,7 +51,7 @@ def _chosen(variable: str) -> str | None:
     if home:
         if not os.path.isabs(home):
             raise NotRecorded(
-                f"cannot record a cleanup: LASTLY_HOME={home!r} is not an absolute path, and would be "
+                f"cannot use the home: LASTLY_HOME={home!r} is not an absolute path, and would be "
                 "another directory wherever a program goes; set it to an absolute one"
             )
         return os.path.abspath(home)
@@ -88,8 +88,7 @@ def _user_home() -> str:
             home = "/root"
     if not os.path.isabs(home):
         refused = NotRecorded(
-            "cannot record a cleanup: this user has no home directory; "
-            "set LASTLY_HOME to a directory of its own"
+            "cannot use the home: this user has no home directory; set LASTLY_HOME to a directory of its own"
         )
         refused.errno = errno.EACCES
         raise refused
@@ -110,12 +109,25 @@ def runtime_dir(*, create: bool = True) -> str:
     return _checked(runtime_path(), create=create)
 
 
+def check() -> None:
+    """See that what stands at the home's place can be one. Nothing there is right: it is made when needed.
+
+    Raises:
+        NotRecorded: as `state_dir`.
+    """
+    try:
+        state_dir(create=False)
+    except NotRecorded as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
 def owners_dir(host: str, boot: str, *, create: bool = True) -> str:
     """The directory of the journals of one host and boot."""
     state = state_dir(create=create)
     if create and (kind := file_system(state)) in NETWORK:
         refused = NotRecorded(
-            f"cannot record a cleanup in {state!r}: it is on a network file system ({kind}), where neither "
+            f"cannot use the home {state!r}: it is on a network file system ({kind}), where neither "
             "locks nor owners can be judged; set LASTLY_HOME to a directory on a local disk"
         )
         refused.errno = errno.EREMOTE
@@ -163,19 +175,17 @@ def _checked(path: str, *, create: bool) -> str:
     except NotRecorded:
         raise
     except OSError as error:
-        raise unusable(path, error) from error
+        raise unusable(path, error, "cannot use the home") from error
     if not stat.S_ISDIR(found.st_mode):
-        raise NotRecorded(
-            f"cannot record a cleanup: {path!r} is not a directory; remove it or set LASTLY_HOME"
-        )
+        raise NotRecorded(f"cannot use the home: {path!r} is not a directory; remove it or set LASTLY_HOME")
     if found.st_uid != os.geteuid():
         raise NotRecorded(
-            f"cannot record a cleanup: {path!r} belongs to user {found.st_uid}, "
+            f"cannot use the home: {path!r} belongs to user {found.st_uid}, "
             f"and this is user {os.geteuid()}; set LASTLY_HOME to a directory of your own"
         )
     if found.st_mode & 0o022:
         raise NotRecorded(
-            f"cannot record a cleanup: others may write to {path!r} "
+            f"cannot use the home: others may write to {path!r} "
             f"(mode {found.st_mode & 0o7777:04o}), and what stands there is executed; "
             f"check what is in it, then: chmod 700 {path!r}"
         )
@@ -200,7 +210,7 @@ def make(path: str) -> None:
         owner = os.fstat(folder).st_uid
         if os.geteuid() == 0 and owner != 0 and not os.path.isdir(path):
             raise NotRecorded(
-                f"cannot record a cleanup: this is root, and {path!r} would be made in a folder of user "
+                f"cannot use the home: this is root, and {path!r} would be made in a folder of user "
                 f"{owner}, who could not use it any more; set LASTLY_HOME to a directory of root's"
             )
         os.mkdir(name, 0o700, dir_fd=folder)
@@ -210,7 +220,7 @@ def make(path: str) -> None:
         os.close(folder)
 
 
-def unusable(path: str, error: OSError) -> NotRecorded:
+def unusable(path: str, error: OSError, failed: str = "cannot record a cleanup in") -> NotRecorded:
     """One line for what the system said: what failed, where, and what to do."""
     advice = {
         errno.ENOSPC: "free some space on that file system",
@@ -225,7 +235,7 @@ def unusable(path: str, error: OSError) -> NotRecorded:
         errno.ESRCH: "see that /proc is mounted, and shows this user's processes",
         errno.ENOTDIR: "a file stands where a directory is needed: set LASTLY_HOME",
     }.get(error.errno or 0, "set LASTLY_HOME to a directory that can be written")
-    made = NotRecorded(f"cannot record a cleanup in {path!r}: {error.strerror}; {advice}")
+    made = NotRecorded(f"{failed} {path!r}: {error.strerror}; {advice}")
     made.errno = error.errno
     return made
 

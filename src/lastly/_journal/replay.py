@@ -41,7 +41,7 @@ class Item:
     Attributes:
         state: planned, active, running, done, failed, released, void or abandoned; `final` for the last
             words.
-        what: its description, if its action brings one.
+        what: its description, if its action brings one, or the name that the program gave it.
         known: the confirmed facts. attempts: how often it was begun. error, next: of the last failure.
         doubt: a record is missing from the journal that may have been this item's release.
         odd: the names of fields that say what is to be done, and hold what they cannot hold.
@@ -104,6 +104,7 @@ class Item:
         self.changed = max(self.changed, float(given.get("t", 0.0)))
         if kind == "confirm":
             self.known.update(given.get("known", {}))
+            self.what = given.get("what", self.what)
             self.odd += odd
         elif kind == "run":
             self.attempts = max(self.attempts + 1, given.get("attempt", 0))
@@ -112,9 +113,10 @@ class Item:
             self.next = given.get("next")
         self.reason = given.get("reason", self.reason)
         # A last word stays the last word, but for what was given up, and a person retries or forgets; and a
-        # resource confirmed while its cleanup runs is not "active" again.
+        # resource confirmed while its cleanup runs is not "active" again, nor is one that only gets a name.
         reopened = self.state == "abandoned" and kind in ("run", "release")
-        if (reopened or not self.final) and not (kind == "confirm" and self.state != "planned"):
+        confirmed = kind == "confirm" and (self.state != "planned" or "known" not in given)
+        if (reopened or not self.final) and not confirmed:
             self.state = _STATE[kind]
 
     def __repr__(self) -> str:

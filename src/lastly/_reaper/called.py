@@ -24,6 +24,8 @@ def called(text: str) -> list[str]:
     """
     if (chosen := parts(text)) is not None and chosen[1] is not None:
         return [text]
+    if not text:  # what most cleanups have as their scope
+        return []
     found: list[str] = []
     for path in home.journals():
         try:

@@ -281,7 +281,7 @@ def status() -> "dict[str, Any] | None":
 def _find(ref: str) -> tuple[str | None, int]:
     owner, number = parts(ref) or ("", None)
     if number is None:
-        raise NotFound(f"{ref!r} is not a reference like 3f2a9c1b.2: see `lastly ls`")
+        raise NotFound(f"no cleanup is called {ref!r}: see `lastly ls` and `lastly history` for their IDs")
     found = []
     for path in home.journals():
         if reference(path).startswith(owner):
@@ -311,7 +311,7 @@ def _row(ref: str) -> "sqlite3.Row | dict[str, Any]":
             # The pattern may also find its start time, which stands before it.
             if reference(row["journal"]).startswith(owner):
                 return row
-    raise NotFound(f"no cleanup is called {ref!r}: see `lastly ls` and `lastly history`")
+    raise NotFound(f"no cleanup is called {ref!r}: see `lastly ls` and `lastly history` for their IDs")
 
 
 def _mark(row: "sqlite3.Row | dict[str, Any]", text: str) -> None:
@@ -344,10 +344,13 @@ def _reopen(row: "dict[str, Any]") -> str:
     """Make a journal for one abandoned cleanup, in its dead owner's name: the rest works as ever."""
     header = {**json.loads(row["header"]), "kind": "owner", "v": VERSION, "next": 1}
     plan = dict(json.loads(row["events"])[0])
+    events = [clean(event)[0] for event in json.loads(row["events"])]
     known: dict[str, Any] = {}
-    for event in json.loads(row["events"]):
-        known.update(clean(event)[0].get("known", {}))
+    for event in events:
+        known.update(event.get("known", {}))
     plan.update(n=1, known=known)
+    if what := rows.called(events):
+        plan["what"] = what
     lines = [header]
     context = json.loads(row["context"])
     if context:

@@ -89,6 +89,11 @@ def cleanup(path: str, item: Item, looker: "Looker | None" = None) -> "dict[str,
     })  # fmt: skip
 
 
+def called(events: "list[dict[str, Any]]") -> str:
+    """The description or name that a cleanup's records give it, the last one; empty without."""
+    return next((event["what"] for event in reversed(events) if event.get("what")), "")
+
+
 def _named(looker: "Looker | None", row: "dict[str, Any]") -> "dict[str, Any]":
     """The cleanup, with what people call it; a description of its own is a part of that."""
     owed = row["state"] not in replay.FINAL - {"abandoned"}
@@ -123,7 +128,7 @@ def past(row: "sqlite3.Row | dict[str, Any]", count: int = 1) -> "dict[str, Any]
         "ended": row["ended"],
         "settled": row["settled"],
         "count": count,
-        "what": clean(events[0])[0].get("what", "") if events else "",
+        "what": called([clean(event)[0] for event in events]),
         **_last_run(events),
     })  # fmt: skip
 

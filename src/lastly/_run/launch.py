@@ -8,18 +8,15 @@ import os
 import sys
 
 from lastly._run import handover, program
-from lastly._run.options import USAGE, UsageError, parse
+from lastly._run.options import UsageError, parse
 
 
 def main(argv: list[str]) -> int:
     """Run the program. Returns only if it cannot be started: 2 usage, 126 not executable, 127 not found."""
-    if argv[:1] in (["--help"], ["-h"]):
-        sys.stdout.write(USAGE)
-        return 0
     try:
         options = parse(argv)
     except UsageError as error:
-        sys.stderr.write(f"lastly run: {error}\n{USAGE.partition(chr(10) * 2)[0]}\n")
+        sys.stderr.write(f"lastly run: {error}; see `lastly run --help`\n")
         return 2
     command = options.command
     try:

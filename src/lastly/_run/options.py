@@ -3,6 +3,9 @@
 import os
 import sys
 
+from lastly._words.nearest import nearest
+
+_OPTIONS = ("--grace", "--keep", "--remove-always", "--supervise", "--help")
 USAGE = """\
 usage: lastly run [--grace S] [--keep | --remove-always] [--supervise] [--] CMD [ARG...]
        lastly run [options] script.py [ARG...]
@@ -25,7 +28,7 @@ class Options:
 
     def __init__(self) -> None:
         self.grace = 10.0
-        self.mode = "auto"
+        self.mode = "auto"  # with temporary files; or keep, or always
         self.supervise = os.getpid() == 1
         self.command: list[str] = []
 
@@ -55,16 +58,18 @@ def parse(argv: list[str]) -> Options:
 
 
 def _option(options: Options, word: str, rest: list[str]) -> None:
-    if word == "--keep":
-        options.mode = "keep"
-    elif word == "--remove-always":
-        options.mode = "always"
+    if word in ("--keep", "--remove-always"):
+        mode = word.removeprefix("--").removeprefix("remove-")
+        if options.mode not in ("auto", mode):
+            raise UsageError("--keep and --remove-always exclude each other")
+        options.mode = mode
     elif word == "--supervise":
         options.supervise = True
     elif word == "--grace" or word.startswith("--grace="):
         options.grace = _seconds(word, rest)
     else:
-        raise UsageError(f"unknown option {word} (options of the program go after it; `--` ends ours)")
+        near = nearest(word.partition("=")[0], _OPTIONS)
+        raise UsageError(f"no such option: {word}{near} (options of the program go after it; `--` ends ours)")
 
 
 def _seconds(word: str, rest: list[str]) -> float:

@@ -160,6 +160,8 @@ class Cleanup:
     def named(self, name: str) -> "Cleanup":
         """Give it a name for reports and messages; the last one counts. Returns the handle.
 
+        The name of an action stands in the journal, for `lastly ls` and the history: no secrets in it.
+
         Raises:
             TypeError: not a string.
         """

@@ -33,7 +33,7 @@ class Packer:
             item.action == "lastly.actions:remove"
             and item.state == "done"
             and item.attempts <= 1
-            and not (item.error or item.remote or item.odd)
+            and not (item.error or item.remote or item.odd or item.what)
         )
         if not uneventful:
             return False

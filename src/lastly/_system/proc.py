@@ -127,7 +127,7 @@ def name(pid: int) -> str:
 def command(pid: int) -> list[bytes]:
     """Return the words of its command line; none when it has gone or hides them."""
     try:
-        raw = _read(pid, "cmdline")
+        raw = _told(pid, "cmdline")
     except OSError:
         return []
     return raw.rstrip(b"\0").split(b"\0") if raw else []

@@ -28,7 +28,7 @@ def cleanup(row: "Mapping[str, Any]", size: str = "") -> str:
             count, if there are any.
         size: what is known of the thing itself: "tree, 427 files".
     """
-    text = row.get("what") or _call(row)
+    text = row.get("what") or call(row)
     if size:
         text += f" ({size})"
     if row.get("count", 1) > 1:
@@ -43,7 +43,8 @@ def owner(row: "Mapping[str, Any]") -> str:
     return f"{program} (pid {row['pid']}, {_LIFE[row['alive']]}){place}"
 
 
-def _call(row: "Mapping[str, Any]") -> str:
+def call(row: "Mapping[str, Any]") -> str:
+    """Return what a cleanup calls: its action and the arguments, without any description."""
     module, _, name = row["action"].rpartition(":")
     name = name.rpartition(".")[2]
     args = row["args"]
