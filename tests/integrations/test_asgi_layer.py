@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
@@ -13,6 +15,7 @@ import pytest
 import uvicorn
 from fastapi import Depends, FastAPI
 from starlette.testclient import TestClient
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lastly import AsyncScope
 from lastly.errors import FrameworkError, LastlyError
@@ -223,8 +226,8 @@ def test_connections_that_have_said_nothing_yet_are_waited_for() -> None:
     async def main() -> None:
         connection = SimpleNamespace(cycle=None)
         state = SimpleNamespace(connections=[connection])
-        server = _serving.Uvicorn(SimpleNamespace(config=SimpleNamespace(fd=None), server_state=state, servers=[]))
-        settling = asyncio.create_task(server._settle())
+        server = _serving.Uvicorn(SimpleNamespace(server_state=state, servers=[]))
+        settling = asyncio.create_task(server._close_door())
         for _ in range(100):
             await asyncio.sleep(0.001)
         assert not settling.done()
@@ -232,3 +235,19 @@ def test_connections_that_have_said_nothing_yet_are_waited_for() -> None:
         await settling
 
     asyncio.run(main())
+
+
+def test_uvicorn_still_has_what_is_used_of_it() -> None:
+    """Its private names, and the one method that is replaced; see integrations/_servers/uvicorn.py."""
+    server = uvicorn.Server(uvicorn.Config(of_its_own([])))
+    assert [*inspect.signature(server.shutdown).parameters] == ["sockets"]
+    assert _serving._server_of(server.handle_exit) is server
+    assert (server._captured_signals, server.force_exit) == ([], False)
+    server.handle_exit(signal.SIGTERM, None)
+    server.handle_exit(signal.SIGINT, None)
+    assert (server._captured_signals, server.force_exit) == ([signal.SIGTERM, signal.SIGINT], True)
+    assert server.server_state.connections == set()
+    server.config.load()
+    loop = asyncio.new_event_loop()
+    assert H11Protocol(server.config, server.server_state, {}, loop).cycle is None
+    loop.close()
