@@ -87,7 +87,7 @@ def test_what_an_exit_function_registers(programs, python):
 
 
 def test_equality_is_asked_as_atexit_asks(programs, python):
-    """``registered == given``, oldest first, after identity; an error of it comes out."""
+    """Oldest first, after identity; who is asked first differs by version; an error of it comes out."""
     code = """
     from {} import register, unregister
     class Asked:

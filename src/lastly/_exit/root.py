@@ -110,12 +110,15 @@ class Root(Scope):
         for stack in (self._stack, self._early or {}):
             for cleanup in list(stack):
                 func = cleanup.func
-                if func is fn or func == fn:
+                # Whose __eq__ is asked first, atexit has changed.
+                if func is fn or ((fn == func) if _ASKS_GIVEN else (func == fn)):
                     cleanup.detach()
 
     def __del__(self) -> None:
         """Say nothing: it lives until the end."""
 
+
+_ASKS_GIVEN = sys.version_info >= (3, 14)  # atexit.unregister asks given == registered
 
 root = now.outermost = Root()
 defer = root.defer

@@ -40,6 +40,7 @@ from lastly._exit import (
     stack,
     stuck,
     swallowed,
+    uncaught,
 )
 from lastly._exit import ending as _ending
 from lastly._exit import state as _exit_state
@@ -208,6 +209,7 @@ def uninstall() -> None:
     for signum in list(state.previous):
         _give_back(signum)
     stuck.give_back()
+    uncaught.expect_no_more()
     if state.signum or state.handled:  # the driver has still to see how it ends
         return
     _exit_state.unobserve_exit("signals")
@@ -419,6 +421,7 @@ def answered() -> None:
     if announce is not None:
         announce(0, None)
     stuck.answered(ending=False)
+    uncaught.expect_no_more()
     _ending.no_alarm()
 
 

@@ -36,7 +36,7 @@ import _thread
 import sys
 from _weakref import ref
 
-from lastly._exit import stack
+from lastly._exit import stack, uncaught
 from lastly.errors import CaughtInterrupt, CaughtSignal
 
 TYPE_CHECKING = False
@@ -101,7 +101,10 @@ class Watch(ref):  # type: ignore[type-arg]  # ref is generic for mypy alone
 
 def make(signum: int, frame: "FrameType | None") -> CaughtSignal:
     """Return the exception for a signal."""
-    return (_Interrupt if signum in interrupts else _Term)(signum, frame)
+    if signum not in interrupts:
+        return _Term(signum, frame)
+    uncaught.expect(left)
+    return _Interrupt(signum, frame)
 
 
 def begin() -> None:
@@ -134,9 +137,7 @@ def _died(caught: CaughtSignal) -> None:
     try:
         frame = sys._getframe(2)  # who let it go
     except ValueError:
-        _fate = LEFT
-        if caught.__context__ is not None:
-            _report(caught.__context__)
+        left(caught)
         return
     ours = signals.in_main_thread()
     if ours and signals._where(frame) == stack.EXIT:  # one machine in two files
@@ -147,8 +148,18 @@ def _died(caught: CaughtSignal) -> None:
         signals.answered()
 
 
+def left(caught: CaughtSignal) -> None:
+    """Note that nobody has caught it; print an error of the program that a signal overtook in a ``finally``.
+
+    SystemExit would hide that.
+    """
+    global _fate
+    _fate = LEFT
+    if caught.__context__ is not None:
+        _report(caught.__context__)
+
+
 def _report(error: BaseException) -> None:
-    """Print the program's own error, which a signal overtook in a ``finally``: SystemExit would hide it."""
     from lastly._exit import clauses
 
     if isinstance(error, Exception) and clauses.in_flight(error):

@@ -37,7 +37,7 @@ class _Strict:
     """How the scanner reads; JSON has neither NaN nor Infinity."""
 
     strict = True
-    object_hook = object_pairs_hook = None
+    object_hook = object_pairs_hook = array_hook = None
     parse_float, parse_int, parse_constant = float, int, _no_json
     memo: "dict[str, str]" = {}  # noqa: RUF012  # the scanner's own
 
@@ -62,7 +62,7 @@ try:
             raise ValueError("more than one value")
         return found
 
-except (ImportError, TypeError):  # pragma: no cover  # another implementation of Python
+except (ImportError, TypeError, AttributeError):  # pragma: no cover  # another Python, or a later one
     import json
 
     def _dumps(record: "dict[str, Any]") -> str:
