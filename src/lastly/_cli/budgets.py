@@ -1,7 +1,14 @@
-"""Does who stops the program wait as long as its cleanups may take? Units of systemd, pods of Kubernetes.
+"""What a unit of systemd or a pod of Kubernetes gets wrong about the end of the program in it.
 
-Both send SIGTERM, wait, and send SIGKILL. The program's own total (`install(grace=…)`) has to end before
-that, or the cleanups that come last, of what was acquired first, are cut off.
+Three questions, of the kind that people answer wrongly without noticing:
+
+1. Is there time enough? Both send SIGTERM, wait, and send SIGKILL. If the program's own total
+   (`install(grace=…)`) is longer, the cleanups that come last, of what was acquired first, are cut off.
+2. Does SIGTERM go to the program, and to it alone? A shell that is a container's first process keeps it to
+   itself; systemd's default, ``KillMode=control-group``, sends it to children that cleanups may still need.
+3. Does somebody reap after a kill? systemd can: ``ExecStopPost=lastly reap``.
+
+This is no linter: other mistakes in such files (signals nobody sets, probes) are left to those that exist.
 """
 
 import math
@@ -27,8 +34,7 @@ _UNITS = {
     "seconds": 1, "m": 60, "min": 60, "minute": 60, "minutes": 60, "h": 3600, "hr": 3600, "hour": 3600,
     "hours": 3600, "d": 86400, "day": 86400, "days": 86400, "w": 604800, "week": 604800, "weeks": 604800,
 }  # fmt: skip
-_SHOWN = ("TimeoutStopUSec", "KillMode", "KillSignal", "SendSIGKILL", "ExecStopPost")
-_TAKEN = {"SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "TERM", "INT", "HUP", "QUIT", "15", "2", "1", "3"}
+_SHOWN = ("TimeoutStopUSec", "KillMode", "ExecStopPost")
 
 
 class UnreadableError(Exception):
@@ -92,7 +98,7 @@ def _look_at(path: str, grace: "float | None") -> list[Finding]:
             try:
                 text = file.read()
             except UnicodeDecodeError:
-                raise UnreadableError("that is no text") from None
+                raise UnreadableError("must be a text file") from None
     if path.endswith(".service") or re.search(r"^\[Service\]\s*$", text, re.MULTILINE):
         return check_unit(os.path.basename(path), unit_settings(text, path), grace)
     return _check_manifest(text, grace)
@@ -105,13 +111,6 @@ def check_unit(name: str, settings: "Settings", grace: "float | None") -> list[F
     """Look at a service's settings."""
     limit = _time_span(_last(settings, "TimeoutStopSec", _last(settings, "TimeoutSec", "90")))
     found = [compare("timeout_stop", name, limit, grace, "TimeoutStopSec={:g}".format)]
-    signal = _last(settings, "KillSignal", "SIGTERM")
-    if signal not in _TAKEN:
-        what = f"{name}: KillSignal={signal} ends the program without a word"
-        found.append(Finding("kill_signal", "wrong", what, "leave it at SIGTERM"))
-    if _last(settings, "SendSIGKILL", "yes") in ("no", "false", "off", "0"):
-        what = f"{name}: SendSIGKILL=no: a program that hangs is left running"
-        found.append(Finding("kill_signal", "unprotected", what, "leave it at yes"))
     mode = _last(settings, "KillMode", "control-group")
     if mode == "control-group":
         what = f"{name}: KillMode=control-group: SIGTERM goes to the children, too, that cleanups may need"
@@ -140,7 +139,7 @@ def unit_settings(text: str, path: str) -> "Settings":
         elif section == "Service" and line[:1] not in ("", "#", ";"):
             name, equals, value = line.partition("=")
             if not equals:
-                raise UnreadableError(f"{line!r} is no setting")
+                raise UnreadableError(f"{line!r}: a setting is NAME=VALUE")
             if value.strip():
                 settings.setdefault(name.strip(), []).append(value.strip())
             else:
@@ -176,11 +175,11 @@ def _time_span(text: str) -> float:
         return FOREVER
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-zµ]*)\s*", text)
     if "".join(text.split()) != "".join(number + unit for number, unit in parts):
-        raise UnreadableError(f"{text!r} is no time span")
+        raise UnreadableError(f"{text!r}: a time span is a number and a unit, like 1min 30s")
     try:
         total = sum(float(number) * _UNITS[unit] for number, unit in parts)
     except KeyError:
-        raise UnreadableError(f"{text!r} is no time span") from None
+        raise UnreadableError(f"{text!r}: a time span is a number and a unit, like 1min 30s") from None
     return total or FOREVER  # 0 switches the limit off
 
 
@@ -192,7 +191,7 @@ def _check_manifest(text: str, grace: "float | None") -> list[Finding]:
     for name, spec in _pods(_documents(text)):
         found += check_pod(name, spec, grace)
     if not found:
-        raise UnreadableError("nothing in it runs a pod")
+        raise UnreadableError("no pod in it, and nothing that makes pods")
     return found
 
 
@@ -212,7 +211,7 @@ def _documents(text: str) -> "list[Any]":
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f", line {mark.line + 1}: {getattr(error, 'problem', '')}"
-        raise UnreadableError(f"that is no YAML{where}") from None
+        raise UnreadableError(f"must be YAML{where}") from None
 
 
 def _pods(documents: "list[Any]") -> "Iterator[tuple[str, dict[str, Any]]]":
@@ -239,7 +238,7 @@ def check_pod(name: str, spec: "dict[str, Any]", grace: "float | None") -> list[
     """Look at the specification of a pod."""
     limit = spec.get("terminationGracePeriodSeconds", 30)
     if not isinstance(limit, (int, float)) or isinstance(limit, bool) or not limit >= 0:
-        raise UnreadableError(f"terminationGracePeriodSeconds: {limit!r} is no number of seconds")
+        raise UnreadableError(f"terminationGracePeriodSeconds: {limit!r}: must be a number of seconds")
     found = []
     for container in spec["containers"]:
         if not isinstance(container, dict):
@@ -277,8 +276,4 @@ def _check_container(where: str, container: "dict[str, Any]") -> list[Finding]:
         what = f"{where}: its first process is a shell, which keeps SIGTERM to itself"
         fix = "command: [lastly, run, --, …], or `exec` in the shell"
         found.append(Finding("shell", "unprotected", what, fix))
-    live, ready = (_at(container, f"{kind}Probe", "httpGet", "path") for kind in ("liveness", "readiness"))
-    if live and live == ready:
-        what = f"{where}: liveness asks {live}, as readiness does: a pod that drains is restarted"
-        found.append(Finding("probes", "wrong", what, "ask /livez and /readyz of lastly.integrations.health"))
     return found
