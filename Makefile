@@ -8,6 +8,8 @@ DEV    := $(VENV)/.installed-dev
 PYTHONS ?= python3.11 python3.12 python3.13
 # What to test: make test T=tests/exit; make test T="tests/cli -k forget"
 T ?=
+# What to measure: make bench B=scope; make bench B="run durable"
+B ?=
 PYTEST_ARGS ?=
 PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
 # For `make chaos`: how many kills; and the seed of a run to be repeated.
@@ -23,7 +25,7 @@ help:
 	@echo 'make test-all  all tests'
 	@echo 'make test-pythons  all tests with every Python on PATH, 3.11 to 3.13'
 	@echo 'make check     ruff, mypy, pyright as a user has it, and the tests that hold the architecture'
-	@echo 'make bench     benchmarks, as ratios to their peers in the same run'
+	@echo 'make bench     benchmarks, beside their floors and peers in the same run; B=scope: one group'
 	@echo 'make docs      the reference pages, from the docstrings, and the site of all pages into build/site'
 	@echo 'make matrix    the kill matrix: what 44 ways to end leave behind, into docs/'
 	@echo 'make transparency  CPython'\''s own tests under lastly run and without it, compared (some 20 minutes)'
@@ -57,7 +59,7 @@ check: $(DEV)
 	@$(PY) -m pytest -q tests/test_house.py tests/test_architecture.py
 
 bench: $(DEV)
-	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks $(B)
 
 # One environment per version, kept: the second time only the tests run.
 test-pythons:

@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
 from benchmarks.bench_reaper import quit_reaper
-from benchmarks.measure import Report, median, private_home
+from benchmarks.measure import Report, median, private_home, run
 
-STALE = (1_000, 10_000)
-MANY = (10_000, 100_000)
+STALE = (1, 10, 100, 1_000, 10_000)
+MANY = (1, 10, 100, 1_000, 10_000, 100_000)
+SHOWN = 1_000  # below that it is the start of a worker, and the moment until the history is written, that is measured
 
 # Journals of a process that nobody ever saw, each with one file to remove.
 MAKE = """
@@ -108,14 +109,13 @@ def stale(count: int) -> tuple[float, list[float]]:
         subprocess.run([sys.executable, "-c", MAKE, folder, str(count)], check=True)
         with owner(ONE) as (first, path):
             start = time.perf_counter()
-            while (left := journals(home)) > count // 10 and len(deaths) < 10:
+            while journals(home) > max(count // 10, 20) and len(deaths) < 10:
                 with owner(ONE) as (program, its):
                     until(lambda: (desk.status() or {}).get("owners", {}).get("watched", 0) >= 2)
                     killed = time.perf_counter()
                     program.kill()
                     until(lambda its=its: not os.path.lexists(its), pause=0.0001)  # type: ignore[misc]
-                    if left > 20:
-                        deaths.append(time.perf_counter() - killed)
+                    deaths.append(time.perf_counter() - killed)
             until(lambda: journals(home) <= 1, pause=0.02)
             each = (time.perf_counter() - start) / count
             first.kill()
@@ -204,13 +204,11 @@ def main() -> None:
     for count in STALE:
         each, deaths = stale(count)
         costs[count] = each
-        report.ratio(f"{count:,}: each, with its history", each, "floor", least)
-        report.value(f"{count:,}: each", each, target=1 / 3000)
-        if deaths:
-            report.ratio(f"{count:,}: a new death meanwhile, p50", median(deaths), "alone", alone)
-            report.value(f"{count:,}: a new death meanwhile, p50", median(deaths), target=10e-3)
-    small, large = STALE
-    report.number(f"each of {large:,}, over each of {small:,}", costs[large] / costs[small], "×", target=1.3)
+        if count >= SHOWN:
+            report.value(f"{count:,}: each, with its history", each, target=1 / 3000, floor=least)
+        if deaths and count >= SHOWN:
+            report.value(f"{count:,}: a new death meanwhile, p50", median(deaths), target=10e-3, floor=alone)
+    report.growth("journals", {count: count * each for count, each in costs.items()})
     report.print()
 
     report = Report("one owner with many removals")
@@ -220,15 +218,15 @@ def main() -> None:
     for count in MANY:
         took, megabytes, own, entry = many(count)
         costs[count] = took
-        report.ratio(f"{count:,}: each", took, "unlink alone", least)
-        report.value(f"{count:,}: each", took, target=1 / 15_000)
+        if count < SHOWN:
+            continue
+        report.value(f"{count:,}: each", took, target=1 / 15_000, floor=least)
         report.number(f"{count:,}: reaper and workers, at most", megabytes, "MB", target=60)
         report.number(f"{count:,}: the owner, each", own, "B", target=400)
         report.number(f"{count:,}: the history, each", entry, "B", target=100)
-    small, large = MANY
-    report.number(f"each of {large:,}, over each of {small:,}", costs[large] / costs[small], "×", target=1.3)
+    report.growth("removals", {count: count * each for count, each in costs.items()})
     report.print()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -8,6 +8,7 @@ change their speed while one looks), and what counts is the median of the passes
 from __future__ import annotations
 
 import gc
+import math
 import os
 import subprocess
 import sys
@@ -20,11 +21,15 @@ from statistics import median
 
 __all__ = [
     "Report",
+    "busy",
     "child_seconds",
+    "exponent",
     "interleaved",
     "median",
     "percentile",
     "private_home",
+    "ratios",
+    "run",
     "seconds",
     "wall",
 ]
@@ -52,6 +57,25 @@ def wall(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> float:
     start = time.perf_counter()
     subprocess.run(argv, env=env, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
+
+
+def busy(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> float:
+    """Seconds of processor time of a command and what it waits for: what a busy machine changes least."""
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1)]
+        pid = os.posix_spawnp(argv[0], argv, os.environ if env is None else env, file_actions=actions)
+        _, status, usage = os.wait4(pid, 0)
+    finally:
+        os.close(null)
+    if status:
+        raise RuntimeError(f"{argv} ended with {os.waitstatus_to_exitcode(status)}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the ratios of pairs that were measured one after the other: a slow second counts on both sides."""
+    return median([one / other for one, other in zip(ours, theirs, strict=True)])
 
 
 def child_seconds(code: str, *args: str, env: Mapping[str, str] | None = None) -> float:
@@ -91,12 +115,46 @@ def duration(value: float) -> str:
     return f"{value / 1e-9:.0f} ns"
 
 
+def exponent(costs: Mapping[int, float]) -> float:
+    """How the cost of all grows with the number: 1 is linear, 2 is quadratic.
+
+    Fitted to the three largest numbers, without what the smallest one costs: that is paid once.
+    """
+    once = costs[min(costs)]
+    points = [
+        (math.log(count), math.log(max(cost - once, cost / 10))) for count, cost in sorted(costs.items())[-3:]
+    ]
+    middle_x, middle_y = (sum(values) / len(points) for values in zip(*points, strict=True))
+    above = sum((x - middle_x) * (y - middle_y) for x, y in points)
+    return above / sum((x - middle_x) ** 2 for x, _ in points)
+
+
+# One tenth above 1 is what a busy machine makes of linear work; the collector's walks are a part of it.
+LINEAR = 1.15
+_failed: list[str] = []
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a benchmark; 1 when something grew worse than linear."""
+    main()
+    for what in _failed:
+        print(f"worse than linear: {what}", file=sys.stderr)
+    sys.exit(bool(_failed))
+
+
+def _floor(floor: float | None) -> str:
+    return "" if floor is None else duration(floor)
+
+
 class Report:
-    """A table, one line per measurement: what, ours, the peer's, the ratio, the target.
+    """A table, one line per measurement: what, ours, the floor, the peer's, the ratio, the target.
+
+    The floor is what the kernel or a bare Python takes for what has to be done in any case.
 
     >>> report = Report("defer")
     >>> report.ratio("1,000 cleanups", 250e-9, "atexit", 120e-9, target=3)
-    >>> report.value("warm, p50", 31e-6, target=50e-6)
+    >>> report.value("warm, p50", 31e-6, target=50e-6, floor=10e-6)
+    >>> report.growth("close", {1: 1e-6, 10: 9e-6, 100: 90e-6})
     >>> report.print()
     """
 
@@ -104,37 +162,66 @@ class Report:
         self.title = title
         self.rows: list[tuple[str, ...]] = []
 
-    def ratio(self, what: str, ours: float, peer: str, theirs: float, target: float | None = None) -> None:
-        """Ours against a peer's, both in seconds; the target is the largest good ratio."""
-        ratio = ours / theirs if theirs > 0 else float("inf")
+    def ratio(
+        self, what: str, ours: float, peer: str, theirs: float, target: float | None = None, *,
+        floor: float | None = None, ratio: float | None = None,
+    ) -> None:  # fmt: skip
+        """Ours against a peer's, both in seconds; the target is the largest good ratio.
+
+        Args:
+            what: names the row.
+            ours: seconds.
+            peer: its name.
+            theirs: its seconds.
+            target: the largest good ratio.
+            floor: what nobody can do without, in seconds.
+            ratio: of the two, when it was found pair by pair.
+        """
+        if ratio is None:
+            ratio = ours / theirs if theirs > 0 else float("inf")
         self.rows.append(
             (
                 what,
                 duration(ours),
+                _floor(floor),
                 f"{duration(theirs)} {peer}",
                 f"{ratio:.2f}×",
                 *self._verdict(ratio, target, "×"),
             )
         )
 
-    def value(self, what: str, ours: float, target: float | None = None) -> None:
+    def value(
+        self, what: str, ours: float, target: float | None = None, *, floor: float | None = None
+    ) -> None:
         """Seconds for which there is no peer."""
         goal = "" if target is None else f"≤ {duration(target)}"
-        self.rows.append((what, duration(ours), "", "", goal, *self._verdict(ours, target, "")[1:]))
+        self.rows.append(
+            (what, duration(ours), _floor(floor), "", "", goal, *self._verdict(ours, target, "")[1:])
+        )
 
     def number(self, what: str, ours: float, unit: str, target: float | None = None) -> None:
         """Something that is not a time: megabytes, a count."""
-        self.rows.append((what, f"{ours:.3g} {unit}", "", "", *self._verdict(ours, target, f" {unit}")))
+        self.rows.append((what, f"{ours:.3g} {unit}", "", "", "", *self._verdict(ours, target, f" {unit}")))
+
+    def growth(self, what: str, costs: Mapping[int, float]) -> None:
+        """How the seconds of all grow with their number; worse than linear fails the benchmark."""
+        grows = exponent(costs)
+        verdict = "ok" if grows <= LINEAR else "FAILED"
+        if grows > LINEAR:
+            _failed.append(f"{self.title}: {what}")
+        told = ", ".join(duration(cost) for _, cost in sorted(costs.items()))
+        what = f"{what}: growth of {min(costs):,} … {max(costs):,}"
+        self.rows.append((what, f"n^{grows:.2f}", "", told, "", f"≤ n^{LINEAR:g}", verdict))
 
     def print(self) -> None:
         """Print the table; columns as wide as needed."""
-        head = (self.title, "lastly", "peer", "ratio", "target", "")
+        head = (self.title, "lastly", "floor", "peer", "ratio", "target", "")
         lines = [head, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         print()
         for number, line in enumerate(lines):
             cells = [
-                cell.ljust(width) if i in (0, 2) else cell.rjust(width)
+                cell.ljust(width) if i in (0, 3) else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(line, widths, strict=True))
             ]
             print("  ".join(cells).rstrip())

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,20 @@ def data(programs: Programs, *words: str) -> Any:
     return found
 
 
-def orphan(programs: Programs, code: str = "") -> tuple[str, str]:
+def orphan(programs: Programs, code: str = "", *, find: bool = True) -> tuple[str, str]:
     """A program that owed a folder, and was killed: the reference of the cleanup, and the folder."""
+    code = textwrap.dedent(code).strip() or 'defer(actions.remove, os.path.abspath("folder"))'
     program = programs.start(
-        f"""
-        import os, lastly
-        from lastly import actions, defer
-        {code or 'defer(actions.remove, os.path.abspath("folder"))'}
-        os.mkdir("folder"); print(os.path.abspath("folder"), flush=True)
-        os.kill(os.getpid(), 9)
-        """,
+        "import os, lastly\nfrom lastly import actions, defer\n"
+        f"{code}\n"
+        'os.makedirs("folder", exist_ok=True); print(os.path.abspath("folder"), flush=True)\n'
+        "os.kill(os.getpid(), 9)\n",
         env=OFF,
     )
     folder = program.line("folder")
     program.wait()
+    if not find:
+        return "", folder
     owner = next(o for o in data(programs, "ls")["owners"] if o["pid"] == program.pid)
     return owner["cleanups"][0]["ref"], folder
 
@@ -84,6 +85,43 @@ def test_ls(programs: Programs) -> None:
     assert got.status == 0
     assert f"server.py (pid {alive.pid}, alive)" in got.out
     assert f"{ref}  remove {folder} (tree, 0 files)" in got.out
+
+
+def test_ls_of_very_much(programs: Programs) -> None:
+    """A screenful, and how many more there are; what was abandoned is not hidden behind what merely waits."""
+    orphan(
+        programs,
+        """
+        from lastly._durable import own
+        for number in range(70):
+            handle = defer(actions.remove, os.path.abspath(f"given-up-{number}"))
+            own.get().abandon(handle.id, "no more", by="owner")
+        """,
+        find=False,
+    )
+    assert lastly(programs, "reap").status == 0
+    orphan(programs, "for number in range(3000): defer(actions.remove, f'/nonexistent/{number}')", find=False)
+    lines = lastly(programs, "ls").out.splitlines()
+    assert [sum(word in line for line in lines) for word in ("planned", "abandoned: no more")] == [25, 25]
+    assert lines[0].startswith("id ")
+    assert lines[-1] == "and 3,020 more, 45 of them abandoned: lastly ls --all"
+    assert len(lines) == 52
+    everything = lastly(programs, "ls", "--all").out.splitlines()
+    assert len(everything) == 3071
+    found = data(programs, "ls")
+    assert (len(found["owners"][0]["cleanups"]), len(found["abandoned"])) == (3000, 70)
+    doctor = lastly(programs, "doctor").out
+    assert "3000 cleanups of dead owners" in doctor
+    assert "70 cleanups given up" in doctor
+
+
+def test_ls_of_a_few_is_whole(programs: Programs) -> None:
+    """Fifty rows, of several owners, need no word about more."""
+    for _ in range(2):
+        orphan(programs, "for number in range(25): defer(actions.remove, f'/nonexistent/{number}')", find=False)
+    assert len(lastly(programs, "ls").out.splitlines()) == 51
+    orphan(programs, "defer(actions.remove, '/nonexistent/last')", find=False)
+    assert lastly(programs, "ls").out.splitlines()[-1] == "and 1 more: lastly ls --all"
 
 
 def test_hostile_names_are_harmless(programs: Programs) -> None:

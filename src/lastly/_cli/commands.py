@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MOST = 20  # cleanups that `lastly why` tells all about
 _AT_HOME = ("What is owed", "Settling")  # sections whose commands read the journals
+ROWS = 50  # of `lastly ls`: a screenful
 
 
 class Failed(Exception):  # noqa: N818  # the message is for a person, who reads "lastly: …"
@@ -79,11 +80,18 @@ def ls(given: Namespace) -> int:
     """Show what is owed."""
     from lastly._reaper import desk
 
-    owners, abandoned = desk.owners(all=given.all), desk.abandoned()
     if given.json:
-        emit(owners=owners, abandoned=abandoned)
+        emit(owners=desk.owners(all=given.all), abandoned=desk.abandoned())
+    elif given.all:
+        show.all_owners(desk.each(all=True), desk.abandoned())
     else:
+        given_up, abandoned = desk.count_abandoned(), desk.abandoned(most=ROWS)
+        # What a person has to decide about is not hidden behind what comes to an end by itself.
+        owners, after = desk.first(ROWS - min(len(abandoned), ROWS // 2))
+        del abandoned[ROWS - sum(max(1, len(owner["cleanups"])) for owner in owners) :]
+        given_up -= len(abandoned)
         show.owners(owners, abandoned)
+        show.more(after + given_up, given_up)
     return 0
 
 
@@ -287,7 +295,9 @@ COMMANDS = (
         "ls",
         ls,
         "show what is owed, by whom and since when, and what was abandoned",
-        Argument("--all", action="store_true", help="also what is done or released and not yet filed"),
+        Argument(
+            "--all", action="store_true", help="all of it; also what is done or released and not yet filed"
+        ),
         _JSON,
         section="What is owed",
         example="lastly ls",

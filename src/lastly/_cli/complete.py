@@ -4,6 +4,8 @@ The code asks `lastly _complete WORD...`, with the words of the line up to the c
 per line, with a description after a tab; or the line `:files` for the names of files.
 """
 
+from itertools import chain
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -92,7 +94,8 @@ def _references() -> "Iterable[str]":
     from lastly._cli import tables
     from lastly._reaper import desk
 
-    for item in [item for owner in desk.owners() for item in owner["cleanups"]] + desk.abandoned():
+    owed = (item for _, cleanups in desk.each() for item in cleanups)
+    for item in chain(owed, desk.abandoned()):
         yield f"{item['ref']}\t{tables.plain(item['what'])}, {item['state']}"
 
 

@@ -108,31 +108,20 @@ def owed() -> list[Finding]:
     """Nothing of the dead is left over."""
     from lastly._reaper import desk
 
-    owners = desk.owners()
-    lost = [(owner["alive"], item["state"] == "abandoned") for owner in owners for item in owner["cleanups"]]
-    dead, unknown = lost.count((False, False)), lost.count((None, False))
-    damaged = [owner["journal"] for owner in owners if owner["damage"]]
-    given_up = len(desk.abandoned()) + sum(abandoned for _, abandoned in lost)
+    now = desk.totals()
     found = []
-    if dead:
-        found.append(
-            Finding(
-                "owed",
-                "unprotected",
-                f"{counted(dead, 'cleanup')} of dead owners: not run yet",
-                "lastly reap",
-            )
-        )
-    if unknown:
-        what = f"{counted(unknown, 'cleanup')} of another machine or pid namespace"
+    if now["dead"]:
+        what = f"{counted(now['dead'], 'cleanup')} of dead owners: not run yet"
+        found.append(Finding("owed", "unprotected", what, "lastly reap"))
+    if now["elsewhere"]:
+        what = f"{counted(now['elsewhere'], 'cleanup')} of another machine or pid namespace"
         fix = "run `lastly reap` there; or, when that is gone for good, `lastly reap --elsewhere` here"
         found.append(Finding("owed", "unprotected", what, fix))
-    if given_up:
+    if now["abandoned"]:
         fix = "lastly ls; then `lastly retry ID` or `lastly forget ID`"
-        found.append(
-            Finding("abandoned", "wrong", f"{counted(given_up, 'cleanup')} given up (abandoned)", fix)
-        )
-    found += [Finding("journal", "wrong", f"{path}: damaged", "lastly ls") for path in damaged]
+        what = f"{counted(now['abandoned'], 'cleanup')} given up (abandoned)"
+        found.append(Finding("abandoned", "wrong", what, fix))
+    found += [Finding("journal", "wrong", f"{path}: damaged", "lastly ls") for path in now["damaged"]]
     return found or [Finding("owed", "ok", "no dead owner owes anything")]
 
 

@@ -8,6 +8,7 @@ for the columns a row is a paragraph, with one line for each of its cells.
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import sys
@@ -18,7 +19,7 @@ from lastly._words import naming
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from lastly._cli.finding import Finding
@@ -33,6 +34,7 @@ _COLOURS = {
 _WIDE = {"cleanup", "state", "owner", "what", "how to change that"}
 _NARROWEST = 60  # columns that a table needs to be readable
 _FOLDED = 12  # characters that a line of a folded cell needs
+_MEASURED = 50  # rows of a long table by which the widths of its columns are chosen
 
 
 def plain(value: object) -> str:
@@ -128,12 +130,22 @@ class Table:
                     turned.add(name, cell)
         return turned
 
-    def lines(self) -> "Iterator[str]":
-        """Return it as lines of padded columns."""
+    def lines(self, later: "Iterable[list[Cell]]" = ()) -> "Iterator[str]":
+        """Return it as lines of padded columns; *later* rows go below, in columns of the same width."""
         rows = [[Cell.of(name) for name in self.columns], *self.rows] if any(self.columns) else self.rows
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
+        for row in itertools.chain(rows, later):
             yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    def stream(self, rows: "Iterator[tuple[object, ...]]", empty: str) -> None:
+        """Print rows as they come, without keeping them; without any, the text *empty*."""
+        for row in itertools.islice(rows, _MEASURED):
+            self.add(*row)
+        if len(self.rows) < _MEASURED:
+            self.print(empty)
+            return
+        for text in self.lines([Cell.of(cell) for cell in row] for row in rows):
+            sys.stdout.write(f"{text}\n")
 
     def _by_rich(self) -> bool:
         try:
@@ -153,17 +165,40 @@ class Table:
         return True
 
 
+_OWED = ("id", "cleanup", "state", "since", "owner")
+_NOTHING = "Nothing is owed."
+
+
 def owners(found: "list[Row]", abandoned: "list[Row]") -> None:
     """Show who owes what."""
-    table = Table("id", "cleanup", "state", "since", "owner")
-    for owner in found:
+    table = Table(*_OWED)
+    for row in _owed(((owner, owner["cleanups"]) for owner in found), abandoned):
+        table.add(*row)
+    table.print(_NOTHING)
+
+
+def all_owners(found: "Iterable[tuple[Row, Iterable[Row]]]", abandoned: "list[Row]") -> None:
+    """Show who owes what, row by row as it is read."""
+    Table(*_OWED).stream(_owed(found, abandoned), _NOTHING)
+
+
+def more(count: int, abandoned: int) -> None:
+    """Say how many cleanups a table left out, and how many of them were abandoned."""
+    if count:
+        given_up = f", {abandoned:,} of them abandoned" if abandoned else ""
+        line(f"and {count:,} more{given_up}: lastly ls --all")
+
+
+def _owed(
+    found: "Iterable[tuple[Row, Iterable[Row]]]", abandoned: "list[Row]"
+) -> "Iterator[tuple[object, ...]]":
+    for owner, cleanups in found:
         for note in _notes(owner):
-            table.add(owner["owner"], "", Cell.of(note, "wrong"), age(owner["since"]), owner["who"])
-        for item in owner["cleanups"]:
-            _add(table, item, owner["who"])
+            yield owner["owner"], "", Cell.of(note, "wrong"), age(owner["since"]), owner["who"]
+        for item in cleanups:
+            yield _cells(item, owner["who"])
     for item in abandoned:
-        _add(table, item, "gone")
-    table.print("Nothing is owed.")
+        yield _cells(item, "gone")
 
 
 def _notes(owner: "Row") -> "list[str]":
@@ -176,9 +211,8 @@ def _notes(owner: "Row") -> "list[str]":
     ]
 
 
-def _add(table: Table, item: "Row", who: str) -> None:
-    text = Cell.of(state(item), item["state"])
-    table.add(item["ref"], item["what"], text, age(item["planned"]), who)
+def _cells(item: "Row", who: str) -> "tuple[object, ...]":
+    return item["ref"], item["what"], Cell.of(state(item), item["state"]), age(item["planned"]), who
 
 
 def history(found: "list[Row]", since: float) -> None:

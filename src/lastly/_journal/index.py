@@ -185,6 +185,10 @@ class Index:
         place = bisect_left(self.ids, number)
         return place if place < len(self.ids) and self.ids[place] == number else None
 
+    def counts(self) -> tuple[int, int]:
+        """How many are owed, and how many were given up."""
+        return self.states.count(OWED), self.states.count(ABANDONED)
+
     def owed(self) -> "Iterator[int]":
         """The places of what is owed, in the order to run it: by phase, then newest first.
 

@@ -16,7 +16,7 @@ import os
 from lastly._journal import disk, locks
 from lastly._journal.fields import PLANNED, clean
 from lastly._journal.index import ABANDONED, CHUNK, OWED, Index, of_bytes
-from lastly._journal.record import VERSION
+from lastly._journal.record import VERSION, decode
 from lastly._system.identity import Identity
 from lastly._words import naming
 from lastly._words.clock import BACKOFF, RETRIES, TIMEOUT
@@ -172,6 +172,10 @@ class Items:
     def values(self) -> "Iterator[Item]":
         """All of them."""
         return map(self.at, range(len(self)))
+
+    def counts(self) -> tuple[int, int]:
+        """How many are owed, and how many were given up; none of them is read for that."""
+        return self._index.counts()
 
     def unsettled(self) -> "Iterator[Item]":
         """Those that are owed or were given up, in the order of their plans."""
@@ -349,15 +353,28 @@ def read(path: str, *, trusted: bool = False) -> Replay:
     Raises:
         OSError: it cannot be opened, or is not ours where it must be.
     """
+    return replay(_bytes(path, contents, trusted=trusted), path)
+
+
+def since(path: str) -> float:
+    """When the journal at `path` was made (unix time), by its first line; 0.0 where that does not tell."""
+    try:
+        line = _bytes(path, lambda fd: os.pread(fd, CHUNK, 0)).partition(b"\n")[0]
+        return float(clean(decode(line))[0].get("t", 0.0))
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _bytes(path: str, take: "Callable[[int], bytes]", *, trusted: bool = False) -> bytes:
     fd = locks.held(path)
     if fd is not None:
         # Opening and closing it here would drop the lock that says we live.
-        return replay(contents(fd), path)
+        return take(fd)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if trusted:
             disk.check_ours(fd, path)
-        return replay(contents(fd), path)
+        return take(fd)
     finally:
         os.close(fd)
 

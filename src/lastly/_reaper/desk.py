@@ -7,12 +7,13 @@ there. All times are unix times in seconds. Keys are only ever added.
 import json
 import os
 import time
+from itertools import islice
 
 from lastly._journal import disk, home, locks, replay
 from lastly._journal.fields import clean
 from lastly._journal.file import Journal
 from lastly._journal.record import VERSION, encode
-from lastly._journal.replay import Replay
+from lastly._journal.replay import Item, Replay
 from lastly._reaper import client, rows, sizes
 from lastly._settle import history, packed
 from lastly._settle.settle import settle
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-__all__ = ["NotFound", "NotNow", "abandoned", "forget", "owners", "past", "reaped", "retry", "status", "why"]
+__all__ = [
+    "NotFound", "NotNow", "abandoned", "count_abandoned", "each", "first", "forget", "owners", "past",
+    "reaped", "retry", "status", "totals", "why",
+]  # fmt: skip
 
 
 class NotFound(LastlyError, LookupError):  # noqa: N818 - as in errors.py: the name says what happened
@@ -48,23 +52,79 @@ def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what
         False, or None when it cannot be told from here), leased, damage (list of str), newer, who (for
         people), cleanups (see :func:`why`, without owner and events).
     """
-    found = []
+    return [{**owner, "cleanups": list(cleanups)} for owner, cleanups in each(all=all)]
+
+
+def each(
+    *,
+    all: bool = False,  # noqa: A002 - as above
+) -> "Iterator[tuple[dict[str, Any], Iterator[dict[str, Any]]]]":
+    """Yield what :func:`owners` returns, each cleanup when it is asked for: there may be a million."""
     looker = sizes.Looker()
-    for path in home.journals():
+    for seen in _journals():
+        items = seen.items.values() if all else seen.items.unsettled()
+        owner = rows.owner(seen)
+        yield owner, _told(owner, items, looker)
+
+
+def first(most: int) -> "tuple[list[dict[str, Any]], int]":
+    """Return the beginning of what :func:`owners` returns, and how many cleanups there are after it.
+
+    Args:
+        most: how many cleanups to return; an owner whose journal is damaged counts as one.
+    """
+    found: list[dict[str, Any]] = []
+    looker = sizes.Looker()
+    after = 0
+    for seen in _journals():
+        count = sum(seen.items.counts()) or int(bool(seen.damage or seen.newer))
+        if most > 0 and count:
+            owner = rows.owner(seen)
+            cleanups = list(_told(owner, islice(seen.items.unsettled(), most), looker))
+            found.append({**owner, "cleanups": cleanups})
+            shown = max(1, len(cleanups))
+            most -= shown
+            count -= shown
+        after += count
+    return found, after
+
+
+def totals() -> "dict[str, Any]":
+    """Return what is owed in numbers: dead, elsewhere (of owners that cannot be judged from here), abandoned;
+    and damaged, the paths of journals.
+    """
+    dead = elsewhere = 0
+    abandoned = count_abandoned()
+    damaged = []
+    for seen in _journals():
+        owed, given_up = seen.items.counts()
+        abandoned += given_up
+        alive = seen.identity.alive() if owed and seen.identity is not None else None
+        dead += owed if alive is False else 0
+        elsewhere += owed if alive is None else 0
+        if seen.damage:
+            damaged.append(seen.path)
+    return {"dead": dead, "elsewhere": elsewhere, "abandoned": abandoned, "damaged": damaged}
+
+
+def _journals() -> "Iterator[Replay]":
+    """Every journal, oldest first."""
+    for path in sorted(home.journals(), key=replay.since):
         try:
-            seen = replay.read(path)
+            yield replay.read(path)
         except FileNotFoundError:
             continue
         except OSError as error:
             seen = Replay(path)
             seen.complain(str(error))
-        items = seen.items.values() if all else seen.items.unsettled()
-        owner = rows.owner(seen)
-        here = looker if owner["alive"] is not None else None  # of another machine's things nothing is known
-        cleanups = [rows.cleanup(seen.path, item, here) for item in items]
-        found.append({**owner, "cleanups": cleanups})
-    found.sort(key=lambda owner: owner["since"])
-    return found
+            yield seen
+
+
+def _told(
+    owner: "dict[str, Any]", items: "Iterator[Item]", looker: sizes.Looker
+) -> "Iterator[dict[str, Any]]":
+    here = looker if owner["alive"] is not None else None  # of another machine's things nothing is known
+    return (rows.cleanup(owner["journal"], item, here) for item in items)
 
 
 def why(ref: str) -> "dict[str, Any]":
@@ -179,13 +239,24 @@ def _doer(row: "sqlite3.Row") -> "Any":
     return row["doer"] or json.loads(row["events"])[-1].get("by")
 
 
-def abandoned() -> "list[dict[str, Any]]":
-    """Return what was given up and nobody has retried or forgotten, newest first."""
+def abandoned(*, most: int = -1) -> "list[dict[str, Any]]":
+    """Return what was given up and nobody has retried or forgotten, newest first; all of it, or so many."""
     base = history.connect()
     if base is None:
         return []
     try:
-        return [rows.past(row) for row in base.execute(history.SQL["list_abandoned"])]
+        return [rows.past(row) for row in base.execute(history.SQL["list_abandoned"], {"most": most})]
+    finally:
+        base.close()
+
+
+def count_abandoned() -> int:
+    """Return how many :func:`abandoned` returns."""
+    base = history.connect()
+    if base is None:
+        return 0
+    try:
+        return int(base.execute(history.SQL["count_abandoned"]).fetchone()[0])
     finally:
         base.close()
 

@@ -107,7 +107,11 @@ SELECT o.journal, o.host, o.pid, o.argv0, o.died, o.ended, c.id, c.action, c.arg
        c.attempts, c.planned, c.changed, c.error, c.reason, c.settled, c.events
 FROM cleanups AS c JOIN owners AS o USING (journal)
 WHERE c.state = 'abandoned' AND c.settled = ''
-ORDER BY c.changed DESC, c.journal, c.id;
+ORDER BY c.changed DESC, c.journal, c.id
+LIMIT :most;
+
+-- name: count_abandoned
+SELECT count(*) FROM cleanups WHERE state = 'abandoned' AND settled = '';
 
 -- name: list_settled
 SELECT c.scope, c.state, c.events, NULL AS doer, o.settled, 1 AS count, c.journal, c.id
