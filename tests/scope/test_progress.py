@@ -12,10 +12,14 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
+import types
 
 import pytest
 from harness import PATIENCE, SRC, clean_environment
+
+from lastly._scope import progress
 
 PROGRAM = """
 import sys, time
@@ -67,10 +71,9 @@ def on_a_terminal(argv, env=None, size=(24, 100)):
         os.close(controller)
 
 
-def without_the_line(out):
-    """What the program itself printed: everything but our sequences, each of which gives the cursor back."""
-    out = out.replace("\x1bD\x1b[A", "")
-    return re.sub("\x1b7.*?\x1b8", "", out, flags=re.DOTALL)
+def without_the_lines(out):
+    """What the program itself printed: ours begin with a row of spaces, and end with a newline of their own."""
+    return re.sub(" {100}\r[^\r\n]*\r\r\n", "", out)
 
 
 def late_threads(python):
@@ -85,13 +88,11 @@ def test_on_a_terminal(tmp_path, python, case):
     src = os.path.join(os.path.dirname(__file__), "..", "..", "src")
     status, out = on_a_terminal([python, str(program)], {**os.environ, "PYTHONPATH": os.path.abspath(src)})
     assert status == 0
-    assert without_the_line(out) == OUTPUT
+    assert without_the_lines(out) == OUTPUT
     if case == "root" and not late_threads(python):
         return  # 3.12.0 and 3.12.1 start no thread once the main thread has ended: no line there
     assert "running talking; 1 left: print" in out
     assert ("Ctrl-C interrupts it" in out) is (case != "async")  # there it cancels the main task, not the cleanup
-    # The row is given back at the end.
-    assert out.index("\x1b[1;23r") < out.index("\x1b[r")
 
 
 def test_a_quick_close_draws_nothing(tmp_path):
@@ -105,35 +106,6 @@ def test_nothing_on_a_pipe(programs, case):
     result = programs.run(PROGRAM.format(CASES[case]))
     assert (result.status, result.err) == (0, "")
     assert result.out == OUTPUT.replace("\r\n", "\n")
-
-
-def test_forced_out_the_terminal_gets_its_row_back(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import lastly, threading\nlastly.install()\n"
-        "lastly.defer(threading.Event().wait, 60).named('hanging')\n"
-    )
-    controller, terminal = pty.openpty()
-    resize(terminal, (24, 100))
-    process = subprocess.Popen([sys.executable, str(program)], stdin=terminal, stdout=terminal, stderr=terminal)
-    os.close(terminal)
-    out = b""
-    try:
-        end = time.monotonic() + 30
-        while process.poll() is None and time.monotonic() < end:
-            if b"running hanging" in out:
-                process.send_signal(signal.SIGINT)
-            try:
-                if select.select([controller], [], [], 0.2)[0]:
-                    out += os.read(controller, 65536)
-            except OSError:  # EIO: nobody has the terminal open any more
-                break
-        assert process.wait(10) == -signal.SIGINT
-    finally:
-        process.kill()
-        process.wait()
-        os.close(controller)
-    assert out.rindex(b"\x1b[r") > out.rindex(b"\x1b[1;23r")
 
 
 class Terminal:
@@ -309,3 +281,35 @@ def test_what_is_said_is_what_happens(programs):
         """
     )
     assert int(result.out) > 50, result.err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+def test_however_it_ends_the_terminal_is_as_it_was(tmp_path, python, signum):
+    """Killed while a line is there, or forced out: nothing was changed that somebody had to change back."""
+    with Terminal(python, HANGING.format("lastly.install()"), tmp_path) as terminal:
+        terminal.wait_for("running hanging")
+        terminal.press(signum)
+        if signum == signal.SIGINT:
+            terminal.wait_for("; Ctrl-C forces)")
+            terminal.press(signum)
+        assert terminal.wait() == -signum
+        assert b"\x1b" not in terminal.out
+
+
+def test_what_does_not_change_is_said_less_and_less_often(monkeypatch):
+    """One line at once, then after 2, 4, 8, 16, 16 s; what changes, after 2 s again; the way out, at once."""
+    lines, facts = [], {"what": "running x", "out": ""}
+    monkeypatch.setattr(progress, "describe", lambda: facts["what"])
+    monkeypatch.setattr(progress, "way_out", lambda: facts["out"])
+    monkeypatch.setattr(progress, "now", types.SimpleNamespace(closing={None: threading.main_thread().ident}))
+    moment = 100.0
+    monkeypatch.setattr(progress, "_write", lambda line: lines.append((moment - 100, line)))
+    said = progress._Lines()
+    changes = {600: ("what", "running y"), 605: ("out", "Ctrl-C forces")}
+    for tick in range(700):
+        if tick in changes:
+            key, facts[key] = changes[tick]
+        moment = 100 + tick / 10
+        said.say(moment, moment - 100)
+    assert [when for when, _ in lines] == [0, 2, 6, 14, 30, 46, 60, 60.5, 62.5, 66.5]
+    assert lines[-1] == (66.5, "lastly: running y (66 s; Ctrl-C forces)")

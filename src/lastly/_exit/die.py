@@ -50,8 +50,6 @@ def die_of(signum: int, limit: float = 0.0, *, files: bool = True) -> "NoReturn"
         limit: seconds for the buffers; 0: as long as it takes, if no other thread can be in the way.
         files: False: only the standard streams. Other buffers of a forked worker may hold its parent's text.
     """
-    if (live := sys.modules.get("lastly._scope.progress")) is not None:
-        live.clear()  # forced: the terminal gets its last row back
     if limit or _thread_count():
         # A thread that was stopped inside write() keeps that buffer's lock, and no Python handler runs
         # while we wait for it. The kernel's clock does not need the interpreter.

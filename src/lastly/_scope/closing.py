@@ -47,7 +47,7 @@ BARREN = 3
 
 
 def begin(scope: "Scope", thread: int) -> None:
-    """Note that a scope is closing, and have the live line's thread look after it."""
+    """Note that a scope is closing, and have somebody tell a person who waits."""
     global terminal
     now.closing[scope] = thread
     if terminal is None:
@@ -59,14 +59,10 @@ def begin(scope: "Scope", thread: int) -> None:
 
 
 def end(scope: "Scope") -> None:
-    """Note that a scope has closed; take the live line away after the last."""
+    """Note that a scope has closed."""
     now.closing.pop(scope, None)
     if now.closing:
         return
-    if terminal:
-        from lastly._scope import progress
-
-        progress.clear()
     if scope._ran and "opentelemetry.trace" in sys.modules:  # its user has imported it
         from lastly._scope import report
 

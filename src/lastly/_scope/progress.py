@@ -1,15 +1,12 @@
-"""While a person waits: one line on the terminal that says what is running, what is left, and how to force.
+"""While a person waits: lines on the terminal that say what is running, what is left, and how to force.
 
-Only when closing takes longer than half a second and stderr is a terminal. It is drawn by a thread, for
-the one that closes is busy.
+Only when closing takes longer than half a second and stderr is a terminal. A thread writes them, for the one
+that closes is busy: one at once, one when Ctrl-C means something else, and one every 2 s, less often while
+nothing changes.
 
-The program's own output must not be garbled by it. A line drawn where the cursor stands is: a cleanup
-that prints writes over its beginning and leaves its end. So we do as package managers do: the last row is
-taken out of the scrolling region, and what the program prints scrolls above it. Entering and leaving that
-state keeps the cursor in its row and column (``ESC D`` moves down, scrolling if need be, and unlike a
-newline stays in the column), for the program may have printed half a line.
-
-What still fails: killed by SIGKILL in between, the terminal keeps the smaller region until it is reset.
+Plain lines, one below the other. A line that stays in its place needs the last row taken out of the scrolling
+region, as package managers do: then a program that is killed leaves the terminal a row smaller, and nobody is
+left to mend it. One that is overwritten in place is garbled by what the cleanups print.
 """
 
 import os
@@ -27,15 +24,14 @@ if TYPE_CHECKING:
 
 AFTER = 0.5
 EVERY = 0.1
+# Seconds between two lines; twice as many after each that says the same.
+PAUSE, LONGEST = 2.0, 16.0
 # How long the thread stays when nothing is closing: the next scope often follows at once.
 LINGER = 0.6
 _NAMED = 100  # cleanups whose names are looked at for one line
 
-SAVE, RESTORE = "\x1b7", "\x1b8"
-
 _running = False
 _stay = False  # at exit, from 3.12 on, no other thread could be started
-_rows = 0  # of the terminal while the line is there; else 0
 
 
 def begin() -> None:
@@ -63,6 +59,7 @@ def _watch() -> None:
     global _running
     since: float | None = None
     idle = monotonic()
+    lines = _Lines()
     while True:
         time.sleep(EVERY)
         moment = monotonic()
@@ -70,7 +67,7 @@ def _watch() -> None:
             idle = moment
             since = since or moment - EVERY
             if moment - since >= AFTER:
-                draw(moment - since)
+                lines.say(moment, moment - since)
         else:
             since = None
             if moment - idle > LINGER and not _stay:
@@ -78,13 +75,27 @@ def _watch() -> None:
                 return
 
 
-def text(spent: float) -> str:
-    """Return the line."""
-    threading: Any = sys.modules.get("threading")
-    # Ctrl-C does not reach another thread that is closing.
-    reached = threading is None or threading.main_thread().ident in now.closing.copy().values()
-    out = way_out() if reached else ""
-    return f"lastly: {describe()} ({spent:.0f} s{out and '; '}{out})"
+class _Lines:
+    """What was said last, and when; how long the same is not said again."""
+
+    def __init__(self) -> None:
+        self.said = ("", "")
+        self.at = -PAUSE
+        self.pause = PAUSE
+
+    def say(self, moment: float, spent: float) -> None:
+        """Write a line, if it is time for one."""
+        threading: Any = sys.modules.get("threading")
+        # Ctrl-C does not reach another thread that is closing.
+        reached = threading is None or threading.main_thread().ident in now.closing.copy().values()
+        what, out = describe(), way_out() if reached else ""
+        same = (what, out) == self.said
+        if out == self.said[1] and moment < self.at + (self.pause if same else PAUSE):
+            return
+        self.said, self.at = (what, out), moment
+        self.pause = min(2 * self.pause, LONGEST) if same else PAUSE
+        if list(now.closing):
+            _write(f"lastly: {what} ({spent:.0f} s{out and '; '}{out})")
 
 
 def way_out() -> str:
@@ -111,55 +122,20 @@ def describe(waiting: "Callable[[], str] | None" = None) -> str:
     return "; ".join(filter(None, parts)) or "nothing is left"
 
 
-def draw(spent: float) -> None:
-    """Draw the line in the last row, and take that row out of the scrolling region the first time."""
-    global _rows
+def _write(line: str) -> None:
+    """Write a line of its own, wherever the cursor stands.
+
+    As many spaces as a row has: from its beginning they fill it, from anywhere else they end in the next one.
+    """
     try:
-        size = os.get_terminal_size(2)
-        if size.lines < 3 or size.columns < 20:
-            return
-        enter = ""
-        if not _rows:
-            enter = f"\x1bD\x1b[A{SAVE}\x1b[1;{size.lines - 1}r{RESTORE}"
-            _rows = size.lines
-        line = dim(text(spent)[: size.columns - 1])
+        columns = os.get_terminal_size(2).columns
         # Not through sys.stderr: a cleanup may hold its lock, and its buffer is not ours to flush.
-        if list(now.closing):
-            _write(f"{enter}{SAVE}\x1b[{_rows};1H\x1b[2K{line}{RESTORE}")
+        os.write(2, f"{' ' * columns}\r{line[: columns - 1]}\r\n".encode(errors="replace"))
     except (OSError, ValueError):
         pass
 
 
-def dim(line: str) -> str:
-    """By rich where it is installed, which knows what this terminal can do and whether NO_COLOR is set."""
-    try:
-        from rich.console import Console
-        from rich.text import Text
-    except ImportError:
-        return line
-    console = Console(stderr=True)
-    with console.capture() as capture:
-        console.print(Text(line, style="dim", no_wrap=True), end="")
-    return capture.get()
-
-
-def clear() -> None:
-    """Take the line away and give the row back; nothing happens when there is none."""
-    global _rows
-    if _rows:
-        rows, _rows = _rows, 0
-        _write(f"{SAVE}\x1b[{rows};1H\x1b[2K\x1b[r{RESTORE}")
-
-
-def _write(data: str) -> None:
-    try:
-        os.write(2, data.encode(errors="replace"))
-    except OSError:
-        pass
-
-
 def forget() -> None:
-    """In a forked child: the thread is the parent's, and so is the line."""
-    global _running, _stay, _rows
+    """In a forked child: the thread is the parent's."""
+    global _running, _stay
     _running = _stay = False
-    _rows = 0
