@@ -103,7 +103,7 @@ def test_an_archive(tmp_path):
 def test_a_prompt(how):
     """Nothing to load the function from: refused."""
     done = child(SCRIPT, "-c") if how == "-c" else child(None, "-", stdin=SCRIPT)
-    assert "typed at a prompt, comes from -c or standard input" in done.stderr
+    assert "typed at a prompt or into a notebook, comes from -c or standard input" in done.stderr
 
 
 # ---- without a journal
@@ -132,7 +132,7 @@ def test_no_home_at_all(monkeypatch, tmp_path, reaper):
     with Scope() as scope:
         with pytest.raises(errors.UnsupportedPlatform, match="in this process only.*remote"):
             scope.defer(told, "x")
-        with pytest.warns(RuntimeWarning, match="in this process only, kill -9 leaves them: cannot record"):
+        with pytest.warns(RuntimeWarning, match="in this process only, kill -9 leaves them: cannot use the home"):
             handle = scope.defer(note, 1)
         assert not handle.durable
         with pytest.raises(errors.UnsupportedPlatform, match="remote"):

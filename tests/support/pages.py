@@ -6,6 +6,8 @@ import re
 import textwrap
 from typing import NamedTuple
 
+from harness import ROOT
+
 FENCE = re.compile(
     r"(?:^[ ]*`(?P<name>[^`\n]+)`:\n\n)?"
     r"(?P<notes>(?:^[ ]*<!--[^\n]*-->[ ]*\n)*)"
@@ -38,3 +40,9 @@ def examples(text: str) -> list[Example]:
         line = text.count("\n", 0, match.start("body")) + 1
         found.append(Example(line, match["lang"], code, dict(NOTE.findall(match["notes"])), None, match["name"]))
     return found
+
+
+def code(page: str, name: str) -> str:
+    """The example of a page of docs/ that is the file of this name."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return next(example.code for example in examples(text) if example.name == name)

@@ -128,8 +128,8 @@ def _unreachable(action: "AnyAction", module_name: str, qualname: str) -> str:
         return f"its module {module_name!r} is not an imported one"
     if module_name in _MAIN and getattr(module, "__spec__", None) is None and _main_path() is None:
         return (
-            "it was typed at a prompt, comes from -c or standard input, or is in the script of a frozen "
-            "program: there is no file to load it from"
+            "it was typed at a prompt or into a notebook, comes from -c or standard input, or is in the "
+            "script of a frozen program: there is no file to load it from"
         )
     found: Any = module
     for part in qualname.split("."):
