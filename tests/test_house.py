@@ -47,7 +47,6 @@ THIRD_PARTY = {
     "_run": {"sitecustomize"},  # the one that the injected sitecustomize stands in front of
     "_scope.awaiting": {"anyio", "trio"},
     "_scope.backends": {"anyio", "trio"},
-    "_scope.report": {"opentelemetry"},
     "app": {"colorlog", "yaml"},
     "resources._process": {"anyio", "trio"},
 }

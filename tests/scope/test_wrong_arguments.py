@@ -79,7 +79,7 @@ TIMES = {
     "App.run_forever": lambda value: lastly.App("app").run_forever(interval=value),
     "crash_everywhere, seconds": lambda value: crash_everywhere("x", seconds=value),
     "crash_everywhere, timeout": lambda value: crash_everywhere("x", timeout=value),
-    "crash_everywhere, settle": lambda value: crash_everywhere("x", settle=value),
+    "crash_everywhere, wait": lambda value: crash_everywhere("x", wait=value),
     "click": lambda value: click_scope(click.Context(click.Command("x")), grace=value),
     "flask, timeout": lambda value: integrations.flask.Lastly(timeout=value),
     "flask, linger": lambda value: integrations.flask.Lastly(linger=value),
@@ -89,9 +89,9 @@ TIMES = {
     "systemd": lambda value: integrations.systemd.ready(grace=value),
     "apscheduler": lambda value: integrations.apscheduler.manage(BackgroundScheduler(), value),
     "postgresql": lambda value: integrations.postgresql.advisory_lock(1, wait=value),
-    "aws, instances": lambda value: integrations.aws.run_instances(settle=value, MinCount=1, MaxCount=1, region="x"),
-    "aws, prefix": lambda value: integrations.aws.s3_prefix("bucket", "name", settle=value),
-    "aws, stack": lambda value: integrations.aws.create_stack("name", settle=value, region="x"),
+    "aws, instances": lambda value: integrations.aws.run_instances(wait=value, MinCount=1, MaxCount=1, region="x"),
+    "aws, prefix": lambda value: integrations.aws.s3_prefix("bucket", "name", wait=value),
+    "aws, stack": lambda value: integrations.aws.create_stack("name", wait=value, region="x"),
 }
 
 

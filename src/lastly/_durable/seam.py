@@ -13,7 +13,7 @@ from lastly import errors
 from lastly._action import Action
 from lastly._durable import own, portable
 from lastly._journal import home
-from lastly._scope.handle import OWN, Cleanup
+from lastly._scope.handle import OWN, Cleanup, name_of
 from lastly._system import host
 from lastly._words import naming
 from lastly._words.clock import BACKOFF, RETRIES, TIMEOUT
@@ -72,6 +72,11 @@ class DurableCleanup(Cleanup):
             "known": self.known,
             "what": _what(action, self.args, self.keywords),
         })  # fmt: skip
+
+    @property
+    def kind(self) -> str:
+        """The action's name, whatever this one is called."""
+        return name_of(self.func)
 
     def named(self, name: str) -> "Cleanup":
         """Give it a name, in the journal too: reports, `lastly ls` and the history use it."""

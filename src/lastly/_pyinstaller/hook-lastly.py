@@ -14,4 +14,4 @@ hiddenimports = [
 ]
 datas = collect_data_files("lastly", include_py_files=True, includes=["**/*.sql", "_settle/runner.py"])
 # Looked for, and used where the program has them: of its own they are none.
-excludedimports = ["IPython", "anyio", "opentelemetry", "rich", "trio"]
+excludedimports = ["IPython", "anyio", "rich", "trio"]

@@ -256,7 +256,7 @@ class AsyncScope(Scope):
                 self._body = error  # it had cancelled the body, and has taken that back
             else:
                 failures.append((cleanup, without_us(error)))
-        self._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))
+        closing.note(self, cleanup, start, outcome, text)
 
 
 class AsyncParallel(AsyncScope):

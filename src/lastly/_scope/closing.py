@@ -14,13 +14,11 @@ raised in the end is decided in failures.py.
 
 import _thread
 import os
-import sys
 
 from lastly._scope.budget import bound, budget_of, too_late
 from lastly._scope.failures import outcome_of, without_us
 from lastly._scope.handle import FUNCTION, HERE, OWN, finish, name_of
 from lastly._scope.now import CLOSED, CLOSING, OPEN, now
-from lastly._scope.reason import ExitReason
 from lastly._words.clock import monotonic
 
 TYPE_CHECKING = False
@@ -61,15 +59,8 @@ def begin(scope: "Scope", thread: int) -> None:
 def end(scope: "Scope") -> None:
     """Note that a scope has closed."""
     now.closing.pop(scope, None)
-    if now.closing:
-        return
-    if scope._ran and "opentelemetry.trace" in sys.modules:  # its user has imported it
-        from lastly._scope import report
-
-        try:
-            report.send(scope.report(), str(ExitReason.of(scope._body)), clock())
-        except Exception:  # telemetry is not what cleanups fail of
-            return
+    if scope._ran and not now.closing:
+        now.has_closed(scope)
 
 
 def drain_all(scope: "Scope", failures: "list[Failure]", limit: "float | None") -> None:
@@ -143,15 +134,18 @@ def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") ->
                 if result is not None:
                     finish(result)
                 after = clock()
-                # Of a method only the name is kept: the report must not keep its object alive.
-                who = cleanup._name or (fn if type(fn) is FUNCTION else name_of(fn))
-                ran((who, before, after, "done", None, cleanup.nested))
+                if keywords is not OWN:
+                    # Of a method only the name is kept: the report must not keep its object alive.
+                    name = kind = cleanup._name or (fn if type(fn) is FUNCTION else name_of(fn))
+                else:
+                    name, kind = cleanup.name, cleanup.kind
+                ran((name, before, after, "done", None, cleanup.nested, kind))
                 before = after
             cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
         by_step = cleanup is not None and (limit is not None or budget is not None)
         if bad := ended_by(scope, cleanup, error, failures, limit if by_step else PLAIN):
-            ran((bad.name, before, clock(), outcome_of(error), repr(error), bad.nested))
+            note(scope, bad, before, outcome_of(error), repr(error))
 
 
 def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
@@ -243,7 +237,12 @@ def step(
             raise
         outcome, text = outcome_of(error), repr(error)
         failures.append((cleanup, without_us(error)))
-    scope._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))
+    note(scope, cleanup, start, outcome, text)
+
+
+def note(scope: "Scope", cleanup: "Cleanup", start: float, outcome: str, error: "str | None") -> None:
+    """Write down for the report how a cleanup went that has just ended."""
+    scope._ran.append((cleanup.name, start, clock(), outcome, error, cleanup.nested, cleanup.kind))
 
 
 def run(scope: "Scope", cleanup: "Cleanup", limit: float) -> None:

@@ -93,6 +93,11 @@ class Cleanup:
         return self._name or name_of(self.func)
 
     @property
+    def kind(self) -> str:
+        """What it is called whatever its arguments are: for an action, that one's name."""
+        return self._name or name_of(self.func)
+
+    @property
     def pending(self) -> bool:
         """Whether it is still to run."""
         return self in getattr(self, "_stack", ())

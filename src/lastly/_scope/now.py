@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from weakref import ref
 
     from lastly._scope.handle import Stack
+    from lastly._scope.reason import ExitReason
+    from lastly._scope.report import Report
     from lastly._scope.scope import Scope
 
 # From here on no thread can be started once the non-daemon ones are joined; before, one still can in atexit.
@@ -44,7 +46,16 @@ class Now:
             signal after ``install(grace=…)`` on.
     """
 
-    __slots__ = ("_let_out", "_limit_set", "_way_out", "closing", "deadline", "outermost", "scopes")
+    __slots__ = (
+        "_closed",
+        "_let_out",
+        "_limit_set",
+        "_way_out",
+        "closing",
+        "deadline",
+        "outermost",
+        "scopes",
+    )
 
     def __init__(self) -> None:
         self.closing: dict[Scope, int] = {}
@@ -54,6 +65,7 @@ class Now:
         self._limit_set: Callable[[Stack], object] | None = None
         self._let_out: Callable[[Scope], object] | None = None
         self._way_out: Callable[[], str] | None = None
+        self._closed: Callable[[Report, ExitReason], object] | None = None
 
     def subscribe(
         self,
@@ -61,6 +73,7 @@ class Now:
         limit_set: "Callable[[Stack], object] | None" = None,
         let_out: "Callable[[Scope], object] | None" = None,
         way_out: "Callable[[], str] | None" = None,
+        closed: "Callable[[Report, ExitReason], object] | None" = None,
     ) -> None:
         """Be told from now on; the last one counts.
 
@@ -71,10 +84,13 @@ class Now:
                 it raises leaves the scope.
             way_out: returns what Ctrl-C does at this moment, in a few words; nothing when it is not the one
                 who has that signal.
+            closed: called with the report of a scope that was the outermost to close, and why it closed. It
+                must not raise: a close does not fail because of what watches it.
         """
         self._limit_set = limit_set or self._limit_set
         self._let_out = let_out or self._let_out
         self._way_out = way_out or self._way_out
+        self._closed = closed or self._closed
 
     def limit_set(self, stack: "Stack") -> None:
         """Tell that a cleanup of this stack may need a thread."""
@@ -85,6 +101,13 @@ class Now:
         """Raise the signal that came while this thread's outermost scope was closing."""
         if self._let_out is not None and _thread.get_ident() not in self.closing.values():
             self._let_out(scope)
+
+    def has_closed(self, scope: "Scope") -> None:
+        """Hand out the report of an outermost scope; free when nobody wants it."""
+        if self._closed is not None:
+            from lastly._scope.reason import ExitReason
+
+            self._closed(scope.report(), ExitReason.of(scope._body))
 
     def way_out(self) -> str:
         """Return what Ctrl-C does at this moment; nothing when that is not known."""

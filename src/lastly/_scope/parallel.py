@@ -71,4 +71,4 @@ def _wait(
     except BaseException as exc:
         outcome, text = outcome_of(exc), repr(exc)
         failures.append((cleanup, without_us(exc)))
-    scope._ran.append((cleanup.name, start, clock(), outcome, text, cleanup.nested))
+    closing.note(scope, cleanup, start, outcome, text)

@@ -13,6 +13,9 @@ class ReportEntry:
 
     Attributes:
         name: the cleanup's.
+        kind: the same for all cleanups of a kind: the action's or function's name, where the name tells what
+            it is done to as well.
+        start: when it began, on the monotonic clock.
         seconds: how long it was waited for.
         outcome: ``done``, ``failed``, ``timeout`` (no longer waited for), ``skipped`` (no time was left to
             begin it) or ``interrupted`` (cut by a signal or ``sys.exit``).
@@ -22,10 +25,11 @@ class ReportEntry:
     .. versionadded:: 0.1
     """
 
-    __slots__ = ("cleanups", "error", "name", "outcome", "seconds", "start")
+    __slots__ = ("cleanups", "error", "kind", "name", "outcome", "seconds", "start")
 
     def __init__(self, raw: "Any") -> None:
         self.name: str = raw[0] if isinstance(raw[0], str) else name_of(raw[0])
+        self.kind: str = raw[6] if isinstance(raw[6], str) else name_of(raw[6])
         self.start: float = raw[1]
         self.seconds: float = raw[2] - raw[1]
         self.outcome: str = raw[3]
@@ -37,6 +41,7 @@ class ReportEntry:
         """Return plain data."""
         data: dict[str, Any] = {
             "name": self.name,
+            "kind": self.kind,
             "seconds": round(self.seconds, 6),
             "outcome": self.outcome,
             "error": self.error,
@@ -106,40 +111,3 @@ class Report:
 
     def __repr__(self) -> str:
         return f"<Report {self.scope or 'scope'}: {len(self)} run, {len(self.failed)} failed>"
-
-
-def send(report: Report, reason: str, now: float) -> None:
-    """Make OpenTelemetry spans of a report: one of the closing, one per cleanup below it.
-
-    Afterwards, from the times written down: spans open while the cleanups run would cost every scope.
-    `now` is the present on the report's clock.
-    """
-    import time
-
-    from opentelemetry import trace
-
-    offset = time.time() - now
-    tracer = trace.get_tracer("lastly")
-
-    def span(name: str, start: float, end: float, context: "Any") -> "Any":
-        made = tracer.start_span(name, context=context, start_time=int((start + offset) * 1e9))
-        ends.append((made, int((end + offset) * 1e9)))
-        return made
-
-    def below(entries: "tuple[ReportEntry, ...]", parent: "Any") -> None:
-        context = trace.set_span_in_context(parent)
-        for entry in entries:
-            made = span(entry.name, entry.start, entry.start + entry.seconds, context)
-            made.set_attribute("lastly.outcome", entry.outcome)
-            if entry.outcome != "done":
-                made.set_status(trace.Status(trace.StatusCode.ERROR, entry.error))
-            below(entry.cleanups, made)
-
-    ends: list[tuple[Any, int]] = []
-    start = min(entry.start for entry in report)
-    whole = span(f"close {report.scope or 'scope'}", start, start + report.seconds, None)
-    whole.set_attribute("lastly.reason", reason)
-    whole.set_attribute("lastly.untimed", report.untimed)
-    below(report.entries, whole)
-    for made, end in reversed(ends):
-        made.end(end_time=end)
