@@ -75,7 +75,7 @@ def reaper() -> Iterator[Reaper]:
     for worker in list(made.pool.workers.values()):
         os.kill(worker.pid, signal.SIGKILL)
     made.pool.close()
-    wait_until(lambda: pool.bury() is None and not pool._gone, what="no zombies")
+    wait_until(lambda: pool.reap_zombies() is None and not pool._gone, what="no zombies")
 
 
 def names(count: int, prefix: str = "job") -> list[str]:

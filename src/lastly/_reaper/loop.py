@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 RESCAN = 15.0  # seconds between looks at all journals, for what no message and no pidfd told
-HUSH = 10.0  # seconds that a connection may stay silent
+SILENCE = 10.0  # seconds that a connection may stay silent
 _MET = 20  # journals looked at between two polls
 _BATCH = 200  # journals in one transaction of the history
-_LULL = 0.03  # seconds of quiet before the history is written
+_QUIET_BEFORE_ARCHIVE = 0.03  # seconds of quiet before the history is written
 
 
 class Reaper:
@@ -192,7 +192,7 @@ class Reaper:
             return
         try:
             self.scan()
-            self.peers.hush(HUSH)
+            self.peers.drop_silent_peers(SILENCE)
             self.families.look_at_all()
         finally:  # also when no descriptor was left to look with
             short = any(o.state == owners.WATCHED and o.pidfd is None for o in self.owners.values())
@@ -336,7 +336,7 @@ class Reaper:
             owner.state = owners.FINISHED
             self.finished.append(owner)
             self.finished_at = monotonic()
-            self.at(_LULL, self._archive)
+            self.at(_QUIET_BEFORE_ARCHIVE, self._archive)
         elif state in {"gone", "filed"}:
             self.filed += state == "filed"
             self._forget(owner)
@@ -355,8 +355,10 @@ class Reaper:
         if self.archiving or not self.finished:
             return
         quiet = monotonic() - self.finished_at
-        if quiet < _LULL or (self.pool.busy and quiet < 1.0 and len(self.finished) < 2 * _BATCH):
-            self.at(_LULL, self._archive)
+        if quiet < _QUIET_BEFORE_ARCHIVE or (
+            self.pool.busy and quiet < 1.0 and len(self.finished) < 2 * _BATCH
+        ):
+            self.at(_QUIET_BEFORE_ARCHIVE, self._archive)
             return
         batch, self.finished = self.finished[:_BATCH], self.finished[_BATCH:]
         self.archiving = True

@@ -164,7 +164,7 @@ class Peers:
         self.reaper.unwatch(fd)
         peer.socket.close()
 
-    def hush(self, older: float) -> None:
+    def drop_silent_peers(self, older: float) -> None:
         """Close who has been connected for ``older`` seconds without saying whose it is."""
         now = monotonic()
         for peer in list(self.silent.values()):

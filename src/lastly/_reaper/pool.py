@@ -191,7 +191,7 @@ class Pool:
                 due = min(due, self.idle[0].idle_since + _REST)
                 break
             self._dismiss(self.idle.pop(0))
-        bury()
+        reap_zombies()
         again = self.spread()
         return due if again is None else min(due, again)
 
@@ -268,7 +268,7 @@ class Pool:
         self.unwatch(worker.socket.fileno())
         worker.socket.close()  # it ends when it reads this end
         _gone.append(worker.pid)
-        bury()
+        reap_zombies()
 
     def _fork(self) -> Worker | None:
         try:
@@ -293,7 +293,7 @@ class Pool:
 _gone: list[int] = []
 
 
-def bury() -> None:
+def reap_zombies() -> None:
     """Take the status of workers that have ended, so that they are no zombies."""
     for pid in list(_gone):
         try:

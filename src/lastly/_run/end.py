@@ -57,7 +57,7 @@ def _settle(*, crashed: bool) -> None:
     try:
         watch.look_at_doubts()
         if program.is_over():
-            watch.let_go()
+            watch.stop_watching()
         elif program.is_me():
             _main_ends(crashed=crashed)
         elif not program.main_alive() and not crashed:

@@ -48,7 +48,7 @@ def plan(action: str, args: "list[Any]", kwargs: "dict[str, Any] | None" = None)
     return number
 
 
-def let_go() -> None:
+def discard() -> None:
     """Remove the journal of this process: the run is over."""
     global opened, children_id
     journal, opened, children_id = opened, None, None

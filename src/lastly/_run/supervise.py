@@ -126,7 +126,7 @@ class Supervisor:
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            self._become(path, command, write)
+            self._exec_program(path, command, write)
         os.close(write)
         with open(read, "rb") as pipe:
             failed = pipe.read()
@@ -139,7 +139,7 @@ class Supervisor:
             raise OSError(number, os.strerror(number))
         return pid
 
-    def _become(self, path: str, command: list[str], write: int) -> "NoReturn":
+    def _exec_program(self, path: str, command: list[str], write: int) -> "NoReturn":
         number = 1
         try:
             if os.getpgrp() != os.getpid():

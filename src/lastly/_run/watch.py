@@ -55,25 +55,25 @@ def plan(path: str) -> None:
     try:
         temps[path] = journal.plan(journal.REMOVE, [real], {"expect": {}})
     except journal.RunIsOver:
-        let_go()
+        stop_watching()
 
 
 def _goes_on() -> bool:
     """Whether the run does; if not, nothing is watched any more."""
     look()
     if journal.program.is_over():
-        let_go()
+        stop_watching()
         return False
     return True
 
 
-def let_go() -> None:
+def stop_watching() -> None:
     """Be a plain program, with plain children, after the normal end of the run."""
     TABLE.clear()
     temps.clear()
     doubts.clear()
     inherited.clear()
-    journal.let_go()
+    journal.discard()
     handover.forget()
 
 

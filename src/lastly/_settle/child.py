@@ -134,7 +134,7 @@ class _Child:
             parent = os.getpid()
             self.pid = os.fork()
             if self.pid == 0:
-                _become(argv, env, cwd, parent, (out, question, answer))
+                _exec_program(argv, env, cwd, parent, (out, question, answer))
             self._look()
         except BaseException:
             self._close()
@@ -227,7 +227,9 @@ def _bury() -> None:
         pass
 
 
-def _become(argv: list[str], env: dict[str, str], cwd: str, parent: int, fds: tuple[int, int, int]) -> None:
+def _exec_program(
+    argv: list[str], env: dict[str, str], cwd: str, parent: int, fds: tuple[int, int, int]
+) -> None:
     """In the forked child: turn into the program. Never returns."""
     out, question, answer = fds
     tell = answer

@@ -41,7 +41,7 @@ _GIVE_UP = 10.0  # seconds for SIGKILL to take effect: longer means a process st
 _RESCAN = 0.02
 _QUIET = 10  # empty scans after which the tree counts as empty, although other processes come and go
 _LONGEST = 80  # characters of a command line that are kept
-_MOMENT = 1.0  # seconds in which the children of a process that has ended may end by themselves
+_BY_THEMSELVES = 1.0  # seconds in which the children of a process that has ended may end by themselves
 
 
 def identity(pid: int) -> dict[str, object]:
@@ -69,7 +69,7 @@ def started() -> int:
 
 def moment(grace: float) -> float:
     """Return how many seconds of a grace orphans get to end by themselves before they are told to."""
-    return min(_MOMENT, grace / 4)
+    return min(_BY_THEMSELVES, grace / 4)
 
 
 class Led:

@@ -65,7 +65,7 @@ class App(_settings.MetaMixin):
         self._life = _lifecycle.Life()
         self._life.ignored = {name: value for name, value in meta.items() if not hasattr(self._meta, name)}
         _settings.glance(self._meta)
-        _lifecycle.lay(self)
+        _lifecycle.reset(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._meta.label!r} {self._life.state}>"

@@ -71,7 +71,7 @@ class Life:
         self.ignored: dict[str, Any] = {}  # keywords that are no setting of the app
 
 
-def lay(app: "App") -> None:
+def reset(app: "App") -> None:
     """Put *app* into the state in which setup() finds it: its own hooks and settings, nothing else."""
     life, meta = app._life, app._meta
     life.settings = life.settings or {name: getattr(meta, name) for name in _CHANGED_BY_SETUP}
@@ -106,7 +106,7 @@ def setup(app: "App") -> None:
         return
     if life.state != NEW:
         app._life = life = _next_life(life)
-        lay(app)
+        reset(app)
     life.pid = os.getpid()
     life.state = OPEN
     try:
@@ -138,7 +138,7 @@ def reload(app: "App") -> None:
     _signals.answer(app)
     exit_code = app.exit_code
     app.log.close()
-    lay(app)
+    reset(app)
     app.exit_code = exit_code
     try:
         _bootstrap(app)
@@ -185,7 +185,7 @@ def run(app: "App") -> "Any":
         result = dispatch(app)
         run_hook(app, "post_run")
     except BaseException as exc:
-        passing(app, exc)
+        note_signal(app, exc)
         raise
     return result
 
@@ -227,10 +227,10 @@ def close(app: "App", code: int | None) -> None:
     if code is not None:
         app.exit_code = code
     if app._life.body is not None:
-        attach(app._life.body, _shut(app))
+        attach(app._life.body, _close_once(app))
         return
     caught = _signals.unanswered(app)
-    failures = _shut(app)
+    failures = _close_once(app)
     if not app._life.exiting:
         _conclude(app, failures, caught)
     elif failures:
@@ -261,7 +261,7 @@ def leave(app: "App", exc: BaseException | None) -> None:
 
 
 def _fail(app: "App", exc: BaseException) -> None:
-    _signals.passing(app, exc)
+    _signals.note_signal(app, exc)
     if not app.exit_code:
         app.exit_code = ExitReason.of(exc).code or 0
     app._life.body = exc
@@ -277,12 +277,12 @@ def _closed(app: "App") -> "list[BaseException]":
     except BaseException as exc:
         if exc is not app._life.body:
             failures += flattened(exc)
-    return failures + _shut(app)
+    return failures + _close_once(app)
 
 
-def passing(app: "App", exc: BaseException) -> None:
+def note_signal(app: "App", exc: BaseException) -> None:
     """Note what *exc*, which is about to leave *app*, says about its end; the same one again says no more."""
-    _signals.passing(app, exc)
+    _signals.note_signal(app, exc)
     if isinstance(exc, SystemExit) and not isinstance(exc, CaughtSignal) and not app.exit_code:
         app.exit_code = ExitReason.of(exc).code or 0
 
@@ -302,7 +302,7 @@ def _close_at_exit(app: "App") -> None:
         raise grouped(f"close of app {app.label!r}", failures)
 
 
-def _shut(app: "App") -> "list[BaseException]":
+def _close_once(app: "App") -> "list[BaseException]":
     life = app._life
     if not life.closer.acquire(blocking=False):
         return []
@@ -324,7 +324,7 @@ def _shut(app: "App") -> "list[BaseException]":
     return failures
 
 
-_signals.leave_alone(_shut)
+_signals.leave_alone(_close_once)
 
 
 # What lastly.exit_reason() answers to a hook that asks.

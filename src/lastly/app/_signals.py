@@ -151,7 +151,7 @@ def _raising(exc: CaughtSignal) -> None:
             watch.caught, watch.frame, watch.told = exc.signum, exc.frame, False
 
 
-def passing(app: "App", exc: BaseException) -> None:
+def note_signal(app: "App", exc: BaseException) -> None:
     """Run the hook ``signal`` if *exc* is a signal of which it was not told yet."""
     watch = app._life.watch
     if watch is None or not isinstance(exc, CaughtSignal) or app._life.pid != getpid():

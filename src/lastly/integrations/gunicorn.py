@@ -45,7 +45,7 @@ OLDEST = (21, 2)  # the first that runs without setuptools
 # Of the time that the master allows until it kills, the part that cleanups get. The rest is for ending.
 _SHARE = 0.9
 # The descriptor of the file by which this worker's master sees that the worker lives; -1: not in a worker.
-_pulse = -1
+_heartbeat_fd = -1
 
 
 def manage(settings: "Settings") -> "Settings":
@@ -119,8 +119,8 @@ def _joined(ours: "Callable[..., object]", theirs: "Callable[..., object]") -> "
 
 def _begun(worker: "Any") -> None:
     """Called when a worker has loaded its application."""
-    global _pulse
-    _pulse = os.dup(worker.tmp.fileno())
+    global _heartbeat_fd
+    _heartbeat_fd = os.dup(worker.tmp.fileno())
     signals = sys.modules.get("lastly._exit.signals")
     if signals is not None and signals.state.previous:
         signals.uninstall()
@@ -132,7 +132,7 @@ def _begun(worker: "Any") -> None:
 
 def _told(_worker: "Any") -> None:
     """Called in a signal handler, or in the reloader's thread; gunicorn's SystemExit is next."""
-    _deafen()
+    _ignore_more_signals()
     _drain("gunicorn ends this worker")
 
 
@@ -141,8 +141,8 @@ def _aborted(_worker: "Any") -> None:
 
     It kills a second later, and unwinding may take longer than that: here we are heard of again.
     """
-    _deafen()
-    _beat(monotonic())
+    _ignore_more_signals()
+    _touch_heartbeat(monotonic())
     root.reason = ExitReason(signal=signal.SIGABRT, code=1)
     _drain("the worker's time is over")
 
@@ -157,22 +157,22 @@ def _closed(_server: "Any", worker: "Any") -> None:
     """Run what this worker owes: it serves no more requests, and its threads are not yet waited for."""
     if os.getpid() != worker.pid:
         return  # called in the master, for a worker that was gone before it could be told to end
-    _deafen()
+    _ignore_more_signals()
     _drain("gunicorn ends this worker")
     limits = [float(limit) for limit in (worker.cfg.graceful_timeout, worker.cfg.timeout) if limit]
-    _beat(monotonic())
+    _touch_heartbeat(monotonic())
     root.close_for_exit(min(limits) * _SHARE if limits else None)
     if root.reason is not None and root.reason.signal == signal.SIGABRT:
-        _beat(0.0)  # should a thread that hangs keep it from ending now, the master need not wait
+        _touch_heartbeat(0.0)  # should a thread that hangs keep it from ending now, the master need not wait
 
 
-def _beat(when: float) -> None:
+def _touch_heartbeat(when: float) -> None:
     """Let the master believe that this worker was heard of at this time: gunicorn has closed its own way."""
-    if _pulse >= 0:
-        os.utime(_pulse, (when, when))
+    if _heartbeat_fd >= 0:
+        os.utime(_heartbeat_fd, (when, when))
 
 
-def _deafen() -> None:
+def _ignore_more_signals() -> None:
     """From here on, to be told once more to end tells this worker nothing, and must not cut a cleanup short.
 
     gunicorn's handlers raise SystemExit, wherever the program is by then. Who does not want to wait presses
