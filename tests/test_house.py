@@ -95,23 +95,7 @@ KNOWN_FILLED: set[str] = {
     "testing._pytest.stopping → _exit.swallowed.interrupts",
 }
 # The kernel asked elsewhere than in _system.
-KNOWN_KERNEL: set[str] = {
-    "_cli.doctor: /proc/PID",
-    "_cli.doctor: pidfd",
-    "_cli.trust: /proc/PID",
-    "_journal.home: /proc/PID",
-    "_reaper.__main__: /proc/PID",
-    "_reaper.owners: pidfd",
-    "_reaper.pool: /proc/PID",
-    "_reaper.spawn: /proc/PID",
-    "_run.handover: /proc/PID",
-    "_run.program: /proc/PID",
-    "_run.relabel: /proc/PID",
-    "_settle.child: /proc/PID",
-    "integrations._servers.listeners: /proc/PID",
-    "resources._socket: /proc/PID",
-    "resources._replace: /proc/PID",
-}
+KNOWN_KERNEL: set[str] = set()
 
 
 class Arrow(NamedTuple):
@@ -448,7 +432,7 @@ def test_no_module_variable_is_filled_from_another_module() -> None:
 
 
 KERNEL = {
-    "/proc/PID": r"[\"']/proc/(?:\{|self/|%)",
+    "/proc/PID": r"[\"']/proc/(?:\{|self|%|\d)|listdir\([\"']/proc",
     "pidfd": r"\bpidfd_open\b|\bpidfd_send_signal\b",
     "prctl": r"\bprctl\(",
 }

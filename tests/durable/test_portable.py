@@ -183,7 +183,7 @@ def test_a_network_home(monkeypatch):
 
     monkeypatch.delenv("LASTLY_REAPER")
     monkeypatch.setattr(_durable, "_warned", False)
-    monkeypatch.setattr(journal_home, "file_system", lambda path: "nfs4")
+    monkeypatch.setattr(journal_home.mounts, "kind_at", lambda path: "nfs4")
     with (
         Scope() as scope,
         pytest.warns(RuntimeWarning, match=r"in this process only.*network file system \(nfs4\)"),

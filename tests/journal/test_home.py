@@ -101,9 +101,3 @@ def test_every_journal_of_every_boot(monkeypatch, tmp_path):
         path.touch()
     (tmp_path / "owners" / "file").touch()
     assert [os.path.basename(path) for path in place.journals()] == ["1.1.a.j", "2.2.b.j"]
-
-
-def test_file_systems():
-    """What holds /proc is told by name."""
-    assert place.file_system("/proc") == "proc"
-    assert place.file_system("/nowhere") == ""

@@ -66,11 +66,12 @@ def trust() -> list[Finding]:
 def file_system() -> list[Finding]:
     """The home is on a disk of this machine."""
     from lastly._journal import home as where
+    from lastly._system import mounts
 
     path = where.state_path()
     while not os.path.exists(path):
         path = os.path.dirname(path)
-    kind = where.file_system(path)
+    kind = mounts.kind_at(path)
     if kind in where.NETWORK:
         fix = "set LASTLY_HOME to a directory on a local disk"
         what = f"the home is on {kind}: locks and appends of other machines mean nothing there"
@@ -134,7 +135,7 @@ def kernel() -> list[Finding]:
     if probe.has_pidfd():
         found = [Finding("pidfd", "ok", "deaths are seen at once (pidfd)")]
     else:
-        what = f"no pidfd_open: deaths are seen within {wait.POLL:g} s, by polling start times"
+        what = f"no pidfds: deaths are seen within {wait.POLL:g} s, by polling start times"
         found = [Finding("pidfd", "ok", what, "Linux 5.3, or allow it in the container's seccomp profile")]
     if not file.has_statx():
         what = "no statx: a file that got the inode of a removed one cannot be told from it"
@@ -157,27 +158,25 @@ def kernel() -> list[Finding]:
 def processes() -> list[Finding]:
     """Children can be found by their token."""
     from lastly._system import probe
+    from lastly._system.mounts import mounts
 
     if why := probe.wrong_proc():
         return [Finding("proc", "wrong", f"{why}: nothing durable can be promised", "mount /proc")]
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-            proc = [line for line in file if line.split(" ")[4] == "/proc"]
+        options = [option for mount in mounts() if mount.point == "/proc" for option in mount.options]
     except OSError as error:
         return [Finding("proc", "wrong", f"/proc cannot be read: {error.strerror}", "mount /proc")]
-    if any("hidepid=" in line and "hidepid=0" not in line and "hidepid=off" not in line for line in proc):
+    if any(option.startswith("hidepid=") and option[8:] not in ("0", "off") for option in options):
         return [Finding("proc", "ok", "/proc hides other users' processes (hidepid); your own are seen")]
     return [Finding("proc", "ok", "/proc shows your processes and their environments")]
 
 
 def container() -> list[Finding]:
     """Whether a container's end takes the reaper along."""
+    from lastly._system import proc
+
     marks = [mark for mark in ("/.dockerenv", "/run/.containerenv") if os.path.exists(mark)]
-    try:
-        with open("/proc/1/environ", "rb") as file:
-            marks += ["pid 1"] if b"container=" in file.read() else []
-    except OSError:
-        pass
+    marks += ["pid 1"] if any(line.startswith(b"container=") for line in proc.environment(1)) else []
     marks += ["Kubernetes"] if os.environ.get("KUBERNETES_SERVICE_HOST") and not marks else []
     if not marks and os.getpid() != 1:
         return [Finding("container", "ok", "no container")]
@@ -218,8 +217,9 @@ def systemd(grace: "float | None") -> list[Finding]:
 
 def own_unit() -> str:
     """Return the system's service that this process is part of, or nothing."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
-        paths = [line.rstrip("\n").rpartition(":")[2] for line in file]
+    from lastly._system import cgroup
+
+    paths = [path for _, path in cgroup.paths()]
     unit = next((path for path in paths if path.endswith(".service") and "user@" not in path), "")
     return unit.rpartition("/")[2]
 

@@ -5,6 +5,8 @@ import stat
 
 from lastly._cli.finding import Finding
 from lastly._journal import home
+from lastly._system import proc
+from lastly._system.mounts import Mount, mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ def shared(path: str) -> list[Finding]:
     """Whether the home is a piece of something that others have, too, as far as the mounts tell."""
     path = os.path.realpath(path)
     ours = None
-    for mount in _mounts("self"):
+    for mount in _mounts(None):
         if _contains(mount.point, path) and (ours is None or len(mount.point) >= len(ours.point)):
             ours = mount
     if ours is None:
@@ -123,53 +125,26 @@ def shared(path: str) -> list[Finding]:
     return found
 
 
-def _elsewhere() -> "Iterator[tuple[str, Mount]]":
+def _elsewhere() -> "Iterator[tuple[int, Mount]]":
     """Mounts in other mount namespaces, one process of each; of processes that we may look at."""
-    seen = {_namespace("self", "mnt")}
-    pids = _namespace("self", "pid")
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        space = _namespace(pid, "mnt")
-        if space is None or space in seen:
+    seen = {"", proc.namespace("mnt")}  # "": gone, or not ours to look at
+    pids = proc.namespace("pid")
+    for pid in sorted(proc.pids()):
+        space = proc.namespace("mnt", pid)
+        if space in seen:
             continue
         seen.add(space)
         for mount in _mounts(pid):
             # A service of this machine has the whole disk in a namespace of its own; a container has not.
-            if mount.root != "/" or _namespace(pid, "pid") != pids:
+            if mount.root != "/" or proc.namespace("pid", pid) != pids:
                 yield pid, mount
 
 
-def _namespace(pid: str, kind: str) -> int | None:
+def _mounts(pid: int | None) -> "list[Mount]":
     try:
-        return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
-    except OSError:  # gone, or not ours to look at
-        return None
-
-
-class Mount:
-    """One line of a mountinfo."""
-
-    __slots__ = ("device", "kind", "point", "root")
-
-    def __init__(self, line: str) -> None:
-        fields = line.split(" ")
-        self.device = fields[2]
-        self.root, self.point = _plain(fields[3]), _plain(fields[4])
-        self.kind = line.partition(" - ")[2].split(" ")[0]
-
-
-def _mounts(pid: str) -> "list[Mount]":
-    try:
-        with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-            return [Mount(line) for line in lines]
+        return list(mounts(pid))
     except OSError:
         return []
-
-
-def _plain(name: str) -> str:
-    r"""Undo the kernel's way of writing a space, \040."""
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        name = name.replace(code, char)
-    return name
 
 
 def _contains(folder: str, path: str) -> bool:

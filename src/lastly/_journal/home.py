@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 
+from lastly._system import mounts
 from lastly.errors import NotRecorded
 
 # Network file systems: the lock and the append of one host mean nothing to the next one, and a reaper would
@@ -125,7 +126,7 @@ def check() -> None:
 def owners_dir(host: str, boot: str, *, create: bool = True) -> str:
     """The directory of the journals of one host and boot."""
     state = state_dir(create=create)
-    if create and (kind := file_system(state)) in NETWORK:
+    if create and (kind := mounts.kind_at(state)) in NETWORK:
         refused = NotRecorded(
             f"cannot use the home {state!r}: it is on a network file system ({kind}), where neither "
             "locks nor owners can be judged; set LASTLY_HOME to a directory on a local disk"
@@ -238,18 +239,3 @@ def unusable(path: str, error: OSError, failed: str = "cannot record a cleanup i
     made = NotRecorded(f"{failed} {path!r}: {error.strerror}; {advice}")
     made.errno = error.errno
     return made
-
-
-def file_system(path: str) -> str:
-    """The type of the file system that holds `path` (as mount prints it); empty when it cannot be told."""
-    try:
-        device = os.stat(path).st_dev
-        wanted = f"{os.major(device)}:{os.minor(device)}".encode()
-        with open("/proc/self/mountinfo", "rb") as file:
-            for line in file:
-                fields = line.split(b" ")
-                if fields[2] == wanted:
-                    return line.partition(b" - ")[2].split(b" ")[0].decode()
-    except OSError:
-        pass
-    return ""

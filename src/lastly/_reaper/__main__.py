@@ -14,7 +14,7 @@ from lastly import __version__
 from lastly._reaper import election, protocol
 from lastly._reaper.log import Log
 from lastly._reaper.loop import Reaper
-from lastly._system import libc, remove
+from lastly._system import descriptors, libc, remove
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,13 +102,9 @@ def _detach(line: int | None) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
         os.dup2(null, fd)
-    top = max(map(int, os.listdir("/proc/self/fd"))) + 1
-    if line is None:
-        os.closerange(3, top)
-    else:
+    if line is not None:
         os.set_inheritable(line, False)
-        os.closerange(3, line)
-        os.closerange(line + 1, top)
+    descriptors.close_all_but([0, 1, 2] if line is None else [0, 1, 2, line])
     # Of the starter's sys.path only this package was wanted, and it is imported.
     sys.path[:] = [entry for entry in sys.path if entry != _ROOT]
 

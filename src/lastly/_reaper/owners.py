@@ -60,11 +60,7 @@ class Owner:
         if self.pidfd is None:
             key = self.key()
             return key is not None and wait.send(*key, signal.SIGKILL)
-        try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            return False
-        return True
+        return wait.send_to(self.pidfd, signal.SIGKILL)
 
 
 def pid_of(name: str) -> int | None:

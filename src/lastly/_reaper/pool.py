@@ -17,6 +17,7 @@ import os
 from collections import deque
 from mmap import mmap
 
+from lastly._system import descriptors
 from lastly._words.clock import monotonic
 
 TYPE_CHECKING = False
@@ -310,10 +311,7 @@ def _worker(its: _socket.socket, work: "Work", keep: "set[int]", mark: Mark) -> 
     try:
         # Everything of the reaper's is closed: a client must see its line end when the reaper dies, a lock
         # must be free.
-        kept = sorted({0, 1, 2, its.fileno(), *keep} - {-1})  # -1: no log could be opened
-        top = max(map(int, os.listdir("/proc/self/fd")))
-        for low, high in zip(kept, [*kept[1:], top + 1], strict=True):
-            os.closerange(low + 1, high)
+        descriptors.close_all_but({0, 1, 2, its.fileno(), *keep} - {-1})  # -1: no log could be opened
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, signal.SIG_DFL)
         while raw := its.recv(MESSAGE):

@@ -14,7 +14,7 @@ import sys
 
 from lastly._journal import home
 from lastly._reaper import protocol
-from lastly._system import frozen, probe
+from lastly._system import descriptors, frozen, probe
 from lastly._words.warn import warn_only
 
 TYPE_CHECKING = False
@@ -137,8 +137,7 @@ def _descriptors(line: int | None) -> "list[Any]":
     actions += [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
     first = 3 if line is None else protocol.LINE + 1
     limit = os.sysconf("SC_OPEN_MAX")
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
+    for fd in descriptors.numbers():
         try:
             # One beyond the limit, which was lowered, would be refused here; the reaper closes it itself.
             if first <= fd < limit and os.get_inheritable(fd):

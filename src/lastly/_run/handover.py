@@ -10,6 +10,8 @@ gets an environment of its own is not; it is still found by its token.
 import os
 import posix
 
+from lastly._system import proc
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
@@ -69,10 +71,7 @@ def new_token() -> str:
 
 def pid_namespace() -> int:
     """Return the number of the namespace in which our pids count; 0 where /proc does not show it."""
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return 0
+    return int(proc.namespace("pid") or 0)
 
 
 def take(site_dir: str) -> tuple["Handover | None", str | None]:

@@ -65,9 +65,9 @@ def environment(options: "Options", token: str) -> dict[bytes, bytes]:
 def _uncoerce(env: dict[bytes, bytes]) -> None:
     """Take out the LC_CTYPE that a Python started under LANG=C has put into its own environment."""
     if env.get(b"LC_CTYPE") in _COERCED:
-        with open("/proc/self/environ", "rb") as file:
-            if not any(item.startswith(b"LC_CTYPE=") for item in file.read().split(b"\0")):
-                del env[b"LC_CTYPE"]
+        given = proc.environment(os.getpid())
+        if given and not any(item.startswith(b"LC_CTYPE=") for item in given):
+            del env[b"LC_CTYPE"]
 
 
 def restore_signals(parent: int) -> None:
@@ -78,32 +78,15 @@ def restore_signals(parent: int) -> None:
     a wrapper that has become this process ignored others: `trap "" USR1 PIPE; exec lastly run ...`.
     """
     kept = 0
-    try:
-        theirs, name = _ignored_by(parent)
-        if not _program_of(parent, name).startswith("python"):
+    theirs = proc.ignored(parent)
+    if theirs is not None:
+        if not (proc.program(parent) or proc.name(parent)).startswith("python"):
             kept = theirs
-        if _ignored_by(os.getpid())[0] & ~theirs & ~sum(1 << (signum - 1) for signum in _USUAL):
+        if (proc.ignored(os.getpid()) or 0) & ~theirs & ~sum(1 << (signum - 1) for signum in _USUAL):
             kept = -1
-    except (OSError, KeyError, ValueError):
-        pass
     for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):
         if not kept >> (signum - 1) & 1:
             _signal.signal(signum, _signal.SIG_DFL)
-
-
-def _ignored_by(pid: int) -> tuple[int, str]:
-    """Return the mask of the signals that a process ignores, and its name."""
-    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-        lines = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-    return int(lines["SigIgn"], 16), lines["Name"]
-
-
-def _program_of(pid: int, name: str) -> str:
-    """Return the name of a process's program: the interpreter's, where `name` is that of a script."""
-    try:
-        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
-    except OSError:
-        return name
 
 
 def blind_flags(command: list[str], path: str) -> str:

@@ -10,14 +10,14 @@ started first, which takes 0.1 s: the children of a program that dies before tha
 
 import os
 
+from lastly._system import proc
+
 
 def overwrite(name: str, old: str, new: str) -> bool:
     """Replace the value of a variable in the block, if it is there and of equal length."""
     import ctypes
 
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    start, end = int(fields[47]), int(fields[48])  # env_start, env_end: 0 for those who may not know
+    start, end = map(int, proc.layout(os.getpid())[2:] or (0, 0))  # of the environment
     if not 0 < start < end:
         return False
     key = os.fsencode(name) + b"="

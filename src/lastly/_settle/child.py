@@ -11,7 +11,7 @@ import os
 import resource
 import select
 
-from lastly._system import kill, libc, probe, proc, wait
+from lastly._system import descriptors, kill, libc, probe, proc, wait
 from lastly._words.clock import monotonic
 from lastly._words.signal_names import signal_name
 from lastly.errors import LastlyError
@@ -244,7 +244,7 @@ def _exec_program(
         for fd, to in ((null, 0), (high[0], 1), (high[0], 2), (high[1], 3), (high[2], 4)):
             os.dup2(fd, to)
         tell = 4
-        os.closerange(5, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+        descriptors.close_all_but(range(5))
         resource.setrlimit(resource.RLIMIT_NOFILE, _limits)
         for signum in (
             signal.SIGPIPE,

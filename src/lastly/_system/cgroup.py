@@ -7,6 +7,8 @@ container started with a writable cgroup. Everywhere else there is none, and not
 
 import os
 
+from lastly._system.mounts import mounts
+
 
 class Group:
     """A control group of our own, or the lack of one (`path` is empty)."""
@@ -64,16 +66,24 @@ class Group:
 def own_group() -> str:
     """Return the folder of this process's cgroup v2, or an empty string."""
     try:
-        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            names = [line.rstrip("\n")[3:] for line in file if line.startswith("0::")]
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            mounts = [line.split(" ") for line in file if " - cgroup2 " in line]
+        names = [path for hierarchy, path in paths() if hierarchy == "0"]
+        mount = next((mount for mount in mounts() if mount.kind == "cgroup2"), None)
     except OSError:
         return ""
-    if not names or not mounts:
+    if not names or mount is None:
         return ""
-    root, mount = mounts[0][3], mounts[0][4]
-    inside = os.path.relpath(names[0], root)
+    inside = os.path.relpath(names[0], mount.root)
     if inside.startswith(".."):
         return ""  # we live outside of what is mounted here
-    return os.path.normpath(os.path.join(mount, inside))
+    return os.path.normpath(os.path.join(mount.point, inside))
+
+
+def paths() -> list[tuple[str, str]]:
+    """Return the groups of this process, each with the number of its hierarchy; cgroup v2 has "0".
+
+    Raises:
+        OSError: /proc cannot be read.
+    """
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
+        words = [line.rstrip("\n").split(":", 2) for line in lines]
+    return [(hierarchy, path) for hierarchy, _, path in words]

@@ -145,13 +145,10 @@ def _mount_of(name: bytes, dir_fd: int) -> int | None:
 
 def umask() -> int:
     """The umask of this process, without changing it where the kernel tells it."""
-    try:
-        with open("/proc/self/status", "rb") as lines:
-            for line in lines:
-                if line.startswith(b"Umask:"):
-                    return int(line[6:], 8)
-    except OSError:
-        pass
+    from lastly._system import proc
+
+    if shown := proc.status("self", b"Umask"):
+        return int(shown, 8)
     before = os.umask(0o077)  # for a moment: a file that another thread makes now is private, never open
     os.umask(before)
     return before

@@ -192,19 +192,12 @@ def machine() -> str:
 
 def pid_namespace() -> str:
     """The pid namespace of this process, as the number of its inode; empty when /proc does not tell."""
-    try:
-        # Not remembered: it differs after a fork into a new namespace, and costs two microseconds.
-        return os.readlink("/proc/self/ns/pid")[5:-1]
-    except OSError:
-        return ""
+    return proc.namespace("pid")
 
 
 def time_namespace() -> str:
     """The time namespace of this process, as the number of its inode; empty on a kernel without."""
-    try:
-        return os.readlink("/proc/self/ns/time")[6:-1]
-    except OSError:
-        return ""
+    return proc.namespace("time")
 
 
 def open_pidfd(identity: Identity) -> int | None:

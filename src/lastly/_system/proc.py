@@ -80,12 +80,25 @@ def _runs_as(process: Process, user: int) -> bool:
 
 def users(pid: int) -> list[int]:
     """The user ids a process runs with: real, effective, saved, of its files. None when it is not shown."""
+    return [int(word) for word in status(pid, b"Uid").split()]
+
+
+def ignored(pid: int) -> int | None:
+    """Return the mask of the signals that a process ignores; None when it is not shown."""
+    mask = status(pid, b"SigIgn")
+    return int(mask, 16) if mask else None
+
+
+def status(pid: "int | str", what: bytes) -> bytes:
+    """Return one line of /proc/PID/status without its name; empty when it is not shown."""
     try:
-        with open(f"/proc/{pid}/status", "rb") as status:
-            line = next(line for line in status if line.startswith(b"Uid:"))
-    except (OSError, StopIteration):
-        return []
-    return [int(word) for word in line.split()[1:]]
+        with open(f"/proc/{pid}/status", "rb") as lines:
+            for line in lines:
+                if line.startswith(what + b":"):
+                    return line.partition(b":")[2].strip()
+    except OSError:
+        pass
+    return b""
 
 
 def start_time(pid: int) -> int | None:
@@ -120,6 +133,25 @@ def name(pid: int) -> str:
     """What ps calls it: 15 bytes of its program's name, or what it has called itself; "" for nobody."""
     try:
         return os.fsdecode(_read(pid, "comm").rstrip(b"\n"))
+    except OSError:
+        return ""
+
+
+def program(pid: int) -> str:
+    """Return the name of its program's file: the interpreter's for a script; "" when it is not shown."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:
+        return ""
+
+
+def namespace(kind: str, pid: "int | str" = "self") -> str:
+    """Return the number of a namespace that a process is in (pid, time, mnt); "" when it is not shown.
+
+    Not remembered: it differs after a fork into a new one, and costs two microseconds.
+    """
+    try:
+        return os.readlink(f"/proc/{pid}/ns/{kind}").partition("[")[2][:-1]
     except OSError:
         return ""
 
@@ -223,17 +255,22 @@ def processes() -> dict[int, Process]:
         OSError: /proc cannot be read.
     """
     found: dict[int, Process] = {}
-    seen: set[str] = set()
+    seen: set[int] = set()
     user = os.geteuid()
     for _ in range(_LISTINGS):
-        new = {name for name in os.listdir("/proc") if name.isdecimal()} - seen
+        new = pids() - seen
         if not new:
             break
         seen |= new
-        for name in new:
-            if (process := look(int(name), user)) is not None:
+        for pid in new:
+            if (process := look(pid, user)) is not None:
                 found[process.pid] = process
     return found
+
+
+def pids() -> set[int]:
+    """Return the pids that /proc shows. Raises OSError when it cannot be read."""
+    return {int(name) for name in os.listdir("/proc") if name.isdecimal()}
 
 
 def by_parent(table: "dict[int, Process]") -> dict[int, list[Process]]:
@@ -298,12 +335,7 @@ def ancestors() -> set[int]:
 
 def caught() -> int:
     """Return the mask of the signals that have a handler, as the kernel knows them; 0 without /proc."""
-    try:
-        with open("/proc/self/status", "rb") as status:
-            line = next(line for line in status if line.startswith(b"SigCgt:"))
-        return int(line.split()[1], 16)
-    except (OSError, StopIteration, ValueError):
-        return 0
+    return int(status("self", b"SigCgt") or b"0", 16)
 
 
 def living_children() -> list[int]:

@@ -81,11 +81,17 @@ def send(pid: int, start: int, signum: int) -> bool:
     if fd is None:
         return False
     try:
+        return send_to(fd, signum)
+    finally:
+        os.close(fd)
+
+
+def send_to(fd: int, signum: int) -> bool:
+    """Signal the process that a pidfd means; returns False when it has gone. Raises PermissionError."""
+    try:
         signal.pidfd_send_signal(fd, signum)
     except ProcessLookupError:
         return False
-    finally:
-        os.close(fd)
     return True
 
 

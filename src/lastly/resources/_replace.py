@@ -14,6 +14,7 @@ import stat
 import struct
 from contextlib import suppress
 
+from lastly._system import descriptors
 from lastly._system.file import umask
 from lastly._words.warn import warn
 from lastly.resources._handle import confirm_file, planned_removal
@@ -245,7 +246,7 @@ def _target(path: str) -> tuple[str, os.stat_result | None]:
 def _through(path: str, found: os.stat_result) -> int:
     """Open what cannot be replaced. A pipe without a reader is waited for, as `open` does."""
     folder, name = os.path.split(path)
-    if folder == f"/proc/{os.getpid()}/fd":
+    if descriptors.is_their_folder(folder):
         return os.dup(int(name))  # not opened anew: that would begin at the start of a file
     flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY
     fd = os.open(path, flags if folder.startswith("/proc/") else flags | os.O_NOFOLLOW)
@@ -284,13 +285,13 @@ def _rights(fd: int, path: str, folder: int) -> list[str]:
     try:
         old = os.open(os.path.basename(path), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
-        _as_made(fd, f"/proc/self/fd/{folder}")
+        _as_made(fd, descriptors.path(folder))
         return []
     try:
         found = os.fstat(old)
         if not stat.S_ISREG(found.st_mode):
             raise FileExistsError(errno.EEXIST, "it has become something else than a file meanwhile", path)
-        return _as_old(fd, found, f"/proc/self/fd/{old}")
+        return _as_old(fd, found, descriptors.path(old))
     finally:
         os.close(old)
 

@@ -6,6 +6,7 @@ import socket
 import stat
 
 from lastly._durable import seam
+from lastly._system import descriptors
 from lastly._system.sockets import Address
 from lastly.resources import _holder
 from lastly.resources._place import place, remove_stale, resolved
@@ -88,7 +89,7 @@ def _grant(path: str, mode: int) -> None:
             return
         if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
             raise PermissionError(errno.EPERM, "somebody has put another file in its place", path)
-        os.chmod(f"/proc/self/fd/{fd}", mode)
+        os.chmod(descriptors.path(fd), mode)
     finally:
         os.close(fd)
 

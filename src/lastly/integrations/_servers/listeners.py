@@ -16,8 +16,11 @@ as systemd does, or a new server that took the socket over.
 
 import os
 import socket
+import stat
 import struct
 from array import array
+
+from lastly._system import descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,13 +52,13 @@ def sockets(ports: "Iterable[int]") -> "tuple[list[socket.socket], list[socket.s
     listening: list[socket.socket] = []
     connected: list[socket.socket] = []
     ours: set[int] = set()  # duplicates may get the number that listing the folder had
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) in ours:
+    for number in descriptors.numbers():
+        if number in ours:
             continue
         try:
-            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
                 continue
-            duplicate = os.dup(int(name))
+            duplicate = os.dup(number)
         except OSError:
             continue
         try:
