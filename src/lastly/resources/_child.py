@@ -140,9 +140,10 @@ class Popen(subprocess.Popen[AnyStr]):
         child_started(self.cleanup, self)
 
     def close(self) -> None:
-        """End the child and all below it now, wait for it, and close its pipes. A second call does nothing.
+        """End the child and all below it now, and wait for it. A second call does nothing.
 
-        A child that was detached keeps running.
+        Its standard input is closed; what it has written can still be read. A child that was detached keeps
+        running.
         """
         try:
             if self.cleanup is not None:
@@ -150,10 +151,9 @@ class Popen(subprocess.Popen[AnyStr]):
             if self.returncode is None and not self._detached:
                 self.wait()
         finally:
-            for pipe in (self.stdin, self.stdout, self.stderr):
-                if pipe is not None:
-                    with suppress(BrokenPipeError):  # what it has not read, it never will
-                        pipe.close()
+            if self.stdin is not None:
+                with suppress(BrokenPipeError):  # what it has not read, it never will
+                    self.stdin.close()
 
     def detach(self) -> bool:
         """Let it live: it is yours from here on. Returns False when that was done before, or it was ended.
@@ -182,6 +182,9 @@ class Popen(subprocess.Popen[AnyStr]):
                 super().__exit__(kind, value, traceback)
         finally:
             self.close()
+            for pipe in (self.stdout, self.stderr):
+                if pipe is not None:
+                    pipe.close()
 
 
 if TYPE_CHECKING:
