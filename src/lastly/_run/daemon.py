@@ -39,7 +39,7 @@ def look(take_signals: "Callable[[Iterable[SignalName]], None]") -> None:
         ):
             return
         program.become()
-        watch.TABLE.update(watch.CHILD_EVENTS)
+        watch.watch_children()
         _take(take_signals)
     if not watch.inherited or _adopt():
         watch.look_no_more()
@@ -62,7 +62,7 @@ def _adopt() -> bool:
     if journal.ended_well(*before):
         for path in watch.inherited:
             watch.plan(path)
-    watch.inherited.clear()
+    watch.forget_inherited()
     return True
 
 

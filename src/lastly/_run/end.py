@@ -89,14 +89,13 @@ def _main_ends(*, crashed: bool) -> None:
 def _remove_own() -> None:
     """Remove here and now what this process made."""
     remove = ledger.removal()
-    for path, number in list(watch.temps.items()):
+    for path, number in watch.take_temps().items():
         try:
             remove(path)
         except Exception as error:
             ledger.fail(number, f"{type(error).__name__}: {error}")
         else:
             ledger.done(number)
-        del watch.temps[path]
 
 
 def _release_own(*, temps: bool = True) -> None:
@@ -106,9 +105,8 @@ def _release_own(*, temps: bool = True) -> None:
     if ledger.children_id is not None:
         journal.release(ledger.children_id, reason="normal end")
     if temps:
-        for number in watch.temps.values():
+        for number in watch.take_temps().values():
             journal.release(number, reason="normal end")
-        watch.temps.clear()
 
 
 def _release_others() -> None:

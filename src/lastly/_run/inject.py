@@ -134,7 +134,8 @@ def start(site_dir: str) -> None:
     if settings is None:
         return
     journal.remember_path()
-    journal.program = program = Program(settings, main)
+    program = Program(settings, main)
+    journal.keep_for(program)
     if program.is_over():
         handover.forget()
         return
@@ -146,8 +147,7 @@ def start(site_dir: str) -> None:
         end.note_hard_exits()
         take_signals(SIGNALS)
         _hold_signals_over_forks()
-    watch.in_new_session = _daemon
-    watch.start(temp=program.mode != "keep", children=program.main)
+    watch.start(temp=program.mode != "keep", children=program.main, in_new_session=_daemon)
 
 
 def take_signals(names: "Iterable[SignalName]") -> None:

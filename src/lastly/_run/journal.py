@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 REMOVE = "lastly.actions:remove"
 KILL = "lastly.actions:kill"
 
-program: "Program" = None  # type: ignore[assignment]  # set by inject.start, before anything else
+program: "Program" = None  # type: ignore[assignment]  # see keep_for()
 opened: "Journal | None" = None
 child_starts: "Callable[[str], None]"  # has that reaper look at our children; set with `opened`
 ensure: "Callable[[str], None]"  # sees that a reaper watches this journal; set with `opened`
@@ -34,6 +34,12 @@ _home_path: "list[str]" = []  # sys.path as it was before the program's own fold
 
 class RunIsOver(Exception):  # noqa: N818  # as in errors.py: the name says what happened
     """The program of this run is just ending well: nobody owes anything any more."""
+
+
+def keep_for(of: "Program") -> None:
+    """Say whose journal this is: called first of all."""
+    global program
+    program = of
 
 
 def plan(action: str, args: "list[Any]", kwargs: "dict[str, Any] | None" = None) -> int:

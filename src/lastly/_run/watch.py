@@ -26,8 +26,7 @@ temps: "dict[str, int]" = {}  # path → id of its plan, for what this process m
 doubts: "list[str]" = []  # paths that the program is about to remove or rename
 inherited: "dict[str, int]" = {}  # what the program had made that this process was forked from
 inherited_from = (0, 0)  # its pid and start time
-# Called in a forked child of the program that is in another session than the run's. Set by inject.
-in_new_session: "Callable[[], None]" = lambda: None  # noqa: E731  # a slot, to be replaced
+_in_new_session: "Callable[[], None] | None" = None  # see start()
 _looking = False  # whether this process may yet become a daemon
 _busy: "set[int]" = set()  # threads inside one of our own handlers: what they do is no event
 
@@ -77,10 +76,22 @@ def stop_watching() -> None:
     handover.forget()
 
 
+def take_temps() -> "dict[str, int]":
+    """Hand over what this process has made, with the ids of the plans; it is no longer watched."""
+    taken = temps.copy()
+    temps.clear()
+    return taken
+
+
+def forget_inherited() -> None:
+    """What the program had made has been planned here, or is nobody's."""
+    inherited.clear()
+
+
 def look(_args: "tuple[Any, ...]" = ()) -> None:
     """Let a forked child of the program see whether it has become a daemon."""
-    if _looking and os.getsid(0) != journal.program.origin:
-        in_new_session()
+    if _looking and _in_new_session is not None and os.getsid(0) != journal.program.origin:
+        _in_new_session()
 
 
 def look_no_more() -> None:
@@ -161,14 +172,27 @@ def hook(event: str, args: "tuple[Any, ...]", get: "Any" = TABLE.get) -> None:
         _busy.discard(thread)
 
 
-def start(*, temp: bool, children: bool) -> None:
-    """Listen from now on."""
+def start(*, temp: bool, children: bool, in_new_session: "Callable[[], None]") -> None:
+    """Listen from now on.
+
+    Args:
+        temp: to temp files.
+        children: to the starts of children.
+        in_new_session: called in a forked child of the program that is in another session than the run's.
+    """
+    global _in_new_session
+    _in_new_session = in_new_session
     if temp:
         TABLE.update(TEMP_EVENTS)
     if children:
-        TABLE.update(CHILD_EVENTS)
+        watch_children()
     if TABLE:
         sys.addaudithook(hook)
+
+
+def watch_children() -> None:
+    """Listen to the starts of children, too."""
+    TABLE.update(CHILD_EVENTS)
 
 
 def forked() -> None:
@@ -186,5 +210,5 @@ def forked() -> None:
             TABLE.pop(event, None)
         _looking = program.main
     if _looking:
-        TABLE.update(CHILD_EVENTS)
+        watch_children()
         TABLE.update(dict.fromkeys(_LOOK_EVENTS, look))

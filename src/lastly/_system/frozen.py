@@ -8,3 +8,9 @@ such hook: there a start of the program would be a second run of it, so there is
 REAPER, ACTION = "--lastly-reaper", "--lastly-action"
 
 is_open = False  # whether the program understands them
+
+
+def open_door() -> None:
+    """The program understands them from now on: called by the run-time hook."""
+    global is_open
+    is_open = True

@@ -7,7 +7,7 @@ import sys
 
 from lastly._system import frozen
 
-frozen.is_open = True
+frozen.open_door()
 word = sys.argv[1] if len(sys.argv) > 1 else ""
 if word == frozen.REAPER:
     if sys.argv[2] == "leave" and os.fork():
