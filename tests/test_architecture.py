@@ -35,6 +35,20 @@ def test_a_name_loads_nothing_that_it_does_not_need(python: str) -> None:
     assert sorted(heavy & set(out.split())) == []
 
 
+def test_the_first_temp_dir_loads_nothing_heavy(programs: Programs, python: str) -> None:
+    """What a program pays that owes one folder: the journal is written, a reaper told; nothing is read."""
+    code = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import lastly
+        lastly.temp_dir().close()
+        heavy = {"lastly._journal.index", "array", "itertools", *sys.argv[2:]} - {"ctypes"}  # which has statx
+        print(sorted(heavy & set(sys.modules)))
+    """
+    got = programs.run(code, str(SRC), *HEAVY, python=python, flags=("-I", "-S"))
+    assert (got.status, got.out, got.err) == (0, "[]\n", "")
+
+
 def test_the_base_install_works_without_any_extra(programs: Programs, python: str) -> None:
     """No site-packages at all: every public name can be had, and a durable and a plain cleanup run."""
     code = """

@@ -16,19 +16,20 @@ memory there is no copy of what is owed, only its numbers.
 
 import os
 from _thread import RLock
-from itertools import count
 from time import time
 
 from lastly._journal import disk, home, locks
-from lastly._journal.index import about
 from lastly._journal.record import LIMIT, VERSION, encode
-from lastly._journal.replay import Replay, contents, replay
 from lastly._system.identity import Identity
 from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from lastly._journal.replay import Replay
+
+# Reading (replay, index) is imported where it is done: a program that only writes does without.
 
 ROOM = 1 << 16  # bytes of history that are not worth a compaction
 
@@ -46,7 +47,7 @@ class Journal:
         self.live: set[int] = set()  # what is owed, by id: the records of the others a compaction leaves out
         self._remote: set[int] = set()
         self._lock = RLock()
-        self._ids = count(1)
+        self._ids = iter(range(1, 1 << 62))  # one step, whatever comes between; itertools is an import
         self._n = next_n
         self._torn = False
         self._whole = 0  # records that the last write left whole in the file
@@ -109,6 +110,8 @@ class Journal:
         Raises:
             PermissionError: it is not a plain file of this user, with one name and no rights for others.
         """
+        from lastly._journal.replay import Replay
+
         try:
             fd = os.open(path, disk.OPEN | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -139,9 +142,11 @@ class Journal:
     def _pread(self, offset: int, size: int) -> bytes:
         return os.pread(self.fd, size, offset)
 
-    def read(self) -> Replay:
+    def read(self) -> "Replay":
         """What stands in it now."""
-        return replay(contents(self.fd), self.path)
+        from lastly._journal import replay
+
+        return replay.replay(replay.contents(self.fd), self.path)
 
     def close(self, *, unlink: bool = False) -> None:
         """Close it, and remove the file first if `unlink`. A second call does nothing."""
@@ -184,8 +189,8 @@ class Journal:
             TypeError: it is not JSON, or too large.
         """
         with self._lock:
-            self._find()
-            if self._own and not self._appending and not os.fstat(self.fd).st_nlink:
+            names = self._find()
+            if self._own and not self._appending and not names:
                 self._rewrite()  # somebody emptied the home: what we write must be where it is looked for
             number = next(self._ids)
             record: dict[str, Any] = {"id": number, "action": action}
@@ -196,7 +201,7 @@ class Journal:
             if remote:
                 record["remote"] = True
             record.update(more)
-            self._append("plan", number, record)
+            self._append("plan", number, record, found=True)
             if remote:
                 self._remote.add(number)
                 self._sync(number)
@@ -278,13 +283,14 @@ class Journal:
 
     # ---- the one place that writes
 
-    def _append(self, kind: str, number: int, record: "dict[str, Any]") -> None:
+    def _append(self, kind: str, number: int, record: "dict[str, Any]", *, found: bool = False) -> None:
         with self._lock:
             if self.pid != os.getpid():
                 raise NotRecorded(
                     f"{self.path!r} is the journal of process {self.pid}, not of its forked child"
                 )
-            self._find()
+            if not found:
+                self._find()
             n = self._n
             try:
                 line = encode({"kind": kind, "n": n, "t": round(time(), 3), **record})
@@ -314,14 +320,21 @@ class Journal:
             # gap would be.
             self._n = n + 1
 
-    def _find(self) -> None:
-        """See that the descriptor still is this file's.
+    def _find(self) -> int:
+        """See that the descriptor still is this file's; returns how many names it has.
 
         A program that becomes a daemon closes all descriptors, and the next file it opens gets our number: a
         record must not go there. The lock has gone with the descriptor; the identity kept us alive meanwhile.
         """
-        if disk.key(self.fd) == self.key or self.pid != os.getpid() or self.fd < 0:
-            return
+        try:
+            seen = os.fstat(self.fd)
+        except OSError:
+            pass
+        else:
+            if (seen.st_dev, seen.st_ino) == self.key:
+                return seen.st_nlink
+        if self.pid != os.getpid() or self.fd < 0:
+            return 1
         locks.drop(self.fd)
         try:
             fd = disk.open_same(self.path, self.key)
@@ -329,6 +342,7 @@ class Journal:
             raise home.unusable(self.path, error) from error
         locks.take(fd)
         self.fd = fd
+        return 1
 
     def _write(self, fd: int, line: bytes) -> None:
         if self._torn:
@@ -376,6 +390,10 @@ class Journal:
         """Replace the file by one that holds only what is owed."""
         if self._mirror >= 0:
             return  # nested in one
+        try:
+            from lastly._journal.index import about
+        except ImportError as error:  # in a chroot, say, or without descriptors
+            raise NotRecorded(f"cannot write {self.path!r} again: {error}") from error
         temporary = f"{self.path[:-2]}.tmp"
         home.make(os.path.dirname(self.path))
         fd = disk.new_file(temporary, encode({**self.header, "next": self._n}))

@@ -50,10 +50,12 @@ try:
     _chunks = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, False)
     _scan = make_scanner(_Strict)  # type: ignore[arg-type]  # the stub takes only its own result
 
-    def _dumps(record: "dict[str, Any]") -> str:
+    def dumps(record: "dict[str, Any]") -> str:
+        """Make JSON of it."""
         return "".join(_chunks(record, 0))
 
-    def _loads(text: str) -> "Any":
+    def loads(text: str) -> "Any":
+        """Read JSON; ValueError when it is none."""
         try:
             found, end = _scan(text, 0)
         except (StopIteration, ImportError):  # it asks the json module for its error
@@ -65,10 +67,12 @@ try:
 except (ImportError, TypeError, AttributeError):  # pragma: no cover  # another Python, or a later one
     import json
 
-    def _dumps(record: "dict[str, Any]") -> str:
+    def dumps(record: "dict[str, Any]") -> str:
+        """Make JSON of it."""
         return json.dumps(record, allow_nan=False, check_circular=False, separators=(",", ":"))
 
-    def _loads(text: str) -> "Any":
+    def loads(text: str) -> "Any":
+        """Read JSON; ValueError when it is none."""
         return json.loads(text, parse_constant=_no_json)
 
 
@@ -100,7 +104,7 @@ def encode(record: "dict[str, Any]") -> bytes:
     """
     if not _utf8 and _for_the_system(record):
         record = _bytewise(record)
-    raw = _dumps(record).encode("ascii")
+    raw = dumps(record).encode("ascii")
     return b"%08x %b\n" % (crc32(raw), raw)
 
 
@@ -117,7 +121,7 @@ def decode(line: bytes) -> "dict[str, Any]":
     if line[:8] != b"%08x" % crc32(raw):
         raise ValueError("wrong checksum")
     try:
-        record = _loads(raw.decode())
+        record = loads(raw.decode())
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if record.__class__ is not dict or record.get("kind").__class__ is not str:

@@ -17,10 +17,10 @@ SO_PEERCRED.
     reaper → program   {"ok": op, …} after it is true, {"no": op, "why": …} and the connection is closed
 """
 
-import json
 import os
 
 from lastly import __version__
+from lastly._journal.record import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ SO_PEERPIDFD = 77  # Linux 6.5; not in the socket module of 3.11–3.13
 
 def encode(op: str, **fields: "Any") -> bytes:
     """Make a request."""
-    return json.dumps({"v": VERSION, "op": op, **fields}).encode("ascii")
+    return dumps({"v": VERSION, "op": op, **fields}).encode("ascii")
 
 
 def decode(raw: bytes) -> "dict[str, Any]":
@@ -51,7 +51,7 @@ def decode(raw: bytes) -> "dict[str, Any]":
     if len(raw) > LIMIT:
         raise ValueError("too long")
     try:
-        message = json.loads(raw)
+        message = loads(raw.decode())
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(message, dict):
@@ -61,7 +61,7 @@ def decode(raw: bytes) -> "dict[str, Any]":
 
 def reply(message: "dict[str, Any]") -> bytes:
     """Make an answer."""
-    return json.dumps(message).encode("ascii")
+    return dumps(message).encode("ascii")
 
 
 def is_outdated(folder: str) -> bool:

@@ -1,6 +1,7 @@
 """Temporary files and folders, at names that nobody else can guess."""
 
 import os
+import sys
 
 from lastly.resources._handle import Handle, confirm_file, planned_removal
 
@@ -129,10 +130,12 @@ def _temporary_folder() -> str:
 
     Who is killed between its making and its removal leaves it, and nobody owes its removal.
     """
-    import tempfile
-
-    if tempfile.tempdir is None:
+    # Where the program set another folder it has imported tempfile, which is the dearest import of all here.
+    chosen = getattr(sys.modules.get("tempfile"), "tempdir", None)
+    if chosen is None:
         for path in (*map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), "/tmp"):  # noqa: S108  # tempfile's next
             if path and os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
                 return os.path.abspath(path)
+    import tempfile
+
     return tempfile.gettempdir()
