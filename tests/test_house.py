@@ -75,6 +75,17 @@ KNOWN_STRAYS: set[str] = set()
 # Private names of another room.
 KNOWN_PRIVATE: set[str] = {
 }
+# The same by an attribute of an object: what the root scope, which is a Scope, uses of one.
+KNOWN_TOUCHED: set[str] = {
+    "_exit.root → _body",
+    "_exit.root → _close",
+    "_exit.root → _close_inside",
+    "_exit.root → _closer",
+    "_exit.root → _early",
+    "_exit.root → _run_all",
+    "_exit.root → _stack",
+    "_exit.root → _unopen",
+}
 # Variables of a module that another module sets.
 KNOWN_FILLED: set[str] = {
     "_exit.root → _exit.stack.closing",
@@ -400,6 +411,52 @@ def test_no_file_touches_another_rooms_private_names() -> None:
                 if of.split(".")[0] != file.room:
                     bad[f"{file.module} → {of}.{node.attr}"] = node.lineno
     judge(bad, KNOWN_PRIVATE)
+
+
+@cache
+def private_names() -> dict[str, set[str]]:
+    """The private names of each room: of functions, classes, variables, slots and what is set on ``self``."""
+    names: dict[str, set[str]] = {}
+    for file in files().values():
+        mine = names.setdefault(file.room, set())
+        for node in file.nodes:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                mine.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                mine.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_own(node.value):
+                mine.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # __slots__
+                mine.add(node.value)
+    return {room: {name for name in mine if private(name)} for room, mine in names.items()}
+
+
+def is_own(value: ast.expr) -> bool:
+    return isinstance(value, ast.Name) and value.id in ("self", "cls")
+
+
+def test_private_attributes_are_of_the_same_folder() -> None:
+    """What SLF001 cannot see: it is off in some folders, whose files are friends of one another only.
+
+    An attribute is judged by its name. Modules of others are not ours, and a line with a reason is ruff's.
+    """
+    bad: dict[str, object] = {}
+    for file in files().values():
+        others = {name for room, names in private_names().items() if room != file.room for name in names}
+        strange = {
+            (alias.asname or alias.name).partition(".")[0]
+            for node in file.nodes
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        lines = file.text.splitlines()
+        for node in file.nodes:
+            if not isinstance(node, ast.Attribute) or not private(node.attr) or is_own(node.value):
+                continue
+            of_a_module = isinstance(node.value, ast.Name) and node.value.id in strange
+            if node.attr in others - private_names()[file.room] and not of_a_module and "SLF001" not in lines[node.lineno - 1]:
+                bad[f"{file.module} → {node.attr}"] = node.lineno
+    judge(bad, KNOWN_TOUCHED)
 
 
 def test_no_module_variable_is_filled_from_another_module() -> None:

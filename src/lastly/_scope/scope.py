@@ -439,6 +439,11 @@ class Scope:
             )
 
 
+def nest(outer: Scope, inner: Scope, name: str) -> Cleanup:
+    """Have a scope close as one cleanup of another one, and be given its time."""
+    return outer._nest(inner, name)
+
+
 class Parallel(Scope):
     """Cleanups that run together; made by `Scope.parallel`.
 

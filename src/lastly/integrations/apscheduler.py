@@ -88,7 +88,7 @@ def manage(
         reloader.watch()
     managed: _Managed | None = known.__dict__.get("_process_jobs")
     if managed is None:
-        managed = known._process_jobs = _Managed(scheduler)
+        managed = known._process_jobs = _Managed(scheduler)  # noqa: SLF001  # what it is woken by
     if managed.cleanup is not None:
         managed.cleanup.detach()
     managed.cleanup = owner.defer_early(_stop, scheduler, limit).named(title)
@@ -122,9 +122,9 @@ class _Managed:
         scheduler: Any = self._scheduler()
         if reloader.only_reloads() and scheduler.state == _RUNNING:
             scheduler.pause()
-        for executor in scheduler._executors.values():
+        for executor in _executors(scheduler):
             _end_with_us(executor)
-        pause: float | None = type(scheduler)._process_jobs(scheduler)
+        pause: float | None = type(scheduler)._process_jobs(scheduler)  # noqa: SLF001  # stands in for it
         return pause
 
 
@@ -133,7 +133,7 @@ def _stop(scheduler: "Any", limit: "float | None") -> None:
     if scheduler.state == _STOPPED:
         return
     scheduler.pause()
-    with scheduler._jobstores_lock:  # a round that has begun ends
+    with scheduler._jobstores_lock:  # noqa: SLF001  # no public name; a round that has begun ends
         pass
     end = None if limit is None else monotonic() + limit
     while (running := _running(scheduler)) and (end is None or monotonic() < end):
@@ -157,14 +157,16 @@ def _nothing(wait: bool = True) -> None:
 
 def _running(scheduler: "Any") -> "list[str]":
     """Return the ids of jobs that executors have not finished."""
-    counts = [
-        count for executor in scheduler._executors.values() for count in list(executor._instances.items())
-    ]
-    return [job for job, count in counts if count]
+    known = [executor._instances for executor in _executors(scheduler)]  # noqa: SLF001  # no public name
+    return [job for instances in known for job, count in list(instances.items()) if count]
+
+
+def _executors(scheduler: "Any") -> "list[Any]":
+    return list(scheduler._executors.values())  # noqa: SLF001  # no public name
 
 
 def _pools(scheduler: "Any") -> "list[Any]":
-    return [getattr(executor, "_pool", None) for executor in scheduler._executors.values()]
+    return [getattr(executor, "_pool", None) for executor in _executors(scheduler)]
 
 
 def _kill_workers(scheduler: "Any") -> bool:
@@ -194,8 +196,8 @@ def _end_with_us(executor: "Any") -> None:
     ):
         return
     theirs = arguments.get("initializer"), tuple(arguments.get("initargs", ()))
-    arguments["initializer"] = pool._initializer = _begin_worker
-    arguments["initargs"] = pool._initargs = (os.getpid(), *theirs)
+    arguments["initializer"] = pool._initializer = _begin_worker  # noqa: SLF001  # nothing public sets them later
+    arguments["initargs"] = pool._initargs = (os.getpid(), *theirs)  # noqa: SLF001  # as above
 
 
 def _begin_worker(program: int, theirs: "Callable[..., object] | None", args: "tuple[object, ...]") -> None:

@@ -16,7 +16,7 @@ import weakref
 
 from lastly._exit import reloader, root
 from lastly._scope import closing
-from lastly._scope.scope import Scope
+from lastly._scope.scope import Scope, nest
 from lastly._words.clock import seconds as _seconds
 from lastly._words.warn import warn
 from lastly.integrations._servers import in_flight
@@ -67,7 +67,7 @@ class AppCleanups:
         """The scope of this process; a new one after a fork, and after `close`."""
         if self._scope is None or self._scope.closed or self._pid != os.getpid():
             scope = Scope(f"flask {self.name}")
-            close = root.root._nest(scope, f"flask {self.name}")
+            close = nest(root.root, scope, f"flask {self.name}")
             look = root.defer_early(_forget_if_not_served, weakref.ref(scope))
             self._scope, self._handles, self._pid = scope, (close, look), os.getpid()
         return self._scope
