@@ -1,8 +1,8 @@
 """What is left of a program's file and child when it dies, under lastly and under its peers: ``python examples/peers.py``.
 
 Each row is a small program that makes a file and starts a child, and owes both the way that this peer is used. The
-program gets SIGTERM, and in another run SIGKILL. A peer that is not installed is left out. The children read from a
-pipe of this program: when this ends, so do they.
+program gets SIGTERM, and in another run SIGKILL. The row of a peer that is not installed says so. The children read
+from a pipe of this program: when this ends, so do they.
 """
 
 import contextlib
@@ -71,6 +71,13 @@ pyterminate.register(remove_file, signals=(15,)); make_file()
 pyterminate.register(make_child().kill, signals=(15,))
 work()
 """
+PROCESSKIT = """
+import processkit
+make_file()
+with processkit.ProcessGroup() as group:
+    child = group.start(processkit.Command("sh", ["-c", "exec cat </dev/fd/$STDIN >/dev/fd/$ALIVE"]))
+    work()
+"""
 LASTLY = """
 import lastly
 lastly.install()
@@ -104,6 +111,10 @@ PEERS = {
     "multiprocessing's `resource_tracker`": Peer(TRACKER),
     "safe-exit": Peer(SAFE_EXIT, module="safe_exit"),
     "pyterminate": Peer(PYTERMINATE, module="pyterminate"),
+    "processkit": Peer(PROCESSKIT, module="processkit"),
+    "processkit, with `kill_on_parent_death()`": Peer(
+        PROCESSKIT.replace("]))", "]).kill_on_parent_death())"), module="processkit"
+    ),
     "tini": Peer(PLAIN, ("tini", "-s", "--")),
     "tini as PID 1": Peer(PLAIN, (*NAMESPACE, "tini", "--")),
     "dumb-init": Peer(PLAIN, ("dumb-init", "--")),
@@ -173,8 +184,7 @@ def main() -> None:
     """Print the table, row by row."""
     print("| the program is under | left by SIGTERM | left by SIGKILL |\n|---|---|---|")
     for name, peer in PEERS.items():
-        if peer.is_here():
-            print(row(name), flush=True)
+        print(row(name) if peer.is_here() else f"| {name} | not run here | not run here |", flush=True)
 
 
 def row(name: str) -> str:
