@@ -103,7 +103,8 @@ class Page:
             while command.endswith("\\"):
                 more, _, expected = expected.partition("\n")
                 command = f"{command}\n{more}"
-            same(expected, self._start(["sh", "-c", command]).wait().out, f"{where}: $ {command}")
+            result = self._start(["sh", "-c", command]).wait(within=float(example.notes.get("within", PATIENCE)))
+            same(expected, result.out, f"{where}: $ {command}")
 
     def _start(self, argv: list[str]) -> Program:
         program = Program(["sh", "-c", 'exec "$@" 2>&1', "sh", *argv], env=self.env, cwd=self.folder)
@@ -192,3 +193,9 @@ def test_every_page_is_reached_from_the_index() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
             todo.append((page.parent / target).resolve())
     assert sorted(str(p.relative_to(docs)) for p in set(docs.rglob("*.md")) - seen) == []
+
+
+@pytest.mark.parametrize("path", [page for page in PAGES if page.parent.name == "how-to"], ids=lambda p: p.stem)
+def test_a_how_to_page_says_at_its_top_what_it_needs(path: Path) -> None:
+    top = path.read_text(encoding="utf-8").partition("\n## ")[0]
+    assert re.search(r"^Needs: .+", top, re.MULTILINE)
