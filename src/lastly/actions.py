@@ -11,13 +11,16 @@ is gone. Each accepts that there is nothing left to do.
 import os
 
 from lastly._action import Action
+from lastly._words import built_in
 from lastly._words.clock import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import timedelta
     from typing import Any
+
+    from lastly._action import P, Prepare, R
 
 __all__ = ["kill", "kill_token", "remove", "run"]
 __dir__ = __all__.copy  # dir() shows what is public
@@ -296,10 +299,14 @@ def _pid(target: "Any") -> int:
     return pid
 
 
-# Under their public names: help(), repr() and the journal show lastly.actions:remove.
-for _fn in (_remove, _kill, _kill_token, _run):
-    _fn.__name__ = _fn.__qualname__ = _fn.__name__[1:]
-remove = Action(_remove, name="lastly.actions:remove", prepare=_prepare_remove)
-kill = Action(_kill, name="lastly.actions:kill", prepare=_prepare_kill, blocks=True)
-kill_token = Action(_kill_token, name="lastly.actions:kill_token", prepare=_prepare_kill_token, blocks=True)
-run = Action(_run, name="lastly.actions:run", prepare=_prepare_run, blocks=True)
+def _built_in(fn: "Callable[P, R]", prepare: "Prepare") -> "Action[P, R]":
+    """Make one of lastly's own: under its public name, as help(), repr() and the journal show it."""
+    fn.__name__ = fn.__qualname__ = fn.__name__[1:]
+    name = built_in.PREFIX + fn.__name__
+    return Action(fn, name=name, prepare=prepare, blocks=built_in.TABLE[name].blocks)
+
+
+remove = _built_in(_remove, _prepare_remove)
+kill = _built_in(_kill, _prepare_kill)
+kill_token = _built_in(_kill_token, _prepare_kill_token)
+run = _built_in(_run, _prepare_run)

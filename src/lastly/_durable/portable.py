@@ -20,9 +20,6 @@ ENVIRONMENT = (
     "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME",
 )  # fmt: skip
 
-# Actions of ours that need nothing of that.
-CONTAINED = frozenset({"lastly.actions:remove", "lastly.actions:kill", "lastly.actions:kill_token"})
-
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
 

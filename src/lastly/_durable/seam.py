@@ -15,7 +15,7 @@ from lastly._durable import own, portable
 from lastly._journal import home
 from lastly._scope.handle import OWN, Cleanup, name_of
 from lastly._system import host
-from lastly._words import naming
+from lastly._words import built_in, naming
 from lastly._words.clock import BACKOFF, RETRIES, TIMEOUT
 from lastly._words.warn import warn
 
@@ -360,7 +360,7 @@ def _more(
         more["timeout"] = action.timeout
     if action.backoff != BACKOFF:
         more["backoff"] = action.backoff
-    if action.name not in portable.CONTAINED:
+    if not built_in.facts(action.name).contained:
         more["context"] = portable.context(journal)
         if action.file:
             more["file"] = action.file

@@ -13,6 +13,8 @@ import os
 import sys
 from zlib import crc32
 
+from lastly._words import built_in
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -93,7 +95,7 @@ def _bytewise(value: "Any") -> "Any":
 def _for_the_system(record: "dict[str, Any]") -> bool:
     """Whether all its texts are: arguments of a user's function are that function's business."""
     kind = record.get("kind")
-    return kind in ("owner", "context") or (kind == "plan" and record["action"].startswith("lastly.actions:"))
+    return kind in ("owner", "context") or (kind == "plan" and record["action"].startswith(built_in.PREFIX))
 
 
 def encode(record: "dict[str, Any]") -> bytes:

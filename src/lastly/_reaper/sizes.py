@@ -3,6 +3,8 @@
 import os
 import stat
 
+from lastly._words import built_in
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -18,7 +20,7 @@ class Looker:
 
     def size(self, row: "dict[str, Any]") -> str:
         """Return "tree, 427 files", "file", "link" or "not there"; empty where that cannot be told."""
-        if row["action"] != "lastly.actions:remove" or not row["args"]:
+        if row["action"] != built_in.REMOVE or not row["args"]:
             return ""
         path = row["args"][0]
         try:

@@ -102,14 +102,15 @@ class Supervisor:
         try:
             from lastly._journal.file import Journal
             from lastly._reaper import client
+            from lastly._words import built_in
 
             self.journal = Journal.create()
             tree = {"token": self.token, "grace": self.grace}
-            self.journal.plan("lastly.actions:kill", [None], tree, run=True)
+            self.journal.plan(built_in.KILL, [None], tree, run=True)
             if self.group.path:
                 # A group that has gone is what is wanted; `rmdir` alone would call it a failure.
                 argv = [sys.executable, "-I", "-S", "-c", _RMDIR, self.group.path]
-                self.journal.plan("lastly.actions:run", [argv], {"cwd": "/"}, phase=1)
+                self.journal.plan(built_in.RUN, [argv], {"cwd": "/"}, phase=1)
             client.ensure(self.journal.path)
             client.child_starts(self.journal.path)
         except Exception as error:

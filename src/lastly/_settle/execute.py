@@ -14,6 +14,7 @@ from lastly._journal.turns import Turn
 from lastly._settle import child
 from lastly._settle.child import ActionFailed
 from lastly._system import frozen, kill, remove
+from lastly._words import built_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
 
     from lastly._system.family import Family
 
-__all__ = ["ActionFailed", "is_foreign", "run"]
+__all__ = ["ActionFailed", "run"]
 
 _RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner.py")
 # Its text, for when its file is in an archive, or has gone with the environment that this reaper is from.
 _TEXT = __loader__.get_data(_RUNNER).decode()  # type: ignore[name-defined]  # every import sets it
-_NAMESPACE = "lastly.actions:"
 
 
 class Death:
@@ -42,11 +42,6 @@ class Death:
     def __init__(self, not_born: "tuple[float, float] | None" = None, family: "Family | None" = None) -> None:
         self.not_born = not_born
         self.family = family
-
-
-def is_foreign(action: str) -> bool:
-    """Whether it is a built-in action of a later version: neither run nor dropped."""
-    return action.startswith(_NAMESPACE) and action not in _BUILT_IN
 
 
 def run(
@@ -66,8 +61,9 @@ def run(
         OSError: the system refused.
     """
     context = item.context or seen.contexts.newest() or {}
-    if item.action in _BUILT_IN:
-        _BUILT_IN[item.action](item, context, death, announce)
+    if item.action in built_in.TABLE:
+        do: Any = globals()["_do_" + item.action.removeprefix(built_in.PREFIX)]
+        do(item, context, death, announce)
         return
     limit = max(item.timeout, 0.1)
     announce(limit)
@@ -171,12 +167,6 @@ def _words(argv: "Any") -> list[str]:
     return argv
 
 
-_BUILT_IN: "dict[str, Callable[[Item, dict[str, Any], Death, Any], None]]" = {
-    "lastly.actions:remove": _do_remove,
-    "lastly.actions:kill": _do_kill,
-    "lastly.actions:kill_token": _do_kill_token,
-    "lastly.actions:run": _do_run,
-}
 _NEWBORN = 0.1  # seconds that a child may need from fork to exec
 _SHORTEST = 8  # characters of a token: one that somebody shortened by hand would match strangers
 

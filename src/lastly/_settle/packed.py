@@ -9,6 +9,7 @@ import json
 import zlib
 
 from lastly._journal.replay import Item
+from lastly._words import built_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Packer:
     def takes(self, item: Item) -> bool:
         """Whether it needs no row of its own; then it is taken."""
         uneventful = (
-            item.action == "lastly.actions:remove"
+            item.action == built_in.REMOVE
             and item.state == "done"
             and item.attempts <= 1
             and not (item.error or item.remote or item.odd or item.what)
@@ -80,7 +81,7 @@ def unpack(row: "sqlite3.Row", number: int | None = None) -> "dict[str, Any] | N
     """
     for found, args in json.loads(zlib.decompress(row["cleanups"])):
         if number is None or found == number:
-            plan = {"kind": "plan", "id": found, "action": "lastly.actions:remove", "args": args}
+            plan = {"kind": "plan", "id": found, "action": built_in.REMOVE, "args": args}
             done = {"kind": "done", "id": found, "by": row["doer"], "t": row["changed"]}
             return {
                 **dict(row), "id": found, "action": plan["action"], "args": json.dumps(args), "kwargs": "{}",

@@ -19,6 +19,7 @@ from lastly._journal.file import Journal
 from lastly._journal.replay import Item, Replay
 from lastly._settle import execute
 from lastly._system.family import Family
+from lastly._words import built_in
 from lastly._words.clock import monotonic
 from lastly.errors import NotOurs
 
@@ -33,8 +34,6 @@ MOST_UNWRITTEN = 100  # records that are kept in memory: in one message to the r
 MOST_TOLD = 1000  # cleanups of one owner that are listed although all went well
 _TOGETHER = 64  # removals that are begun and ended with one write each
 _LONGEST_UNWRITTEN = 0.05  # seconds that one that is done may wait for the others to be written
-_KILLS = frozenset({"lastly.actions:kill", "lastly.actions:kill_token"})
-_HARMLESS = _KILLS | {"lastly.actions:remove"}  # however often they are run
 
 
 class Outcome:
@@ -222,7 +221,7 @@ class _Settling:
     def _is_plain(self, item: Item) -> bool:
         """A removal that nobody has tried yet. Many of them are begun with one write, and ended with one."""
         return (
-            item.action == "lastly.actions:remove"
+            item.action == built_in.REMOVE
             and not (item.attempts or item.odd or item.doubt or item.error)
             and not self.outcome.unwritten
         )
@@ -239,7 +238,7 @@ class _Settling:
         self.flush()
 
     def _settle(self, item: Item, force: bool) -> None:
-        if execute.is_foreign(item.action):
+        if built_in.is_later(item.action):
             self.unknown = item.action
             return
         self.slow()
@@ -259,7 +258,7 @@ class _Settling:
             )
         if item.odd:
             return self._abandon(item, f"its record is odd ({', '.join(item.odd)}): look, then forget it")
-        if self.world_over and item.action in _KILLS:
+        if self.world_over and built_in.facts(item.action).kills:
             self._note(item, "void", reason=self.void)
             self._say(item, "void", self.void)
             return None
@@ -277,7 +276,7 @@ class _Settling:
         return self._attempt(item)
 
     def _attempt(self, item: Item) -> float | None:
-        if len(self.outcome.unwritten) >= MOST_UNWRITTEN and item.action not in _HARMLESS:
+        if len(self.outcome.unwritten) >= MOST_UNWRITTEN and not built_in.facts(item.action).harmless:
             return time.time() + FULL  # never run what could not be remembered
         number = item.attempts + 1
         self._note(item, "run", attempt=number, by=self.by, pid=os.getpid())
@@ -343,7 +342,7 @@ class _Settling:
         self.flushed = monotonic()
 
     def _harmless(self, record: "dict[str, Any]") -> bool:
-        return self.seen.items[record["id"]].action in _HARMLESS
+        return built_in.facts(self.seen.items[record["id"]].action).harmless
 
     def _say(self, item: Item, state: str, error: str = "", seconds: float | None = None) -> None:
         if state == "done" and len(self.outcome.ran) >= MOST_TOLD:

@@ -7,6 +7,8 @@ A cleanup is named by what it does to what: ``kill sleep 1000 (pid 4711)``, ``re
 import os
 from _string import formatter_parser  # type: ignore[import-not-found]  # no stub; string costs an import of re
 
+from lastly._words import built_in
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 LONGEST = 200  # characters of a description or a command that are kept
 _VARKEYWORDS = 0x08  # of co_flags
 _HIDDEN = ("expect", "token")
-# The defaults of built-in actions, which are recorded, and the folder of a program.
-_USUAL = {"run": ("cwd", "timeout", "ok")}
 _LIFE = {True: "alive", False: "dead", None: "cannot be told from here"}
 
 
@@ -45,18 +45,16 @@ def owner(row: "Mapping[str, Any]") -> str:
 
 def call(row: "Mapping[str, Any]") -> str:
     """Return what a cleanup calls: its action and the arguments, without any description."""
-    module, _, name = row["action"].rpartition(":")
-    name = name.rpartition(".")[2]
-    args = row["args"]
-    built_in = module == "lastly.actions"
-    if built_in and name in ("kill", "kill_token"):
+    known = built_in.facts(row["action"])
+    if known.kills:
         return f"kill {_process(row)}"
-    if built_in and name == "run" and args and isinstance(args[0], list):
+    name = row["action"].rpartition(":")[2].rpartition(".")[2]
+    args = row["args"]
+    if row["action"] == built_in.RUN and args and isinstance(args[0], list):
         args = args[0]
-    usual = _USUAL.get(name, ()) if built_in else ()
     words = [name, *(_word(value) for value in args if value is not None)]
     for key, value in row["kwargs"].items():
-        if value not in (None, {}) and key not in _HIDDEN and key not in usual:
+        if value not in (None, {}) and key not in _HIDDEN and key not in known.usual:
             words.append(f"{key}={_word(value)}")
     return " ".join(words)
 
@@ -71,7 +69,7 @@ def _process(row: "Mapping[str, Any]") -> str:
         if isinstance(found, dict) and found.get("pid"):
             name = found.get("command") or found.get("name")
             return f"{name} (pid {found['pid']})" if name else f"pid {found['pid']}"
-    return "all children" if row["action"].endswith("kill_token") else "a child"
+    return "all children" if row["action"] == built_in.KILL_TOKEN else "a child"
 
 
 def clip(text: str, longest: int = LONGEST) -> str:
