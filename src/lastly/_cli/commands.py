@@ -1,7 +1,6 @@
 """The commands: what each does with what it was given. `lastly run` is a program of its own: see _run."""
 
 import io
-import json
 import math
 import os
 import signal
@@ -25,47 +24,18 @@ from lastly._cli.options import (
     positive,
     seconds,
 )
+from lastly._cli.output import Failed, by, emit
 from lastly._words.nearest import nearest
 from lastly.errors import LastlyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from lastly._settle.settle import Outcome
 
 
 MOST = 20  # cleanups that `lastly why` tells all about
 _AT_HOME = ("What is owed", "Settling")  # sections whose commands read the journals
 ROWS = 50  # of `lastly ls`: a screenful
-
-
-class Failed(Exception):  # noqa: N818  # the message is for a person, who reads "lastly: …"
-    """A command could not do what it was asked for; the message is one line."""
-
-
-def emit(**values: "Any") -> None:
-    """Write one JSON object; bytes that are no text come as lone surrogates, as in the journal."""
-    made = {"version": 1, **values}
-    try:
-        text = json.dumps(made, indent=2, allow_nan=False)
-    except ValueError:  # 1e999 in a record
-        text = json.dumps(_finite(made), indent=2)
-    sys.stdout.write(text + "\n")
-
-
-def _finite(value: "Any") -> "Any":
-    """JSON has no infinity: as text."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def by(command: str) -> str:
-    """Who is doing this, for the history."""
-    return f"lastly {command}, pid {os.getpid()}"
 
 
 def run(_given: Namespace) -> int:
