@@ -47,6 +47,7 @@ THIRD_PARTY = {
     "_run": {"sitecustomize"},  # the one that the injected sitecustomize stands in front of
     "_scope.awaiting": {"anyio", "trio"},
     "_scope.backends": {"anyio", "trio"},
+    "_reach": {"procrastinate", "psycopg"},
     "app": {"colorlog", "yaml"},
     "resources._process": {"anyio", "trio"},
 }

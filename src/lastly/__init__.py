@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lastly import testing as testing
     from lastly._action import Action as Action
     from lastly._action import action as action
+    from lastly._durable.configure import configure as configure
     from lastly._durable.seam import Plan as Plan
     from lastly._exit.signals import Installation as Installation
     from lastly._exit.signals import install as install
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from lastly.errors import CorruptJournal as CorruptJournal
     from lastly.errors import FrameworkError as FrameworkError
     from lastly.errors import LastlyError as LastlyError
+    from lastly.errors import LeaseLost as LeaseLost
     from lastly.errors import NotOurs as NotOurs
     from lastly.errors import NotRecorded as NotRecorded
     from lastly.errors import ScopeClosed as ScopeClosed
@@ -82,9 +84,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Action", "App", "AsyncParallel", "AsyncScope", "AtomicFile", "CaughtSignal", "Cleanup",
     "CleanupFailed", "CleanupTimeout", "CorruptJournal", "ExitReason", "FrameworkError", "Installation",
-    "LastlyError", "NotOurs", "NotRecorded", "Parallel", "Plan", "Popen", "Process", "Report",
+    "LastlyError", "LeaseLost", "NotOurs", "NotRecorded", "Parallel", "Plan", "Popen", "Process", "Report",
     "ReportEntry", "Scope", "ScopeClosed", "Temporary", "TestApp", "UnixSocket", "UnknownAction", "action",
-    "actions", "atomic_write", "defer", "defer_early", "exit_reason", "init_defaults", "install",
+    "actions", "atomic_write", "configure", "defer", "defer_early", "exit_reason", "init_defaults", "install",
     "lock_file", "open_process", "pid_file", "register", "report", "server", "temp_dir", "temp_file",
     "uninstall", "unix_socket", "unregister",
 ]  # fmt: skip
@@ -104,6 +106,7 @@ _WHERE = {
     "FrameworkError": "errors",
     "Installation": "_exit.signals",
     "LastlyError": "errors",
+    "LeaseLost": "errors",
     "NotOurs": "errors",
     "NotRecorded": "errors",
     "Parallel": "_scope.scope",
@@ -120,6 +123,7 @@ _WHERE = {
     "action": "_action",
     "actions": "actions",
     "atomic_write": "resources",
+    "configure": "_durable.configure",
     "init_defaults": "app",
     "install": "_exit.signals",
     "lock_file": "resources",

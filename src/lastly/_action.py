@@ -39,6 +39,13 @@ def _owner(fn: "Any") -> str:
     return name if code.co_varnames[0] in ("self", "cls") else ""
 
 
+def _names(aliases: "tuple[str, ...] | list[str]") -> tuple[str, ...]:
+    given: Any = aliases
+    if isinstance(given, str) or not all(isinstance(name, str) and ":" in name for name in given):
+        raise TypeError(f"aliases={aliases!r}: a list of names, like ['shop.cloud:destroy_vm']")
+    return tuple(aliases)
+
+
 class Action(Generic[P, R]):
     """A function that can be run by name, in this process or in another one.
 
@@ -58,7 +65,8 @@ class Action(Generic[P, R]):
     """
 
     __slots__ = (
-        "__dict__", "__weakref__", "__wrapped__", "backoff", "blocks", "describe", "file", "fn", "name",
+        "__dict__", "__weakref__", "__wrapped__", "aliases", "backoff", "blocks", "describe", "file", "fn",
+        "name",
         "prepare", "recorded", "remote", "retries", "timeout", "wants",
     )  # fmt: skip
 
@@ -74,6 +82,7 @@ class Action(Generic[P, R]):
         describe: str | None = None,
         prepare: "Prepare | None" = None,
         blocks: bool = False,
+        aliases: "tuple[str, ...] | list[str]" = (),
     ) -> None:
         if not callable(fn):
             raise TypeError(f"action() takes a function, not {fn!r}")
@@ -92,6 +101,7 @@ class Action(Generic[P, R]):
             self.__dict__[key] = getattr(fn, key, None)
         self.name = name or f"{self.__dict__['__module__']}:{self.__dict__['__qualname__']}"
         self.remote = remote
+        self.aliases = _names(aliases)
         self.retries = retries
         self.timeout = seconds(timeout, "timeout")
         self.backoff = seconds(backoff, "backoff")
@@ -152,6 +162,7 @@ if TYPE_CHECKING:
         timeout: "float | timedelta" = TIMEOUT,
         backoff: "float | timedelta" = BACKOFF,
         describe: str | None = None,
+        aliases: "tuple[str, ...] | list[str]" = (),
     ) -> "Callable[[Callable[P, R]], Action[P, R]]": ...
 
 
@@ -164,6 +175,7 @@ def action(
     timeout: "float | timedelta" = TIMEOUT,
     backoff: "float | timedelta" = BACKOFF,
     describe: str | None = None,
+    aliases: "tuple[str, ...] | list[str]" = (),
 ) -> "Action[P, R] | Callable[[Callable[P, R]], Action[P, R]]":
     """Make a function an action, whose cleanups survive the process.
 
@@ -181,6 +193,8 @@ def action(
         describe: what `lastly ls` and messages call such a cleanup: a format string over its arguments, like
             ``"destroy VM {name}"``. Made when it is deferred, and recorded with it: no secrets in it.
             Default: the function's name and the arguments.
+        aliases: names that it had before, ``module:qualname``: a worker runs what was recorded under them.
+            For shared journals; default none.
 
     Raises:
         TypeError: `fn` is not callable, or is a method; not a number, or not a length of time; `describe`
@@ -200,6 +214,7 @@ def action(
             timeout=timeout,
             backoff=backoff,
             describe=describe,
+            aliases=aliases,
         )
 
     return make if fn is None else make(fn)

@@ -4,6 +4,7 @@
 
     LastlyError (Exception)
     ├── NotRecorded    (OSError)       it could not be written down: do not create the resource
+    │   ├── LeaseLost                  this machine was taken for dead, and workers undid what it had
     │   └── UnsupportedPlatform       and never can be on this system
     ├── ScopeClosed    (RuntimeError)  deferred to a scope that takes no more
     ├── CleanupTimeout (TimeoutError)  a cleanup did not end in time, or was not begun
@@ -19,7 +20,7 @@ The names say what happened; hence no suffix "Error" (N818), as in trio and conc
 
 __all__ = [
     "CaughtSignal", "CleanupFailed", "CleanupTimeout", "CorruptJournal", "FrameworkError", "LastlyError",
-    "NotOurs", "NotRecorded", "ScopeClosed", "UnknownAction",
+    "LeaseLost", "NotOurs", "NotRecorded", "ScopeClosed", "UnknownAction",
 ]  # fmt: skip
 __dir__ = __all__.copy  # dir() shows what is public
 
@@ -45,6 +46,15 @@ class UnsupportedPlatform(NotRecorded):
 
     Raised for actions with ``remote=True``, and for all durable ones under ``LASTLY_DURABLE=require``. The
     others run in the process, after one warning.
+
+    .. versionadded:: 0.1
+    """
+
+
+class LeaseLost(NotRecorded):
+    """The machine was silent for longer than its lease: workers on others have undone what was owed.
+
+    Raised once, by the next `defer` of a remote action. It was not recorded; what is deferred after it is.
 
     .. versionadded:: 0.1
     """

@@ -6,7 +6,9 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +35,61 @@ def prepared(folder: str) -> tuple[tuple[str, str], dict[str, Any]]:
         env={"PATH": os.defpath, "HOME": folder, "LC_ALL": "C"}, **who,
     )  # fmt: skip
     return (programs, data), who
+
+
+class Server:
+    """A running PostgreSQL that listens in a folder alone; as root it is another user's, for it insists.
+
+    ``stop(how)`` and ``start()`` work on the same data; ``freeze()`` and ``thaw()`` stop all its processes.
+    """
+
+    def __init__(self, folder: str, *options: str) -> None:
+        self.folder = folder
+        (self._programs, self._data), self._who = prepared(folder)
+        self._who |= {"cwd": folder, "env": {"PATH": os.defpath, "HOME": folder, "LC_ALL": "C"}}
+        self._options = options
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [f"{self._programs}/postgres", "-D", self._data, "-k", self.folder, "-c", "listen_addresses=", *self._options],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **self._who,
+        )  # fmt: skip
+        said = []
+        for line in self.process.stderr:
+            said.append(line)
+            if "ready to accept connections" in line:
+                break
+        else:
+            raise AssertionError(f"PostgreSQL did not start:\n{''.join(said)}")
+        # Whoever stops reading stops the server, once the pipe is full.
+        threading.Thread(target=self._drain, args=(self.process.stderr,), daemon=True).start()
+
+    @staticmethod
+    def _drain(stream: Any) -> None:
+        for _line in stream:
+            pass
+        stream.close()
+
+    def stop(self, signum: int = signal.SIGQUIT) -> None:
+        """SIGQUIT: immediately, as a crash; SIGINT: fast; SIGTERM: after the last session."""
+        if self.process.poll() is None:
+            self.process.send_signal(signum)
+            self.process.wait(60)
+
+    def freeze(self) -> None:
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for pid in self._pids() if self.process.poll() is None else ():
+            os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """The postmaster, which has no children of its own, and its children: all are this server's."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [self.process.pid, *map(int, children)]
+
+    def url(self, user: str = "postgres", database: str = "postgres", **query: Any) -> str:
+        more = "".join(f"&{name}={value}" for name, value in query.items())
+        return f"postgresql://{user}@/{database}?host={self.folder}{more}"

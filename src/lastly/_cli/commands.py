@@ -9,7 +9,7 @@ import warnings
 from argparse import Namespace
 
 from lastly import __version__
-from lastly._cli import complete
+from lastly._cli import complete, reach
 from lastly._cli import tables as show
 from lastly._cli.options import (
     FILE,
@@ -48,6 +48,8 @@ def run(_given: Namespace) -> int:
 
 def ls(given: Namespace) -> int:
     """Show what is owed."""
+    if given.all_hosts:
+        return reach.everywhere(given)
     from lastly._reaper import desk
 
     if given.json:
@@ -94,6 +96,8 @@ def _settled(outcome: "Outcome", *, one: bool) -> bool:
 
 def why(given: Namespace) -> int:
     """Tell everything about one cleanup, or several."""
+    if reach.is_shared(given.id):
+        return reach.why(given)
     from lastly._reaper import desk
     from lastly._reaper.called import called
 
@@ -114,6 +118,8 @@ def why(given: Namespace) -> int:
 
 def retry(given: Namespace) -> int:
     """Run one cleanup again."""
+    if reach.is_shared(given.id):
+        return reach.retry(given)
     from lastly._reaper import desk
 
     about = desk.retry(given.id, by=by("retry"))
@@ -128,9 +134,12 @@ def forget(given: Namespace) -> int:
     """Owe one cleanup no more."""
     from lastly._reaper import desk
 
+    shared = reach.is_shared(given.id)
     if not given.yes:
-        about = desk.why(given.id)
-        _confirm(f"{about['what']}: this is then never run. Forget {about['ref']}?")
+        what = given.id if shared else desk.why(given.id)["what"]
+        _confirm(f"{what}: this is then never run. Forget {given.id}?")
+    if shared:
+        return reach.forget(given)
     desk.forget(given.id, by=by("forget"))
     if given.json:
         emit(forgotten=given.id)
@@ -268,6 +277,9 @@ COMMANDS = (
         Argument(
             "--all", action="store_true", help="all of it; also what is done or released and not yet filed"
         ),
+        Argument("--all-hosts", action="store_true", help="of all that share LASTLY_JOURNAL's journal"),
+        Argument("--queue", metavar="QUEUE", help="with --all-hosts: of this queue only"),
+        Argument("--abandoned", action="store_true", help="with --all-hosts: only what was given up"),
         _JSON,
         section="What is owed",
         example="lastly ls",
@@ -365,6 +377,7 @@ COMMANDS = (
         section="This machine",
         example='eval "$(lastly completion bash)"',
     ),
+    *reach.COMMANDS,
 )  # fmt: skip
 
 

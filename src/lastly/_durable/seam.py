@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from lastly._action import AnyAction, Args
     from lastly._journal.file import Journal
+    from lastly._journal.shared_url import SharedUrl
     from lastly._scope.handle import Stack
     from lastly._scope.scope import Scope
 
@@ -37,7 +38,7 @@ class DurableCleanup(Cleanup):
     failure here it stays owed: the reaper tries again once this process has ended.
     """
 
-    __slots__ = ("attempts", "awaited", "id", "journal", "keywords", "known")
+    __slots__ = ("attempts", "awaited", "id", "journal", "keywords", "known", "shared")
 
     _keywords = OWN
     keywords: "dict[str, Any]"
@@ -46,6 +47,7 @@ class DurableCleanup(Cleanup):
     known: "dict[str, Any]"
     attempts: int
     awaited: bool
+    shared: str  # the shared journal that has it, or nothing
     kept: object = None  # must not be finalized before this has run
 
     @property
@@ -98,6 +100,10 @@ class DurableCleanup(Cleanup):
         facts = portable.plain_dict(known, "a confirmed fact")
         if self.journal is not None:
             self.journal.confirm(self.id, facts)
+            if self.shared:
+                from lastly._durable import shared
+
+                shared.confirm(self.journal, self.id, facts)
         self.known = {**self.known, **facts}
 
     def detach(self) -> bool:
@@ -119,6 +125,7 @@ class DurableCleanup(Cleanup):
             except errors.NotRecorded:
                 stack[self] = limit
                 raise
+            self._tell("released")
             own.settled()
         return True
 
@@ -132,6 +139,8 @@ class DurableCleanup(Cleanup):
             return None
         if self.pending:
             return self.func(*self.args, **self.keywords)
+        if self.shared and self._elsewhere():
+            return None
         try:
             result = self._begin()
             if hasattr(result, "__await__"):
@@ -177,6 +186,7 @@ class DurableCleanup(Cleanup):
                 self.journal.done(self.id, by="owner")
             except errors.NotRecorded:
                 pass  # the reaper will do it once more, and find nothing there
+            self._tell("done")
             own.settled()
 
     def _failed(self, error: BaseException) -> None:
@@ -186,11 +196,31 @@ class DurableCleanup(Cleanup):
         try:
             if isinstance(error, errors.NotOurs):
                 self.journal.abandon(self.id, text, by="owner")
+                self._tell("abandoned", text)
                 own.settled()
             else:
                 self.journal.fail(self.id, text, attempt=self.attempts, by="owner")
+                self._tell("failed", text)
         except (errors.NotRecorded, TypeError):
             pass  # its own error is what matters, and it propagates
+
+    def _tell(self, state: str, error: str = "") -> None:
+        """Tell the shared journal, too."""
+        if self.shared and self.journal is not None:
+            from lastly._durable import shared
+
+            shared.say(self.shared, self.journal, self.id, state, error)
+
+    def _elsewhere(self) -> bool:
+        """Whether a worker has run it, because this machine was taken for dead."""
+        from lastly._durable import shared
+
+        assert self.journal is not None
+        by = shared.settled_elsewhere(self.shared, self.journal, self.id)
+        if by:
+            self.journal.done(self.id, by=by)
+            own.settled()
+        return bool(by)
 
 
 class Plan:
@@ -287,24 +317,32 @@ def defer(
     else:
         plain, plain_kwargs = portable.arguments(action, args, kwargs)
     portable.check_call(action, plain, plain_kwargs)
+    where = _shared(recorded) if action.remote else None
     journal = _journal(action)
     number = 0
     if journal is not None:
+        more = _more(journal, action, scope, plain, plain_kwargs)
+        if where is not None:
+            more["shared"] = where.key
         number = journal.plan(
-            recorded,
-            list(plain),
-            plain_kwargs,
-            remote=action.remote,
-            **_more(journal, action, scope, plain, plain_kwargs),
+            recorded, list(plain), plain_kwargs, remote=action.remote, sync=where is None, **more
         )
+        if where is not None:
+            from lastly._durable import shared
+
+            _ensure(journal.path)  # the reaper starts the relay
+            shared.record(
+                where, journal, number, {"action": recorded, "args": plain, "kwargs": plain_kwargs, **more}
+            )
     cleanup = DurableCleanup()
     cleanup.func, cleanup.args, cleanup.keywords = action, tuple(plain), plain_kwargs
     cleanup.journal, cleanup.id = journal, number
     cleanup.known, cleanup.attempts = _NOTHING, 0
+    cleanup.shared = where.key if where is not None else ""
     cleanup.awaited = hasattr(scope, "__aenter__")
     cleanup._stack = stack  # noqa: SLF001  # the scope's and its handles' own: contract of _scope
     stack[cleanup] = None
-    if journal is not None:
+    if journal is not None and where is None:
         _ensure(journal.path)
     return cleanup
 
@@ -372,6 +410,21 @@ def _what(action: "AnyAction", args: "Args", kwargs: "dict[str, Any]") -> str:
     if action.describe is None:
         return ""
     return naming.described(action.describe, action.fn, args, kwargs)
+
+
+# ---- the shared journal
+
+
+def _shared(recorded: str) -> "SharedUrl | None":
+    """The shared journal that there is; without one not a module is imported."""
+    if "LASTLY_JOURNAL" not in os.environ and "lastly._durable.shared" not in sys.modules:
+        return None
+    from lastly._durable import shared
+
+    where = shared.url()
+    if where is not None:
+        shared.check(where, recorded)
+    return where
 
 
 # ---- the journal, or why there is none

@@ -48,7 +48,7 @@ _OWNER: "Fields" = {
 _PLAN = {
     **_EVERY, "action": str, "args": list, "kwargs": dict, "known": dict, "remote": bool,
     "scope": str, "phase": _integer, "retries": _integer, "timeout": _seconds, "backoff": _seconds,
-    "context": _count, "file": str, "what": str,
+    "context": _count, "file": str, "what": str, "shared": str,
 }  # fmt: skip
 _WORD = {
     **_EVERY, "known": dict, "attempt": _count, "error": str, "next": _moment, "reason": str, "what": str,
@@ -57,7 +57,7 @@ _KINDS: "dict[str, Fields]" = {
     "owner": _OWNER,
     "plan": _PLAN,
     "context": _EVERY,
-    "adopt": _EVERY,
+    "adopt": {**_EVERY, "epoch": _count, "shared": str},
 }
 
 PLANNED = frozenset(_PLAN) - {"file"} | {"kind"}

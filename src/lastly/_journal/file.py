@@ -170,6 +170,7 @@ class Journal:
         kwargs: "dict[str, Any]",
         *,
         remote: bool = False,
+        sync: bool = True,
         **more: "Any",
     ) -> int:
         """Write that a cleanup is owed, before the thing exists that it undoes.
@@ -178,7 +179,8 @@ class Journal:
             action: the name by which another process finds the function.
             args: positional arguments, JSON.
             kwargs: keyword arguments, JSON.
-            remote: on the disk before this returns.
+            remote: what it undoes outlives this machine.
+            sync: if so, on the disk before this returns; not when somebody else is told of it next.
             more: further fields of the record (scope, phase, retries, timeout, backoff, context, known).
 
         Returns:
@@ -202,10 +204,24 @@ class Journal:
                 record["remote"] = True
             record.update(more)
             self._append("plan", number, record, found=True)
-            if remote:
+            if remote and sync:
                 self._remote.add(number)
                 self._sync(number)
             return number
+
+    def adopt(self, number: int, **more: "Any") -> None:
+        """Write that a shared journal has it (epoch=, shared=). Raises as `plan`."""
+        self._append("adopt", number, {"id": number, **more})
+
+    def sync(self, number: int) -> None:
+        """See to it that its plan is on the disk, and what is confirmed of it.
+
+        Raises:
+            NotRecorded: it is not, and was released.
+        """
+        with self._lock:
+            self._remote.add(number)
+            self._sync(number)
 
     def confirm(self, number: int, known: "dict[str, Any]") -> None:
         """Write what is known of the thing now that it exists. Raises as `plan`."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OWED, DONE, RELEASED, VOID, ABANDONED = range(5)
 _LAST = {"done": DONE, "release": RELEASED, "void": VOID, "abandon": ABANDONED}
-WORDS = frozenset({"confirm", "run", "fail", *_LAST})  # what may follow a plan
+WORDS = frozenset({"confirm", "run", "fail", "adopt", *_LAST})  # what may follow a plan
 
 CHUNK = 1 << 18  # bytes read at once
 _BLOCK, _BLOCKS = 1 << 16, 8  # bytes in a block that is read again, and how many are kept

@@ -43,15 +43,16 @@ class Item:
             words.
         what: its description, if its action brings one, or the name that the program gave it.
         known: the confirmed facts. attempts: how often it was begun. error, next: of the last failure.
+        shared: the shared journal that it is in, or was to be; epoch: under which lease, once it is.
         doubt: a record is missing from the journal that may have been this item's release.
         odd: the names of fields that say what is to be done, and hold what they cannot hold.
         extra: fields of the plan that this version does not know. events: all its records, as they stand.
     """
 
     __slots__ = (
-        "action", "args", "attempts", "backoff", "changed", "context", "doubt", "error", "events", "extra",
-        "id", "known", "kwargs", "last_n", "next", "odd", "phase", "reason", "remote", "retries", "scope",
-        "state", "t", "timeout", "token", "what",
+        "action", "args", "attempts", "backoff", "changed", "context", "doubt", "epoch", "error", "events",
+        "extra", "id", "known", "kwargs", "last_n", "next", "odd", "phase", "reason", "remote", "retries",
+        "scope", "shared", "state", "t", "timeout", "token", "what",
     )  # fmt: skip
 
     def __init__(self, plan: "dict[str, Any]", token: str, contexts: "Contexts") -> None:
@@ -66,6 +67,8 @@ class Item:
         self.remote: bool = given.get("remote", False)
         self.scope: str = given.get("scope", "")
         self.what: str = given.get("what", "")
+        self.shared: str = given.get("shared", "")
+        self.epoch = 0
         self.phase: int = given.get("phase", 0)
         self.retries: int = given.get("retries", RETRIES)
         self.timeout = float(given.get("timeout", TIMEOUT))
@@ -102,6 +105,9 @@ class Item:
         given, odd = clean(record)
         self.last_n = max(self.last_n, given.get("n", 0))
         self.changed = max(self.changed, float(given.get("t", 0.0)))
+        if kind == "adopt":
+            self.shared, self.epoch = given.get("shared", self.shared), given.get("epoch", 0)
+            return
         if kind == "confirm":
             self.known.update(given.get("known", {}))
             self.what = given.get("what", self.what)

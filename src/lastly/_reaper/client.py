@@ -161,6 +161,24 @@ def child_starts(journal: str) -> None:
         pass
 
 
+def share(url: str, key: str) -> str:
+    """Ask the reaper for a relay of this shared journal; returns why that cannot be, or an empty string."""
+    line = _ours()
+    if line.off:
+        return "LASTLY_REAPER is off, so there is no relay for the shared journal: unset it"
+    if not _own(line) or line.socket is None:
+        return ""  # a reaper is being started
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    message = protocol.encode("share", key=key, url=url, exe=sys.executable or "", root=root)
+    if len(message) > protocol.LIMIT:
+        return "the address of the shared journal is too long"
+    try:
+        line.socket.send(message)
+    except OSError:  # a queue that is full, or no reaper any more: asked again
+        pass
+    return ""
+
+
 def ask(op: str, *, within: float = 5.0, **fields: "Any") -> "dict[str, Any] | None":
     """Ask the reaper something and wait for the answer; None without one. For tools, not for programs."""
     made = _connect()

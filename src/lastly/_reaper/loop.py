@@ -22,6 +22,7 @@ from lastly._reaper.log import Log
 from lastly._reaper.owners import Owner
 from lastly._reaper.peers import Peers
 from lastly._reaper.pool import Pool, Worker
+from lastly._reaper.relays import Relays
 from lastly._settle.settle import FULL, LONGEST
 from lastly._system import probe, proc, wait
 from lastly._words.clock import monotonic
@@ -43,10 +44,11 @@ class Reaper:
 
     def __init__(self, runtime: str, idle: float, log: Log, elected: int) -> None:
         self.runtime = runtime
+        self.home = home.state_path()
         self.idle = idle
         self.log = log
         self.elected = elected
-        self.root = os.path.join(home.state_path(), "owners")
+        self.root = os.path.join(self.home, "owners")
         self.epoll = select.epoll()
         self.deaths: dict[int, Owner] = {}
         self.workers: dict[int, Worker] = {}
@@ -65,6 +67,7 @@ class Reaper:
         self.peers = Peers(self)
         self.deadlines = Deadlines(self)
         self.families = Families(self)
+        self.relays = Relays(self)
         self.pool = Pool(
             jobs.work, watch=self._watch_worker, unwatch=self._unwatch_worker, answer=self._answer,
             keep=lambda: {self.log.fd},
@@ -137,7 +140,7 @@ class Reaper:
         return max(0.0, min(due - monotonic(), 60.0))
 
     def _at_rest(self) -> bool:
-        if self.unmet or self.finished or self.archiving or self.pool.busy:
+        if self.unmet or self.finished or self.archiving or self.pool.busy or self.relays.busy:
             return False
         return all(owner.state == owners.KEPT for owner in self.owners.values())
 
@@ -327,6 +330,7 @@ class Reaper:
                 if ran.get(key) not in {None, ""}
             }
             self.log(ran["state"], journal=job["name"], **more)
+        self.relays.tell(job["name"], said.get("ran", []))
         if said.get("why") and said["state"] not in {"busy", "alive"}:
             self.log("error", journal=job["name"], why=said["why"])
         if owner is None:

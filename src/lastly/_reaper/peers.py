@@ -194,6 +194,9 @@ class Peers:
             return {"ok": op}
         if op == "status":
             return {"ok": op, **self.reaper.status()}
+        if op == "share":
+            self.reaper.relays.share(message, peer.pid)
+            return {"ok": op}
         if op == "line":
             return self._line(fds)
         if op == "quit":

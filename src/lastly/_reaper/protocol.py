@@ -12,6 +12,8 @@ SO_PEERCRED.
                        sweep     force           look again; force: also at what waits for its next attempt
                        status
                        quit                      exit; nothing is lost
+                       share    key, url, exe, root   start a shared journal's relay with that interpreter
+                                running          it runs already, and it is who speaks
                        line                      (with a descriptor) a connection of somebody else's, who has
                                                  started a reaper that was not elected
     reaper → program   {"ok": op, …} after it is true, {"no": op, "why": …} and the connection is closed

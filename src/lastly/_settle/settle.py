@@ -15,6 +15,7 @@ What is owed runs by phase, then newest first, each whatever became of the ones 
 import os
 import time
 
+from lastly._journal import line
 from lastly._journal.file import Journal
 from lastly._journal.replay import Item, Replay
 from lastly._settle import execute
@@ -34,6 +35,8 @@ MOST_UNWRITTEN = 100  # records that are kept in memory: in one message to the r
 MOST_TOLD = 1000  # cleanups of one owner that are listed although all went well
 _TOGETHER = 64  # removals that are begun and ended with one write each
 _LONGEST_UNWRITTEN = 0.05  # seconds that one that is done may wait for the others to be written
+_ANSWER = 2.0  # seconds that the relay of a shared journal may take to say whether this host may go on
+_ASK_AGAIN = 2.0  # seconds until it is asked again
 
 
 class Outcome:
@@ -173,6 +176,7 @@ class _Settling:
         self.outcome = Outcome(journal.path, "final")
         self.plain: list[Item] = []  # to be run together
         self.words: list[dict[str, Any]] = []  # to be written
+        self.alone = False  # a person has decided: no shared journal is asked
         self.flushed = monotonic()
         self.next: float | None = None  # when something is tried again
         self.unknown = ""  # an action of a later version
@@ -186,6 +190,7 @@ class _Settling:
             self.seen.items.add(record)
 
     def run(self, force: bool, only: int | None) -> Outcome:
+        self.alone = only is not None and force
         if only is not None:
             self._run_one(self.seen.items[only], force)
         else:
@@ -251,6 +256,8 @@ class _Settling:
 
     def _one(self, item: Item, force: bool) -> float | None:
         """Settle one cleanup; returns when it is to be tried again, if it is."""
+        if item.shared and not self.alone and (again := self._shared(item)) is not None:
+            return again or None
         if item.doubt:
             return self._abandon(
                 item,
@@ -274,6 +281,24 @@ class _Settling:
         if item.next is not None and not force and now < item.next <= now + 1.25 * LONGEST:
             return item.next
         return self._attempt(item)
+
+    def _shared(self, item: Item) -> float | None:
+        """What a shared journal says: None, this host may run it; when to ask again; 0, it is settled.
+
+        Unless its relay says so, nobody knows whether this host was taken for dead and workers have undone
+        it: the name may mean another thing by now.
+        """
+        answer = line.may(item.shared, "/".join(self.journal.path.split("/")[-2:]), item.id, _ANSWER)
+        if answer is not None and "ok" in answer:
+            return None
+        if answer is not None and "settled" in answer:
+            by, state = str(answer["settled"]), answer.get("state")
+            kind = {"abandoned": "abandon", "released": "release"}.get(str(state), "done")
+            self._note(item, kind, by=by, reason=f"{state} on another machine")
+            self._say(item, item.state)
+            return 0.0
+        self.outcome.why = "its relay cannot tell whether another machine has run it: see the shared journal"
+        return time.time() + _ASK_AGAIN
 
     def _attempt(self, item: Item) -> float | None:
         if len(self.outcome.unwritten) >= MOST_UNWRITTEN and not built_in.facts(item.action).harmless:

@@ -1,0 +1,1 @@
+"""How orphans reach the workers: by a job queue, or by looking."""

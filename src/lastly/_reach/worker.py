@@ -1,0 +1,295 @@
+"""`lastly worker`: undoes what the programs of dead machines owe.
+
+One thread keeps the house: it judges, says what this worker serves, and looks for what nobody would find by
+itself. Slots settle; how an orphan reaches a slot is the engine's.
+"""
+
+import os
+import threading
+
+from lastly import __version__
+from lastly._reach import settle
+from lastly._reach.database import Unusable, connect, driver, unusable
+from lastly._reach.hands import Forkserver, Hand
+from lastly._reach.judge import Judge
+from lastly._reach.migrate import QUEUE
+from lastly._words.clock import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Self
+
+    from lastly._journal.shared_url import SharedUrl
+
+SEEN = 20.0  # seconds between two words of what this worker serves
+RECONCILE = 60.0  # seconds between two looks for what was lost
+TIDY_MOST = 1000  # settled owners that are removed at a time
+_RECONCILING = 0x6C617374  # one reconciler at a time: an advisory lock
+_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between two attempts to reach the database
+
+
+class Worker:
+    """One worker.
+
+    Attributes:
+        stopping: set when it is to end: what began comes to its end, the rest is given back.
+        counts: what it did, by outcome.
+    """
+
+    def __init__(
+        self,
+        url: "SharedUrl",
+        modules: list[str],
+        *,
+        queue: str,
+        slots: int,
+        engine: str,
+        once: bool = False,
+        keep: float = 30.0,
+        hold: float = settle.HOLD,
+        log: "Callable[[str], None]" = lambda _text: None,
+    ) -> None:
+        """Import what it serves.
+
+        Raises:
+            Unservable: it cannot be imported.
+        """
+        self.url, self.queue, self.slots, self.once, self.keep, self.hold, self.log = (
+            url, queue, slots, once, keep, hold, log
+        )  # fmt: skip
+        self.name = f"{os.uname().nodename}:{os.getpid()}:{os.urandom(3).hex()}"
+        self.stopping = threading.Event()
+        self.counts: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.forkserver = Forkserver(modules)
+        self.actions = self.forkserver.actions
+        self.judge = Judge()
+        if engine == "procrastinate":
+            from lastly._reach.engines.procrastinate import Engine
+        else:
+            from lastly._reach.engines.sql import Engine  # type: ignore[assignment]  # the other one
+        self.engine: Any = Engine(self)
+
+    def connect(self) -> "Any":
+        """Open a connection as a worker needs it."""
+        made = connect(self.url, options=f"-c search_path={QUEUE}")
+        made.prepare_threshold = 1
+        return made
+
+    def run(self) -> None:
+        """Serve until told to stop; with `once`, until nothing is due.
+
+        Raises:
+            Unusable: the database cannot be used, now that it begins.
+        """
+        try:
+            with self.connect() as connection:
+                self._say(connection)
+                self._reconcile(connection)
+        except driver().Error as error:
+            self.forkserver.close()
+            raise unusable(self.url, error) from None
+        house = threading.Thread(target=self._keep_house, name="house", daemon=True)
+        if not self.once:
+            house.start()
+        try:
+            self.engine.serve()
+        finally:
+            self.stopping.set()
+            if house.is_alive():
+                house.join()
+            try:
+                with self.connect() as connection:
+                    self._say(connection, stopped=True)
+            except Unusable:
+                pass
+            self.forkserver.close()
+
+    def count(self, state: str, claimed: "dict[str, Any]", cleanup: "dict[str, Any]", error: str) -> None:
+        """Take in how one cleanup went."""
+        with self._lock:
+            self.counts[state] = self.counts.get(state, 0) + 1
+        self.log(
+            f"s{claimed['owner']}.{cleanup['id']} {cleanup['action']}: {state}{f': {error}' if error else ''}"
+        )
+
+    def slot(self, _number: int) -> "Slot":
+        """One of its slots."""
+        return Slot(self)
+
+    # ---- the house
+
+    def _keep_house(self) -> None:
+        connection: Any = None
+        said = reconciled = monotonic()
+        pause = 0
+        while not self.stopping.wait(self.judge.every):
+            try:
+                if connection is None:
+                    connection = self.connect()
+                    self._say(connection)
+                self._judge(connection)
+                if monotonic() >= said + SEEN:
+                    said = monotonic()
+                    self._say(connection)
+                if monotonic() >= reconciled + RECONCILE:
+                    reconciled = monotonic()
+                    self._reconcile(connection)
+                pause = 0
+            except (Unusable, driver().Error) as error:
+                self.judge.reset()
+                self.log(f"{' '.join(str(error).split())}")
+                if connection is not None:
+                    connection.close()
+                    connection = None
+                self.stopping.wait(_PAUSES[min(pause, len(_PAUSES) - 1)])
+                pause += 1
+        if connection is not None:
+            connection.close()
+
+    def _judge(self, connection: "Any") -> None:
+        began, before = monotonic(), self.judge.open
+        rows = connection.execute(
+            "SELECT epoch, beat, ttl FROM lastly.hosts WHERE state = 'alive'"
+        ).fetchall()
+        dead = self.judge.silent(rows, began)
+        if self.judge.open and not before:
+            self.log(f"{self.judge.open}; see `lastly hosts`, then `lastly hosts --judge EPOCH`")
+        for epoch, beat in dead:
+            with connection.transaction():
+                orphans = connection.execute("SELECT * FROM lastly.judge(%s, %s)", [epoch, beat]).fetchall()
+                self.engine.enqueue(connection, orphans)
+            self.log(f"host of epoch {epoch} is dead: {len(orphans)} owners")
+
+    def _say(self, connection: "Any", *, stopped: bool = False) -> None:
+        connection.execute(
+            "SELECT lastly.worker_seen(%s, %s, %s, %s, %s)",
+            [self.name, self.queue, self.actions, os.environ.get("LASTLY_VERSION", __version__), stopped],
+        )
+
+    def _reconcile(self, connection: "Any") -> None:
+        with connection.transaction():
+            if connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [_RECONCILING]).fetchone()[0]:
+                self.engine.enqueue(
+                    connection, connection.execute("SELECT * FROM lastly.reconcile()").fetchall()
+                )
+                connection.execute("SELECT lastly.tidy(%s, %s)", [self.keep, TIDY_MOST])
+
+
+class Slot:
+    """One thing at a time: a connection and an executor."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.connection: Any = None
+        self._hand: Hand | None = None
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give both back."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+        self.drop_hand()
+
+    def drop_hand(self) -> None:
+        """End the executor; the next cleanup gets another."""
+        if self._hand is not None:
+            self._hand.close()
+            self._hand = None
+
+    def hand(self) -> Hand:
+        """The executor."""
+        if self._hand is None:
+            self._hand = self.worker.forkserver.hand()
+        return self._hand
+
+    def ask(self, sql: str, values: "Any") -> "Any":
+        """Run a query and return its one value, however often the connection has to be made for that.
+
+        While the database is away nothing is known of the claim; when it is back, the claim decides.
+        """
+        psycopg = driver()
+        for attempt in range(1000):
+            try:
+                if self.connection is None:
+                    self.connection = self.worker.connect()
+                row = self.connection.execute(sql, values).fetchone()
+                return row[0] if row is not None else None
+            except (psycopg.OperationalError, Unusable) as error:
+                if isinstance(error, Unusable) and error.lasting:
+                    raise
+                if self.connection is not None:
+                    self.connection.close()
+                    self.connection = None
+                if self.worker.once and attempt > 2:
+                    raise
+                self.worker.stopping.wait(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+                if self.worker.stopping.is_set() and attempt > 5:
+                    raise
+        raise Unusable("the database does not come back")
+
+    def claim(self, owner: int) -> "dict[str, Any] | None":
+        """Claim one owner, if it is due and free."""
+        worker = self.worker
+        found: dict[str, Any] | None = self.ask(
+            "SELECT lastly.claim(%s, %s, %s, %s)", [owner, worker.name, worker.hold, worker.actions]
+        )
+        return found
+
+    def claim_due(self) -> "dict[str, Any] | None":
+        """Claim one owner that is due."""
+        worker = self.worker
+        found: dict[str, Any] | None = self.ask(
+            "SELECT lastly.claim_due(%s, %s, %s, %s, 1)",
+            [worker.queue, worker.name, worker.hold, worker.actions],
+        )
+        return found
+
+    def held_for(self, owner: int) -> float | None:
+        """Seconds until an owner that could not be claimed may be; None: nothing is to be done there."""
+        found: float | None = self.ask(
+            "SELECT greatest(extract(epoch FROM greatest(claimed_until, next_at) - clock_timestamp()), 0)"
+            "::float8"
+            " FROM lastly.owners WHERE owner = %s AND state = 'orphan'",
+            [owner],
+        )
+        return found
+
+    def enqueue(self, orphans: "list[tuple[int, str]]", *, after: float) -> None:
+        """Have owners looked at again."""
+        with self.worker.connect() if self.connection is None else _kept(self.connection) as connection:
+            self.worker.engine.enqueue(connection, orphans, after=after)
+
+    def settle(self, claimed: "dict[str, Any]") -> float | None:
+        """Settle what was claimed; returns the seconds until its next attempt, if one is due."""
+        settling = settle.Settling(
+            claimed, self.ask, self.hand, hold=self.worker.hold, tell=self.worker.count
+        )
+        try:
+            settling.run(self.worker.stopping.is_set)
+        finally:
+            if settling.fenced or settling.broken:
+                self.drop_hand()
+        if settling.fenced:
+            self.worker.log(f"s{claimed['owner']}: somebody else has claimed it: stopped")
+        return settling.again
+
+
+class _kept:  # noqa: N801 - used like a function
+    """A connection that stays open after the `with`."""
+
+    def __init__(self, connection: "Any") -> None:
+        self.connection = connection
+
+    def __enter__(self) -> "Any":
+        return self.connection
+
+    def __exit__(self, *_exc: object) -> None:
+        pass

@@ -1,0 +1,209 @@
+"""What people see and do: hosts, ls, why, retry, forget; and one clear line for all that is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Programs, wait_until
+from sharing import LONG, RENT, Cloud, Shared, claim, flush, join, judge, needs_server, plan, step
+
+pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
+
+
+def said(programs: Programs, shared: Shared, *words: str, user: str = "boss") -> Any:
+    result = programs.run_command(["lastly", *words], env={"LASTLY_JOURNAL": shared.url(user)}, within=LONG)
+    assert result.status == 0, result.err
+    return json.loads(result.out) if "--json" in words else result.out
+
+
+@pytest.fixture
+def dead(shared: Shared) -> int:
+    """The owner of a dead host, which owes two things; the second was given up."""
+    epoch = join(shared)
+    flush(shared, epoch, [plan(number=1), plan(number=2, retries=0)])
+    [owner] = judge(shared, epoch)
+    got = claim(shared, owner)
+    step(shared, got, ended=2, outcome="failed", error="no route", finish=True)
+    return owner
+
+
+def test_hosts_and_what_they_owe(programs: Programs, shared: Shared, dead: int) -> None:
+    alive = join(shared, "web2")
+    [one, two] = said(programs, shared, "hosts", "--json")["hosts"]
+    assert [(host["state"], host["owed"]) for host in (one, two)] == [("dead", 1), ("alive", 0)]
+    assert "dead" in said(programs, shared, "hosts")
+    assert said(programs, shared, "hosts", "--judge", str(alive), "--json")["owners"] == 0
+    assert shared.one("SELECT state FROM lastly.hosts WHERE epoch = %s", alive) == "dead"
+
+
+def test_ls_of_all_hosts(programs: Programs, shared: Shared, dead: int) -> None:
+    found = said(programs, shared, "ls", "--all-hosts", "--json", user="eye")["cleanups"]
+    assert [(item["ref"], item["state"]) for item in found] == [(f"s{dead}.2", "abandoned"), (f"s{dead}.1", "planned")]
+    assert found[1]["blocked"] == "no worker knows shop.cloud:destroy_vm"
+    assert found[1]["what"] == "destroy_vm vm-1"
+    shown = said(programs, shared, "ls", "--all-hosts")
+    assert "no worker knows shop.cloud:destroy_vm" in shown
+    assert "gave up after attempt 1: no route" in shown
+    assert said(programs, shared, "ls", "--all-hosts", "--queue", "other") == "nothing is owed anywhere\n"
+    assert len(said(programs, shared, "ls", "--all-hosts", "--abandoned", "--json")["cleanups"]) == 1
+
+
+def test_why_retry_and_forget(programs: Programs, shared: Shared, dead: int) -> None:
+    about = said(programs, shared, "why", f"s{dead}.2", "--json")["cleanup"]
+    assert about["state"] == "abandoned"
+    assert [event["what"] for event in about["events"]] == ["claimed", "abandoned"]
+    assert "no route" in said(programs, shared, "why", f"s{dead}.2")
+    said(programs, shared, "retry", f"s{dead}.2")
+    assert shared.one("SELECT state FROM lastly.cleanups WHERE id = 2") == "failed"
+    said(programs, shared, "forget", "--yes", f"s{dead}.2")
+    assert shared.one("SELECT reason FROM lastly.cleanups WHERE id = 2") == "forgotten by boss"
+
+
+@pytest.mark.parametrize(
+    ("words", "user", "text"),
+    [
+        (("why", "s99.1"), "boss", "no cleanup 's99.1'"),
+        (("retry", "s99.1"), "boss", "no cleanup 's99.1'"),
+        (("hosts", "--judge", "99"), "boss", "no living host of epoch 99"),
+        (("hosts",), "web1", "permission denied"),
+        (("ls", "--all-hosts"), "nobody1", "permission denied"),
+        (("worker", "--actions", "cloud"), "web1", "permission denied"),
+        (("worker", "--actions", "no_such_module"), "hand1", "No module named 'no_such_module'"),
+        (("worker", "--actions", "os.path"), "hand1", "os.path has no action with remote=True"),
+        (("worker",), "hand1", "no actions to serve"),
+    ],
+)  # fmt: skip
+def test_one_line_says_what_is_wrong(
+    programs: Programs, shared: Shared, cloud: Cloud, words: tuple[str, ...], user: str, text: str
+) -> None:
+    env: dict[str, str | None] = {**cloud.env, "LASTLY_JOURNAL": shared.url(user)}
+    result = programs.run_command(["lastly", *words], env=env, within=LONG)
+    assert result.status == 1
+    last = result.err.splitlines()[-1]
+    assert last.startswith("lastly: ")
+    assert text in last
+
+
+def test_what_a_living_host_owes_is_settled_there(programs: Programs, shared: Shared) -> None:
+    flush(shared, join(shared), [plan()])
+    owner = shared.one("SELECT owner FROM lastly.owners")
+    env: dict[str, str | None] = {"LASTLY_JOURNAL": shared.url("boss")}
+    for command in (("retry",), ("forget", "--yes")):
+        result = programs.run_command(["lastly", *command, f"s{owner}.1"], env=env, within=LONG)
+        assert result.status == 1
+        assert "its host host lives, and settles it there" in result.err
+
+
+def test_migrate_says_what_it_does(programs: Programs, shared: Shared) -> None:
+    admin = shared.url("postgres")
+    assert "nothing to do" in programs.run_command(["lastly", "journal", "migrate", admin]).out
+    shared.do("DROP SCHEMA lastly CASCADE")
+    plan = programs.run_command(["lastly", "journal", "migrate", admin, "--plan"])
+    assert "CREATE TABLE lastly.hosts" in plan.out, plan.err
+    assert shared.one("SELECT to_regclass('lastly.hosts')") is None
+    done = programs.run_command(["lastly", "journal", "migrate", admin, "--json"])
+    assert json.loads(done.out)["steps"] == ["schema 1"]
+    result = programs.run_command(["lastly", "journal", "migrate", shared.url("web1").replace("web1", "nobody1")])
+    assert result.status == 1
+    assert "permission denied" in result.err
+
+
+# -- before anything is created
+
+
+def wrong(kind: str, shared: Shared) -> str:
+    """An address with one mistake, or the right one after something happened to the database."""
+    if kind == "no server":
+        return f"postgresql://web1@/x?host={shared.server.folder}/nowhere"
+    if kind == "no database":
+        return shared.server.url("web1", "nowhere")
+    if kind == "not migrated":
+        shared.do("DROP SCHEMA lastly CASCADE")
+    if kind == "newer":
+        shared.do("UPDATE lastly.version SET schema = 99, oldest = 99")
+    if kind == "older":
+        shared.do("UPDATE lastly.version SET schema = 0, oldest = 0")
+    return {
+        "no role": shared.url("nobody1"), "no login": shared.url("stranger"), "not an address": "mysql://db/x",
+        "odd ttl": shared.url(ttl="soon"), "odd policy": shared.url(on_unreachable="hope"),
+    }.get(kind, shared.url())  # fmt: skip
+
+
+WRONG = {
+    "no server": "no answer from PostgreSQL|connection", "no database": "does not exist",
+    "not migrated": "lastly journal migrate", "newer": "upgrade lastly here", "older": "lastly journal migrate",
+    "no role": "permission denied", "no login": "stranger", "not an address": "must begin with postgresql://",
+    "odd ttl": "ttl= of the shared journal must be", "odd policy": "on_unreachable= of the shared journal must be",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_nothing_is_created_that_nobody_else_sees(programs: Programs, shared: Shared, cloud: Cloud, kind: str) -> None:
+    import re
+
+    env: dict[str, str | None] = {**cloud.env, "LASTLY_JOURNAL": wrong(kind, shared)}
+    result = programs.run(RENT, "vm-1", env=env, within=LONG)
+    assert result.status == 1
+    last = result.err.splitlines()[-1]
+    assert "NotRecorded: cannot record a cleanup: " in last
+    assert re.search(WRONG[kind], last)
+    assert cloud.left == []
+    left = programs.run_command(["lastly", "ls", "--json"])
+    assert json.loads(left.out)["owners"] == []  # the local plan was released
+
+
+def test_an_action_of_a_script_is_refused(programs: Programs, shared: Shared) -> None:
+    code = """
+    import lastly
+
+    @lastly.action(remote=True)
+    def undo():
+        print("undone")
+
+    lastly.defer(undo)
+    """
+    result = programs.run(code, env={"LASTLY_JOURNAL": shared.url()}, within=LONG)
+    assert result.status == 1
+    assert "TypeError: cannot defer undo() with a shared journal: it is in the script itself" in result.err
+    allowed = programs.run(code, env={"LASTLY_JOURNAL": shared.url(scripts="allow", wait=20)}, within=LONG)
+    assert (allowed.status, allowed.out) == (0, "undone\n"), allowed.err
+
+
+def test_a_full_disk_comes_first(programs: Programs, shared: Shared, cloud: Cloud) -> None:
+    code = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n" + RENT
+    env: dict[str, str | None] = {**cloud.env, "LASTLY_JOURNAL": shared.url(wait=20)}
+    result = programs.run(code, *(f"vm-{n}" for n in range(20)), env=env, within=LONG)
+    assert "NotRecorded: cannot record a cleanup in " in result.err
+    assert cloud.left == []
+    wait_until(lambda: not shared.one("SELECT count(*) FROM lastly.cleanups WHERE lastly.owed(state)"), within=LONG)
+
+
+# -- no password anywhere
+
+
+def test_a_password_is_seen_nowhere(programs: Programs, shared: Shared, cloud: Cloud) -> None:
+    secret = "s3cr3t-7a1f"
+    url = shared.url(wait=20).replace("web1@", f"web1:{secret}@")
+    code = RENT.replace("for name", f"lastly.configure(journal={url!r})\nfor name")
+    program = programs.start(code, "vm-1", env=cloud.env)
+    program.line("ready", within=LONG)
+    program.wait(within=LONG)
+    for path in programs.home.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path
+    relays = 0
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            told = [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline", "comm")]
+        except OSError:
+            continue
+        relays += os.fsencode(str(programs.home)) in told[1] and told[2].startswith(b"lastly-relay")
+        assert secret.encode() not in told[0] + told[1]
+    assert relays == 1
+    bad = programs.run(RENT, "vm-2", env={**cloud.env, "LASTLY_JOURNAL": url.replace(f"/{shared.name}?", "/nowhere?")}, within=LONG)
+    assert "does not exist" in bad.err
+    assert secret not in bad.err

