@@ -92,9 +92,9 @@ class Action(Generic[P, R]):
                 "function at the top level of a module or script, and give it a name or an id to go by"
             )
         if not isinstance(retries, int):
-            raise TypeError(f"retries={retries!r}: a number of further attempts")
+            raise TypeError(f"retries must be a whole number, not {retries!r}")
         if retries < 0:
-            raise ValueError(f"retries={retries!r}: must be 0 or more")
+            raise ValueError(f"retries must be 0 or more, not {retries!r}")
         self.fn = self.__wrapped__ = fn
         for key in ("__module__", "__name__", "__qualname__", "__doc__", "__code__"):
             # Into the instance's own dict: pickle, inspect, help() and AsyncScope see what they expect.

@@ -173,7 +173,7 @@ def _prepare_kill_token(
 ) -> "tuple[list[Any], dict[str, Any]]":
     token, rest = _only(_kill_token, "token", args, kwargs)
     if not isinstance(token, str):
-        raise TypeError(f"actions.kill_token takes a text, not {token!r}")
+        raise TypeError(f"actions.kill_token takes a string, not {token!r}")
     rest["grace"] = seconds(rest.get("grace", GRACE), "grace")
     return [token], rest
 
@@ -246,9 +246,9 @@ def _statuses(ok: "Any") -> list[int]:
     several = hasattr(ok, "__iter__") and not isinstance(ok, str)
     found: list[Any] = list(ok) if several else [ok]
     if not found or not all(type(one) is int for one in found):
-        raise TypeError(f"ok={ok!r}: an exit status, or several of them, like (0, 32)")
+        raise TypeError(f"ok must be an exit status, or several of them like (0, 32), not {ok!r}")
     if not all(0 <= one <= 255 for one in found):
-        raise ValueError(f"ok={ok!r}: an exit status is a number from 0 to 255")
+        raise ValueError(f"ok must hold exit statuses from 0 to 255, not {ok!r}")
     return found
 
 

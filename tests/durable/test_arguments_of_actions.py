@@ -81,7 +81,7 @@ WRONG = [
     (actions.run, (["true"],), {"tmeout": 5}, "has no argument 'tmeout'"),
     (actions.kill, (), {}, "takes one target, 0 were given"),
     (actions.kill_token, (), {}, "takes one token, 0 were given"),
-    (actions.kill_token, (5,), {}, "takes a text, not 5"),
+    (actions.kill_token, (5,), {}, "takes a string, not 5"),
     (aws.terminate_instances, (), {"regoin": "x"}, "got an unexpected keyword argument 'regoin'"),
     (aws.delete_prefix, ("bucket",), {}, "missing a required argument: 'prefix'"),
     (postgresql.drop_database, ("x",), {"conn": ""}, "got an unexpected keyword argument 'conn'"),

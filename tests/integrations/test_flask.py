@@ -329,7 +329,7 @@ def test_used_from_everywhere_and_wrongly(programs: Programs) -> None:
     assert result.lines == [
         "<AppCleanups one: 3 pending> <Lastly one>",
         "of the first",
-        "signals=True in a thread that is not the main one: no signals are taken",
+        "signals=True has no effect outside the main thread",
         "of the first, once more",
         "from a thread",
         "by the current application",

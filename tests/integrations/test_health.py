@@ -289,7 +289,7 @@ def test_beats() -> None:
 
 @pytest.mark.parametrize("paths", [{"ready": "up"}, {"ready": "/livez"}, {"live_within": -1}])
 def test_settings_that_make_no_sense(paths: Any) -> None:
-    with pytest.raises(ValueError, match=r"begins with|two paths|live_within"):
+    with pytest.raises(ValueError, match=r"begin with|two paths|live_within"):
         Health(**paths)
 
 

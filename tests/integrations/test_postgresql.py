@@ -234,7 +234,7 @@ def test_a_lock_that_somebody_holds(programs: Programs, server: Server) -> None:
     with server.connect() as other:
         other.execute("SELECT pg_advisory_lock(hashtextextended('deploy', 0))")
         result = programs.run(program("lock", "deploy", "scope.close()"), env=server.env, within=LONG)
-        assert result.err.splitlines()[-1] == "TimeoutError: the advisory lock 'deploy' is held by somebody else"
+        assert result.err.splitlines()[-1] == "TimeoutError: the advisory lock 'deploy' is held by another session"
     result = programs.run(program("lock", "deploy", "scope.close()"), env=server.env, within=LONG)
     assert (result.status, result.err) == (0, "")
 
@@ -257,10 +257,10 @@ def test_a_lock_that_the_server_would_not_take(programs: Programs, server: Serve
         within=LONG,
     )
     assert result.lines == [
-        "advisory_lock(None): a number or a text",
-        "advisory_lock(1.5): a number or a text",
-        "wait=-1: must be 0 or more",
-        "wait='long': seconds as a number, or a timedelta",
+        "advisory_lock: the key must be a number or a string, not None",
+        "advisory_lock: the key must be a number or a string, not 1.5",
+        "wait must be 0 or more, not -1",
+        "wait must be a number of seconds or a timedelta, not 'long'",
         "deploy taken",
     ], result.err
 

@@ -291,7 +291,7 @@ def test_a_folder_is_refused_before_anything_is_written(where):
 
 def test_a_file_that_becomes_something_else_meanwhile(where):
     (where / "x").touch()
-    with pytest.raises(FileExistsError, match="something else"), lastly.atomic_write(where / "x") as file:
+    with pytest.raises(FileExistsError, match="not a file any more"), lastly.atomic_write(where / "x") as file:
         file.write("new")
         (where / "x").unlink()
         os.mkfifo(where / "x")

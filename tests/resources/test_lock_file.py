@@ -285,7 +285,7 @@ def test_what_is_not_ours_is_not_touched(programs, kind, where, what):
         "empty": path.touch,
     }[what]()
     done = attempt(programs, kind, path, "takeover=True")
-    assert ("it is empty" if what == "empty" else "no pid or lock file") in done.out, done.err
+    assert ("it is empty" if what == "empty" else "not a pid or lock file") in done.out, done.err
     assert os.path.lexists(path)
 
 
@@ -413,7 +413,7 @@ def test_unix_socket(programs, where):
     program = programs.start(code, str(deep / "s"))
     program.line("listens")
     other = programs.run(code, str(deep / "s"))
-    assert "somebody listens there" in other.err
+    assert "another process listens there" in other.err
     fd = os.open(deep, os.O_PATH)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(f"/proc/self/fd/{fd}/s")
@@ -516,8 +516,8 @@ def test_server(programs, where):
     )
     assert done.status == 0, done.err
     pid, ended, late, *refused = done.lines
-    assert ["somebody listens there already" in line for line in refused] == [True] * 2 + [False] * 6
-    assert all(line.startswith("ready=") for line in refused[2:]), refused
+    assert ["another process listens there already" in line for line in refused] == [True] * 2 + [False] * 6
+    assert all(line.startswith("ready must be ") for line in refused[2:]), refused
     assert os.listdir(where) == []
     wait_process_gone(int(pid))
     assert "status 3 before it was ready" in ended

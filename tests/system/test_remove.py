@@ -250,7 +250,7 @@ def test_the_top_exchanged_while_it_is_looked_at(tmp_path, monkeypatch):
         return real(parent, name)
 
     monkeypatch.setattr(_remove, "_open_folder", swap)
-    with pytest.raises(NotOurs, match="exchanged"):
+    with pytest.raises(NotOurs, match="replaced while"):
         remove(path)
     assert (tmp_path / "t" / "d0" / "f0").exists()
     assert (tmp_path / "t.away" / "d0" / "f0").exists()
@@ -347,7 +347,7 @@ def test_what_cannot_be_removed_is_named_and_the_rest_goes(tmp_path, monkeypatch
         real(name, dir_fd=dir_fd)
 
     monkeypatch.setattr(_remove.os, "unlink", fail)
-    with pytest.raises(OSError, match=r"not wholly removed.*and 2 more") as caught:
+    with pytest.raises(OSError, match=r"removed only in part.*and 2 more") as caught:
         remove(path)
     assert caught.value.errno == errno.EIO
     assert caught.value.filename.endswith("/f1")
@@ -453,7 +453,7 @@ except OSError as error:
 """,
         tmp_path,
     )
-    assert "not wholly removed" in out
+    assert "removed only in part" in out
     assert (tmp_path / "host").read_text() == "precious"
 
 

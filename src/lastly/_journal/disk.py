@@ -35,7 +35,7 @@ def check_ours(fd: int, path: str) -> None:
     if not stat.S_ISREG(found.st_mode) or found.st_uid != me or found.st_mode & 0o022:
         raise PermissionError(f"{path!r} is not a journal of this user's own: left alone")
     if found.st_nlink > 1:
-        raise PermissionError(f"{path!r} has another name, a hard link: who gave it this one? left alone")
+        raise PermissionError(f"{path!r} has a second name (a hard link): left alone")
     if folder.st_uid != me or folder.st_mode & 0o022:
         raise PermissionError(f"{path!r} is in a folder that others may write to: left alone")
 

@@ -47,7 +47,7 @@ class Turn:
         except OSError as error:
             raise home.unusable(folder, error) from error
         if fd is None:
-            raise TimeoutError(f"another process of this user is dealing with {self.path!r} just now")
+            raise TimeoutError(f"another process of this user is working on {self.path!r}")
         self.fd = fd
         return self
 

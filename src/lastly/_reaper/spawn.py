@@ -75,7 +75,7 @@ def _idle() -> float:
         seconds = -1.0
     if seconds >= 0:
         return seconds
-    warn_only(f"LASTLY_REAPER_IDLE must be a number of seconds, not {given!r}: {protocol.IDLE:g} it is")
+    warn_only(f"LASTLY_REAPER_IDLE must be a number of seconds, not {given!r}; using {protocol.IDLE:g}")
     return protocol.IDLE
 
 

@@ -114,7 +114,7 @@ class Supervisor:
             client.ensure(self.journal.path)
             client.child_starts(self.journal.path)
         except Exception as error:
-            program.say(f"should this supervisor be killed, its children live on: {error}")
+            program.say(f"if this supervisor is killed, its children live on: {error}")
 
     def _forget_plan(self) -> None:
         if self.journal is not None:

@@ -41,7 +41,7 @@ OWN: "dict[str, Any]" = {}
 def checked_name(name: "Any", what: str) -> str:
     """Return a name; it must be a string, for people and for JSON."""
     if not isinstance(name, str):
-        raise TypeError(f"{what}({name!r}): a name is a string")
+        raise TypeError(f"{what}: the name must be a string, not {name!r}")
     return name
 
 

@@ -195,7 +195,7 @@ def _check(
     if expect and not _is(top, expect):
         raise NotOurs(f"{shown!r} is not the one that was planned: its inode or birth time differs")
     if not expect and not_born and top.btime and _between(top.btime / 1e9, *not_born):
-        raise NotOurs(f"{shown!r} was made after its owner had died")
+        raise NotOurs(f"{shown!r} was created after its owner had died")
     if stat.S_ISDIR(top.mode):
         for kept in _never(with_cwd=not expect):
             try:
@@ -285,7 +285,7 @@ class _Tree:
         if self.first is not None:
             more = f" (and {self.kept - 1} more)" if self.kept > 1 else ""
             raise OSError(
-                self.first.errno, f"{self.path!r} is not wholly removed: {self.first.strerror}{more}",
+                self.first.errno, f"{self.path!r} was removed only in part: {self.first.strerror}{more}",
                 os.fsdecode(self.first.filename or b""),
             )  # fmt: skip
 
@@ -326,7 +326,7 @@ class _Tree:
 
     def _may_enter(self, found: Entry, known: Entry | None, above: Entry) -> None:
         if known is not None and not _same(found, known):
-            raise NotOurs(f"{self.path!r} was exchanged while it was looked at")
+            raise NotOurs(f"{self.path!r} was replaced while it was being examined")
         moved = None not in {found.mount, above.mount} and found.mount != above.mount
         if found.mount_root or found.dev != above.dev or moved:
             raise OSError(errno.EBUSY, "a mount point is inside: unmount it, then retry")

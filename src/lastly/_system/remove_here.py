@@ -130,6 +130,6 @@ def _remove_tree(path: str) -> None:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise OSError(
             first.errno or errno.EIO,
-            f"{path!r} is not wholly removed: {first.strerror}{more}",
+            f"{path!r} was removed only in part: {first.strerror}{more}",
             first.filename,
         )

@@ -49,7 +49,7 @@ def seconds(value: "float | timedelta", what: str) -> float:
             raise TypeError  # noqa: TRY301  # its words are below
         result = float(total() if total is not None else number)
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{what}={value!r}: seconds as a number, or a timedelta") from None
+        raise TypeError(f"{what} must be a number of seconds or a timedelta, not {value!r}") from None
     if not result >= 0:
-        raise ValueError(f"{what}={value!r}: must be 0 or more")
+        raise ValueError(f"{what} must be 0 or more, not {value!r}")
     return result

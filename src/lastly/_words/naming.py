@@ -88,7 +88,7 @@ def check(template: "Any", fn: "Callable[..., Any]", offered: "tuple[str, ...]")
         ValueError: it is not a format string over the parameters.
     """
     if not isinstance(template, str):
-        raise TypeError(f"describe={template!r}: a text like 'destroy VM {{name}}'")
+        raise TypeError(f"describe must be a string like 'destroy VM {{name}}', not {template!r}")
     try:
         fields = [(field, spec) for _, field, spec, _ in formatter_parser(template) if field is not None]
     except ValueError as error:

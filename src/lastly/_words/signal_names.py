@@ -44,7 +44,7 @@ def numbers(signals: "Any") -> list[int]:
         TypeError: neither names nor numbers.
     """
     if signals is None or isinstance(signals, (bytes, float)):
-        raise TypeError(f"signals={signals!r}: names like 'TERM', or numbers")
+        raise TypeError(f"signals must be names like 'TERM', or numbers, not {signals!r}")
     return [_number(signal) for signal in ((signals,) if isinstance(signals, (int, str)) else signals)]
 
 

@@ -169,7 +169,7 @@ class Config(RawConfigParser):
         except ImportError as exc:
             raise FrameworkError(f"configuration file {path}: {exc}; pip install 'lastly[yaml]'") from exc
         except Exception as exc:  # each format has its own; YAML's alone are six
-            raise FrameworkError(f"configuration file {path} is no {kind[1:].upper()}: {exc}") from exc
+            raise FrameworkError(f"configuration file {path} is not valid {kind[1:].upper()}: {exc}") from exc
         if not isinstance(found or {}, dict):
             raise FrameworkError(f"configuration file {path} holds no sections: {found!r}")
         sections: dict[str, dict[str, Any]] = {}

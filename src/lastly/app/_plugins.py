@@ -189,7 +189,7 @@ def _module_at(name: str, path: str) -> "ModuleType":
             return sys.modules[name]
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise FrameworkError(f"plugin file {path} is no Python module")
+        raise FrameworkError(f"plugin file {path} is not a Python module")
     module = sys.modules[name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -143,7 +143,7 @@ class Lastly:
     async def _live(self, scope: "Message", receive: "Receive", send: "Send") -> None:
         """Have a scope open for as long as the application lives."""
         if _serving.give_back_signals():
-            say("install() under uvicorn, whose signals they are: given back. Cleanups run all the same")
+            say("install() was undone: uvicorn owns the signals. Cleanups still run")
         self._ending, self._watch = False, None
         self._server = _serving.Uvicorn.running()
         if self._server is not None:
@@ -182,7 +182,8 @@ class Lastly:
             return
         if self._server.forced:
             left = len(self.scope) if self.scope is not None else 0
-            say(f"forced: leaving without {left} cleanups of the application; what is durable is reaped")
+            here = f"forced to leave: {left} cleanups of the application are not run here"
+            say(f"{here}; the reaper runs what is durable")
         elif self._server.dies_of_sigterm:
             _close_root()
 

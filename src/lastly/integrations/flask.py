@@ -236,6 +236,6 @@ def _take_signals() -> None:
     from lastly._exit import signals as _signals
 
     if threading.current_thread() is not threading.main_thread():
-        warn("signals=True in a thread that is not the main one: no signals are taken")
+        warn("signals=True has no effect outside the main thread")
     elif signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # else a server, or somebody, has them
         _signals.install()

@@ -97,9 +97,9 @@ class Health:
     ) -> None:
         for path in (ready, live):
             if not path.startswith("/"):
-                raise ValueError(f"{path!r}: a path begins with '/'")
+                raise ValueError(f"a path must begin with '/', not {path!r}")
         if ready == live:
-            raise ValueError(f"ready and live are both {ready!r}: two questions need two paths")
+            raise ValueError(f"ready and live must be two paths: both are {ready!r}")
         self.ready = ready
         self.live = live
         self.live_within = None if live_within is None else _seconds(live_within, "live_within")
@@ -220,7 +220,9 @@ class Health:
     def _add(self, path: str, check: "F", name: "str | None") -> "F":
         code: Any = getattr(check, "__code__", None)
         if code is not None and code.co_flags & 0x80:  # CO_COROUTINE
-            raise TypeError("a check is a plain function: have your coroutine keep a flag, and return that")
+            raise TypeError(
+                "a check must be a plain function: let the coroutine set a flag, and the check return it"
+            )
         called = name or getattr(check, "__name__", None) or type(check).__name__
         self._checks[path][str(called)] = check
         return check

@@ -172,7 +172,7 @@ def advisory_lock(
     """
     psycopg = _psycopg()
     if not isinstance(key, int | str):  # of NULL the server makes no lock, and no error
-        raise TypeError(f"advisory_lock({key!r}): a number or a text")
+        raise TypeError(f"advisory_lock: the key must be a number or a string, not {key!r}")
     limit = f"{max(1, round(min(seconds(wait, 'wait'), _LONGEST) * 1000))}ms"
     number = "hashtextextended(%s, 0)" if isinstance(key, str) else "%s::bigint"
     session = _connect(conninfo)
@@ -189,7 +189,7 @@ def advisory_lock(
                 session.execute("SELECT set_config('lock_timeout', %s, true)", [limit])
                 session.execute(f"SELECT pg_advisory_lock({number})", [key])
         except psycopg.errors.LockNotAvailable:
-            raise TimeoutError(f"the advisory lock {key!r} is held by somebody else") from None
+            raise TimeoutError(f"the advisory lock {key!r} is held by another session") from None
     made = AdvisoryLock(str(key), plan.cleanup)
     made.connection = session
     return made
@@ -306,9 +306,7 @@ def _psycopg() -> "Any":
 
 def _connect(conninfo: str, where: str = "") -> "Connection":
     if where and (here := machine()) and here != where:
-        raise LastlyError(
-            f"{conninfo!r} is a server of another machine, reached from that one only: run this undo there"
-        )
+        raise LastlyError(f"{conninfo!r} can only be reached from another machine: run this undo there")
     session: Connection = _psycopg().connect(
         conninfo, autocommit=True, application_name="lastly", **_secrets.get(conninfo, {})
     )

@@ -50,7 +50,7 @@ def notify(*lines: str) -> bool:
     for line in lines:
         name, equals, _ = line.partition("=")
         if not (name and equals) or "\n" in line:
-            raise ValueError(f"{line!r}: a line for systemd is NAME=value, and one line")
+            raise ValueError(f"a line for systemd must be one line NAME=value, not {line!r}")
     return _send(lines, 0.0)
 
 

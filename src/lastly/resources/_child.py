@@ -269,9 +269,15 @@ def _at(place: "int | str | os.PathLike[str] | tuple[str, int]") -> "Callable[[]
         case (str(), int()) if 0 < place[1] < 1 << 16:
             address = place
         case _:
-            raise ValueError(f"ready={place!r}: a port, (host, port), the path of a socket, or a function")
+            raise ValueError(
+                f"ready must be a port, (host, port), the path of a socket or a function, not {place!r}"
+            )
     if _listens(address):
-        raise OSError(errno.EADDRINUSE, "somebody listens there already: end it, or choose another", place)
+        raise OSError(
+            errno.EADDRINUSE,
+            "another process listens there already: end it, or choose another address",
+            place,
+        )
     return lambda: _listens(address)
 
 

@@ -133,7 +133,7 @@ def _holder_at(path: str) -> "_holder.Holder | None":
         if seam.file_identity(path) != file:
             continue  # freed meanwhile: the journal that told whose it was may be gone, too
         if holder is None:
-            raise FileExistsError(errno.EEXIST, "it is no pid or lock file: it was not touched", path)
+            raise FileExistsError(errno.EEXIST, "not a pid or lock file: left untouched", path)
         if holder.alive():
             return holder
         remove_stale(path, file)
@@ -146,7 +146,7 @@ def _look(path: str, file: "dict[str, Any]") -> "_holder.Holder | None":
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise FileExistsError(errno.EEXIST, f"it is no pid or lock file ({error.strerror})", path) from error
+        raise FileExistsError(errno.EEXIST, f"not a pid or lock file ({error.strerror})", path) from error
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_ino != file["ino"]:

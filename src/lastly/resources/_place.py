@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def resolved(path: "AnyPath") -> str:
     folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))
     if not name:
-        raise IsADirectoryError(errno.EISDIR, "a folder, where a file is wanted", folder)
+        raise IsADirectoryError(errno.EISDIR, "is a folder: a file is needed", folder)
     return os.path.join(os.path.realpath(folder), name)
 
 
@@ -76,7 +76,7 @@ def _made(path: str) -> "dict[str, Any]":
     file = seam.file_identity(path)
     found = os.lstat(path)
     if stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_ino != file.get("ino"):
-        raise PermissionError(errno.EPERM, "somebody has put another file in its place", path)
+        raise PermissionError(errno.EPERM, "another file has been put in its place", path)
     return file
 
 

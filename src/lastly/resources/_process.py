@@ -226,7 +226,7 @@ def _kind(library: "Library | None") -> "type[_Native]":
     kinds: dict[str | None, type[_Native]] = {"asyncio": _Asyncio, "trio": _Trio, "anyio": _AnyIO}
     kinds[None] = _Trio if _in_trio() else _Asyncio
     if library not in kinds:
-        raise ValueError(f"library={library!r}: use 'asyncio', 'trio' or 'anyio'")
+        raise ValueError(f"library must be 'asyncio', 'trio' or 'anyio', not {library!r}")
     return kinds[library]
 
 

@@ -100,7 +100,7 @@ class _Beside(AtomicFile):
         there = os.stat(self.temporary, dir_fd=self.folder, follow_symlinks=False)
         if (made.st_dev, made.st_ino) != (there.st_dev, there.st_ino):
             raise FileExistsError(
-                errno.EEXIST, "somebody has put another file in the place of the new one", self.path
+                errno.EEXIST, "another file has been put in the place of the new one", self.path
             )
         self.file.close()
         os.rename(self.temporary, name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
@@ -160,7 +160,7 @@ def atomic_write(
     .. versionadded:: 0.1
     """
     if mode not in ("w", "wb", "wt"):
-        raise ValueError(f'mode={mode!r}: a file is replaced as a whole: "w" or "wb"')
+        raise ValueError(f'mode must be "w" or "wb", not {mode!r}: a file is replaced as a whole')
     name = os.fsdecode(path)
     where, found = _target(name)
     if found is not None:
@@ -253,7 +253,7 @@ def _through(path: str, found: os.stat_result) -> int:
     now = os.fstat(fd)
     if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino):
         os.close(fd)
-        raise FileExistsError(errno.EEXIST, "somebody has put another file in its place", path)
+        raise FileExistsError(errno.EEXIST, "another file has been put in its place", path)
     return fd
 
 
@@ -290,7 +290,7 @@ def _rights(fd: int, path: str, folder: int) -> list[str]:
     try:
         found = os.fstat(old)
         if not stat.S_ISREG(found.st_mode):
-            raise FileExistsError(errno.EEXIST, "it has become something else than a file meanwhile", path)
+            raise FileExistsError(errno.EEXIST, "it is not a file any more", path)
         return _as_old(fd, found, descriptors.path(old))
     finally:
         os.close(old)

@@ -52,7 +52,7 @@ def unix_socket(
         scope: the scope at whose close the file goes; default: the program's end.
 
     Raises:
-        FileExistsError: somebody listens there, or it is no socket; it was not touched.
+        FileExistsError: another process listens there, or it is no socket; it was not touched.
         NotRecorded: the journal cannot be written; nothing was created.
 
     .. versionadded:: 0.1
@@ -72,7 +72,7 @@ def unix_socket(
             _free_socket(where)
             file = place(where, create, scope)
         if file is None:
-            raise FileExistsError(errno.EEXIST, "somebody else has just taken it", where)  # noqa: TRY301  # closed below
+            raise FileExistsError(errno.EEXIST, "another process has just taken it", where)  # noqa: TRY301  # closed below
         made.file = file
     except BaseException:
         made.close()
@@ -88,7 +88,7 @@ def _grant(path: str, mode: int) -> None:
         if stat.S_IMODE(found.st_mode) == mode:
             return
         if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
-            raise PermissionError(errno.EPERM, "somebody has put another file in its place", path)
+            raise PermissionError(errno.EPERM, "another file has been put in its place", path)
         os.chmod(descriptors.path(fd), mode)
     finally:
         os.close(fd)
@@ -98,7 +98,7 @@ def _free_socket(path: str) -> None:
     file = seam.file_identity(path)
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, "it is no socket: it was not touched", path)
+            raise FileExistsError(errno.EEXIST, "not a socket: left untouched", path)
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, Address(path) as address:
@@ -110,4 +110,4 @@ def _free_socket(path: str) -> None:
             return
         except OSError:
             pass  # a full queue, another type: somebody is there
-    raise FileExistsError(errno.EEXIST, "somebody listens there", path)
+    raise FileExistsError(errno.EEXIST, "another process listens there", path)

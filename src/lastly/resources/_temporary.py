@@ -102,10 +102,10 @@ def _make(
         folder = _temporary_folder()
     parts: tuple[object, object] = (prefix, suffix)
     if not all(isinstance(part, str) for part in parts):
-        raise TypeError(f"prefix={prefix!r}, suffix={suffix!r}: parts of a name, as strings")
+        raise TypeError(f"prefix and suffix must be strings, not {prefix!r} and {suffix!r}")
     if "/" in prefix or "/" in suffix:
         raise ValueError(
-            f"prefix={prefix!r}, suffix={suffix!r}: parts of a name, which hold no slash; see dir"
+            f"prefix {prefix!r} and suffix {suffix!r} must not contain a slash: dir names the folder"
         )
     # Links are resolved now: what is created and what is removed are then the same place.
     parent = os.path.realpath(os.fsdecode(folder))

@@ -193,7 +193,7 @@ def _drain(listening: "list[socket.socket]", *, shut: bool) -> None:
         sleep(_PAUSE)
         collected = _collect(now, collected)
     if looks < _LOOKS and at_work:
-        ending.say(f"{len(at_work)} requests did not end in time, and are cut off")
+        ending.say(f"{len(at_work)} requests did not end in time and are cut off")
     for door in listening:
         door.close()
 

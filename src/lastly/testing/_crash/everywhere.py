@@ -103,10 +103,10 @@ def crash_everywhere(
     .. versionadded:: 0.1
     """
     if points not in KINDS:
-        raise ValueError(f"points={points!r}: one of {', '.join(KINDS)}")
+        raise ValueError(f"points must be one of {', '.join(KINDS)}, not {points!r}")
     number = signal_number(how)
     if number is None and how not in ("exit", "raise"):
-        raise ValueError(f"how={how!r}: the name of a signal, exit or raise")
+        raise ValueError(f"how must be the name of a signal, exit or raise, not {how!r}")
     timeout, wait = _seconds(timeout, "timeout"), _seconds(wait, "wait")
     in_all = _seconds(seconds, "seconds")
     _check_limits(at_most=at_most, timeout=timeout, jobs=1 if jobs is None else jobs)
@@ -136,14 +136,14 @@ def _check_limits(**given: float) -> None:
     """Refuse what would try nothing."""
     for name, value in given.items():
         if not value > 0:
-            raise ValueError(f"{name}={value!r}: must be more than 0")
+            raise ValueError(f"{name} must be more than 0, not {value!r}")
 
 
 def _check_several(**given: object) -> None:
     """Refuse a text, whose letters would be taken for several: of ``"*.log"`` the first allows everything."""
     for name, value in given.items():
         if isinstance(value, (str, os.PathLike)):
-            raise TypeError(f"{name}={value!r}: a list of them")
+            raise TypeError(f"{name} must be a list, not {value!r}")
 
 
 def _words(program: "Any", args: "tuple[Any, ...]") -> tuple[list[str], str]:
