@@ -59,18 +59,7 @@ OTHER_LINES = {"benchmarks": 400, "examples": 400, "scripts": 400, "tests": 700}
 # Arrows that run up.
 KNOWN_UP: set[str] = set()
 # Arrows to cut: with all of them gone no circle of files is left. Each of them closes one by itself.
-KNOWN_CIRCLES: set[str] = {
-    "_exit.c_loops → _exit.signals",
-    "_exit.ending → _exit.root",
-    "_exit.ending → _exit.signals",
-    "_exit.event_loops → _exit.signals",
-    "_exit.hold → _exit.signals",
-    "_exit.joins → _exit.ending",
-    "_exit.joins → _exit.signals",
-    "_exit.lookout → _exit.signals",
-    "_exit.stuck → _exit.signals",
-    "_exit.swallowed → _exit.signals",
-}
+KNOWN_CIRCLES: set[str] = set()
 # An integration that uses another.
 KNOWN_STRAYS: set[str] = set()
 # Private names of another room.
@@ -89,6 +78,7 @@ KNOWN_TOUCHED: set[str] = {
 }
 # Variables of a module that another module sets.
 KNOWN_FILLED: set[str] = {
+<<<<<<< HEAD
     "_exit.root → _exit.stack.closing",
     "_exit.signals → _exit.die.status",
     "_exit.signals → _exit.stack.told",
@@ -99,6 +89,14 @@ KNOWN_FILLED: set[str] = {
     "integrations.gunicorn → _exit.root.reason",
     "integrations.systemd → _exit.root.at_ending",
     "testing._pytest.stopping → _exit.swallowed.interrupts",
+=======
+    "_pyinstaller.rthooks.pyi_rth_lastly → _system.frozen.is_open",
+    "_run.daemon → _run.watch.TABLE",
+    "_run.daemon → _run.watch.inherited",
+    "_run.end → _run.watch.temps",
+    "_run.inject → _run.journal.program",
+    "_run.inject → _run.watch.in_new_session",
+>>>>>>> 84f3233 (The knot of _exit is cut: state.py holds the facts, and who wants to hear of the end subscribes)
 }
 # The kernel asked elsewhere than in _system.
 KNOWN_KERNEL: set[str] = set()

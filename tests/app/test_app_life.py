@@ -305,9 +305,9 @@ def test_signal_in_a_test_is_done_with() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             signal.pause()
     assert (caught.value.signum, caught.value.code, seen) == (15, 143, [15])
-    from lastly._exit import signals
+    from lastly._exit.state import end
 
-    assert signals.state.signum == 0
+    assert end.signum == 0
 
 
 def test_no_signals() -> None:

@@ -13,7 +13,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 CODE = """
     import os, sys, threading, time
     import lastly
-    from lastly._exit import hold as _held
+    from lastly._exit import hold as _hold, state
 
     def hold():
         os.write(1, b"asked\\n")
@@ -22,10 +22,10 @@ CODE = """
     def let_go():
         while not os.path.exists("go"):
             time.sleep(0.01)
-        _held.go_on()
-        _held.go_on()
+        _hold.go_on()
+        _hold.go_on()
 
-    _held.hold = hold
+    state.subscribe(hold=hold)
     lastly.install()
     lastly.defer(print, "deferred", flush=True)
     threading.Thread(target=let_go, daemon=True).start()

@@ -242,7 +242,7 @@ if __name__ == "__main__":
     stop = threading.Event()
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    lastly._exit.root.at_ending.append(stop.set)
+    lastly._exit.state.subscribe(ending=stop.set)
     {ways[where]}
 """
     program = programs.start(code, python=python)

@@ -16,7 +16,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 START = """
 import asyncio, atexit, os, signal, sys, time
 import lastly
-from lastly._exit import signals, swallowed as _swallowed
+from lastly._exit import delivery, swallowed as _swallowed
 
 lastly.install()
 atexit.register(print, "exit function", flush=True)
@@ -25,12 +25,12 @@ def hit(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
 looks = 0
-fate = signals.fate
+fate = delivery.fate
 def counted():
     global looks
     looks += 1
     return fate()
-signals.fate = counted
+delivery.fate = counted
 
 async def some_looks(sleep=asyncio.sleep):
     "Wait until the thread has looked more often than it needs to be sure."

@@ -306,8 +306,8 @@ def test_third_interrupt_forces(programs: Programs) -> None:
 
 def test_second_interrupt_after_two_seconds_forces(programs: Programs) -> None:
     """The clock is set forward inside the program, so that nobody waits."""
-    code = START + "from lastly._exit import signals as _signals\n" + CLEANUP
-    code = code.replace('print("cleaning"', '_signals.state.first_press -= 2.5; print("cleaning"')
+    code = START + "from lastly._exit.state import end\n" + CLEANUP
+    code = code.replace('print("cleaning"', 'end.first_press -= 2.5; print("cleaning"')
     program = programs.start(code, stdin=subprocess.PIPE)
     program.line("ready")
     program.send(INT)

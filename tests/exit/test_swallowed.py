@@ -17,7 +17,8 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 START = """
 import atexit, os, signal, sys, time
 import lastly
-from lastly._exit import signals
+from lastly._exit import delivery, state
+from lastly._exit.state import end
 
 lastly.install()
 atexit.register(print, "exit function", flush=True)
@@ -26,12 +27,12 @@ def hit(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
 looks = 0
-fate = signals.fate
+fate = delivery.fate
 def counted():
     global looks
     looks += 1
     return fate()
-signals.fate = counted
+delivery.fate = counted
 
 def some_looks():
     "Wait until the thread has looked more often than it needs to be sure."
@@ -307,7 +308,7 @@ def test_one_that_was_answered_and_kept(programs: Programs, python: str, what: s
 try:
     hit({int(number)}); time.sleep(60)
 {clause}
-while signals.state.signum:
+while end.signum:
     time.sleep(0.01)
 print("goes on", flush=True)
 os._exit(3)
@@ -356,9 +357,9 @@ def test_a_shell_answers_ctrl_c(programs: Programs, shell: str) -> None:
     code = (
         START
         + f"""
-signals.fate = fate
+delivery.fate = fate
 raised = []
-signals.raising = lambda caught: raised.append(caught.signum)
+state.subscribe(raising=lambda caught: raised.append(caught.signum))
 {SHELLS[shell]}
 os._exit(len(raised))
 """
@@ -368,8 +369,8 @@ os._exit(len(raised))
         program.write("import time; print('wai' + 'ts', flush=True); time.sleep(60)\n")
         program.line("waits")
         program.send(INT)
-        program.write("from lastly._exit import signals\n")
-        program.write("while signals.state.signum: time.sleep(0.01)\n\n")
+        program.write("from lastly._exit.state import end\n")
+        program.write("while end.signum: time.sleep(0.01)\n\n")
         program.write(f"print('goes on', {number}, flush=True)\n")
         program.line(f"goes on {number}")
     assert program.popen.stdin is not None

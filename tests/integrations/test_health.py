@@ -15,7 +15,7 @@ from wsgiref.validate import validator
 import pytest
 from harness import PATIENCE, Programs, wait_until
 
-from lastly._exit import root
+from lastly._exit import state
 from lastly.integrations import health
 from lastly.integrations.health import Health
 
@@ -227,12 +227,15 @@ def test_methods_and_paths() -> None:
 
 def test_drain_and_resume() -> None:
     told = []
-    root.at_ending.extend([lambda: 1 / 0, lambda: told.append(1)])
+    ending = [lambda: 1 / 0, lambda: told.append(1)]
+    for call in ending:
+        state.subscribe(ending=call)
     try:
         health.drain("worker_int")
         health.drain("again")
     finally:
-        del root.at_ending[-2:]
+        for call in ending:
+            state.unsubscribe(call)
     assert told == [1]
     assert health.draining() == "worker_int"
     assert Health().answer("GET", "/readyz") == (503, "not ready: worker_int\n")

@@ -249,7 +249,8 @@ def test_what_is_said_is_what_happens(programs):
         """
         import itertools, signal, sys
         import lastly
-        from lastly._exit import ending, signals as _signals
+        from lastly._exit import ending, signals as _signals, state
+        from lastly._exit.state import end
         class Forced(Exception): pass
         def force(why): raise Forced
         ending.force, ending.say = force, lambda text: None
@@ -262,11 +263,11 @@ def test_what_is_said_is_what_happens(programs):
             INT, TERM, HUP, late = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, 0
             for length in range(5):
                 for order in itertools.product((INT, TERM, late), repeat=length):
-                    _signals.answered()
+                    state.answered()
                     try:
                         for number in order:
                             if number: press(number)
-                            elif _signals.state.first_press: _signals.state.first_press -= 3
+                            elif end.first_press: end.first_press -= 3
                     except Forced: continue
                     said = _signals.presses_to_force()
                     for number in range(1, 5):
@@ -274,8 +275,8 @@ def test_what_is_said_is_what_happens(programs):
                         except Forced: break
                     assert number == said, (order, number, said)
                     count += 1
-            _signals.answered()
-            _signals.state.handled = 0
+            state.answered()
+            end.handled = 0
         with lastly.Scope() as scope: scope.defer(cleanup)
         print(count)
         """

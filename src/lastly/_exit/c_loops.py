@@ -22,6 +22,9 @@ a loop that is not known here ends the process in a callback.
 import _thread
 import sys
 
+from lastly._exit import stack
+from lastly._exit.state import end
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,9 +43,7 @@ _LOOKS = 3
 
 def ask(frame: "FrameType | None") -> "Loops | None":
     """Ask the loops that run in this thread to end; None when there are none."""
-    from lastly._exit import signals
-
-    loops = Loops(signals.state.signum)
+    loops = Loops(end.signum)
     return loops if loops.run(frame) else None
 
 
@@ -89,16 +90,12 @@ class Loops:
 
     def runs(self) -> bool:
         """Whether they run; in another thread than the main one that cannot be told: then perhaps."""
-        from lastly._exit import signals
-
-        return not signals.in_main_thread() or self.run(sys._getframe())  # the way to the stack
+        return not stack.in_main_thread() or self.run(sys._getframe())  # the way to the stack
 
     def deals(self) -> bool:
         """Whether they are on their way to their end, as far as can be told; then none was started since."""
-        from lastly._exit import signals
-
         restarted, self._restarted = self._restarted, False
-        return signals.in_main_thread() and not restarted
+        return stack.in_main_thread() and not restarted
 
     def again(self) -> bool:
         """Do nothing: `runs` has asked again."""

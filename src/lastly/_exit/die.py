@@ -21,6 +21,7 @@ import sys
 from _io import _IOBase  # the C class: isinstance costs no ABC look-up
 from posix import _exit, getpid
 
+from lastly._exit.state import end
 from lastly._scope.reason import telling
 
 TYPE_CHECKING = False
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from typing import Any, Literal, NoReturn, TypeAlias
 
     Status: TypeAlias = Literal["signal", "code"]
-
-# "signal": die of it. "code": exit with 128 + number.
-status: "Status" = "signal"
 
 _forced: "int | None" = None
 
@@ -59,7 +57,7 @@ def die_of(signum: int, limit: float = 0.0, *, files: bool = True) -> "NoReturn"
         flush_all()
     else:
         flush_standard()
-    if status == "signal" and getpid() != 1:
+    if end.status == "signal" and getpid() != 1:
         _default(signum)
         _signal.raise_signal(signum)
     _exit(128 + signum)
@@ -68,9 +66,8 @@ def die_of(signum: int, limit: float = 0.0, *, files: bool = True) -> "NoReturn"
 def _thread_count() -> int:
     import _thread
 
-    lookout: Any = sys.modules.get("lastly._exit.lookout")  # its threads hold no buffer's lock
     count: int = _thread._count()  # what threading itself counts by
-    return count - (0 if lookout is None else lookout.looking)
+    return count - end.looking  # these hold no buffer's lock
 
 
 def _default(signum: int) -> None:

@@ -35,7 +35,8 @@ None of these packages is imported here: where one runs, it has been.
 
 import sys
 
-from lastly._exit import c_loops, swallowed
+from lastly._exit import c_loops, ending, stack, swallowed
+from lastly._exit.state import end
 from lastly._words.clock import monotonic
 
 TYPE_CHECKING = False
@@ -131,10 +132,8 @@ def _stands(frame: "FrameType | None", run: "Any") -> bool:
 
 
 def _raise() -> None:
-    from lastly._exit import signals
-
-    if signals.state.signum:
-        raise signals._watched(signals.state.signum, None)
+    if end.signum:
+        raise swallowed.make(end.signum, None)
 
 
 # ── whether a task deals with its cancellation ────────────────────────────────────────────────────
@@ -240,9 +239,7 @@ class _Asyncio:
         """Whether the main task runs, or a runner waits for the others to end."""
         if not self.task.done():
             return True
-        from lastly._exit import signals
-
-        frame = sys._current_frames().get(signals.main_ident) if self.loop.is_running() else None
+        frame = sys._current_frames().get(stack.main_ident) if self.loop.is_running() else None
         while frame is not None:
             if frame.f_code.co_name == _CLOSING[0] and frame.f_globals.get("__name__") == "asyncio.runners":
                 return True
@@ -255,8 +252,6 @@ class _Asyncio:
         return [task for task in every if task is self.task or task.cancelling()]
 
     def deals(self) -> bool:
-        from lastly._exit import signals
-
         tasks = self._tasks()
         found = {_task_deals(task) for task in tasks}
         if True in found or not tasks:
@@ -265,10 +260,10 @@ class _Asyncio:
             return True
         if any(task.cancelling() > _OFTEN for task in tasks):
             return False
-        now, state = monotonic(), signals.state
+        now = monotonic()
         self.idle = self.idle or now
-        patience = PATIENCE if state.grace is None else min(PATIENCE, state.grace / 2)
-        return state.count == 1 and not state.tries and now - self.idle < patience
+        patience = PATIENCE if end.grace is None else min(PATIENCE, end.grace / 2)
+        return end.count == 1 and not end.tries and now - self.idle < patience
 
     def again(self) -> bool:
         for task in self._tasks():
@@ -337,10 +332,8 @@ class _Trio:
         self.last = task
         self.steps[task] = self.steps.get(task, 0) + 1
         if self.steps[task] > 1:  # the first one brings it
-            from lastly._exit import signals
-
-            signals.state.tries = self.steps[task] - 2
-            signals.count_try()
+            end.tries = self.steps[task] - 2
+            ending.count_try(where)
 
     def task_exited(self, task: "Any") -> None:
         """Called by trio for every task that has ended."""
@@ -392,9 +385,7 @@ class _Twisted:
             return
 
     def runs(self) -> bool:
-        from lastly._exit import signals
-
-        frame = sys._current_frames().get(signals.main_ident)
+        frame = sys._current_frames().get(stack.main_ident)
         return self.reactor.running or _stands(frame, type(self.reactor).run)
 
     def deals(self) -> bool:

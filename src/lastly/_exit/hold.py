@@ -9,45 +9,31 @@ The wait is the first to go when somebody presses Ctrl-C again; a repeated SIGTE
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-# Asked in the handler, at the first signal: whether it waits until `go_on` is called. Must not raise.
-hold: "Callable[[], bool] | None" = None
-
-NOT_ASKED, WAITS, GOES_ON = 0, 1, 2
+from lastly._exit import stack, state
+from lastly._exit.state import GOES_ON, NOT_ASKED, RAISE, WAITS, end
 
 
 def waits() -> bool:
     """Return whether the signal that has just come is held back; asked once per signal."""
-    from lastly._exit import signals
-
-    state = signals.state
-    if hold is None or state.held != NOT_ASKED:
-        return state.held == WAITS
-    state.held = WAITS  # before the question: the answer may be `go_on`, at once and from another thread
-    if not hold():
-        state.held = GOES_ON
-    return state.held == WAITS
+    questions = state.heard_by("hold")
+    if not questions or end.held != NOT_ASKED:
+        return end.held == WAITS
+    end.held = WAITS  # before the question: the answer may be `go_on`, at once and from another thread
+    if not any(ask() for ask in questions):
+        end.held = GOES_ON
+    return end.held == WAITS
 
 
 def repeated(*, pressed: bool) -> bool:
     """Return whether the signal still waits, now that another one has come."""
-    from lastly._exit import signals
-
-    state = signals.state
-    if state.held == WAITS and pressed:
-        state.held = GOES_ON
-    return state.held == WAITS
+    if end.held == WAITS and pressed:
+        end.held = GOES_ON
+    return end.held == WAITS
 
 
 def go_on() -> None:
     """Have the signal unwind the program; from any thread, a second call does nothing."""
-    from lastly._exit import signals
-
-    state = signals.state
-    if state.held == WAITS:
-        state.held = GOES_ON
-        state.again = signals.RAISE
-        _signal.pthread_kill(signals.main_ident, state.signum)  # and again by lookout.py, until it is seen
+    if end.held == WAITS:
+        end.held = GOES_ON
+        end.again = RAISE
+        _signal.pthread_kill(stack.main_ident, end.signum)  # and again by lookout.py, until it is seen

@@ -10,7 +10,7 @@ libraries. A join that the program's own code calls, in a ``finally`` or an exit
 program's and is left alone; so is everything that a closing scope calls.
 
 While such a wait goes on, a thread sends the signal once more every moment (lookout.py), and the handler
-decides (`_ending.waits`). Python runs it in the main thread between two bytecodes, and the call goes on
+decides (`ending.waits`). Python runs it in the main thread between two bytecodes, and the call goes on
 waiting.
 """
 
@@ -36,6 +36,9 @@ _LIBRARIES = frozenset((
     "threading", "multiprocessing", "multiprocess", "billiard", "concurrent", "asyncio", "selectors",
     "logging", "weakref", "contextlib", "joblib", "loky", "torch", "lastly",
 ))  # fmt: skip
+
+# Files of this room whose functions deal with a signal, and are no exit functions.
+_HANDLERS = frozenset(("delivery", "ending", "lookout", "signals"))
 
 _FAR = float("inf")
 
@@ -67,7 +70,7 @@ def at(frame: "FrameType | None") -> "FrameType | None":
     found = outermost = None
     inside = True
     while frame is not None:
-        if found is None and frame.f_globals.get("__name__") == "lastly._exit.ending":
+        if found is None and _ours(frame) == "ending":
             return None  # it is being dealt with just now
         if frame.f_code in stack.closing:
             return None
@@ -85,6 +88,13 @@ def at(frame: "FrameType | None") -> "FrameType | None":
 def _library(frame: "FrameType") -> str:
     name: str = frame.f_globals.get("__name__") or ""
     return name.partition(".")[0]
+
+
+def _ours(frame: "FrameType") -> str:
+    """Return which file of this room a frame is of."""
+    name: str = frame.f_globals.get("__name__") or ""
+    room = __name__.rpartition(".")[0] + "."
+    return name.removeprefix(room) if name.startswith(room) else ""
 
 
 def _waits(frame: "FrameType") -> bool:
@@ -140,9 +150,10 @@ def exit_function(frame: "FrameType | None") -> "FrameType | None":
     """Return the frame of the exit function in which this one stands: the outermost, unless we called it."""
     found = None
     while frame is not None:
-        if frame.f_globals.get("__name__") == "lastly._exit.ending" and found is not None:
+        ours = _ours(frame)
+        if ours == "ending" and found is not None:
             return found
-        if frame.f_globals.get("__name__") not in ("lastly._exit.ending", "lastly._exit.signals"):
+        if ours not in _HANDLERS:
             found = frame
         frame = frame.f_back
     return found
@@ -150,9 +161,7 @@ def exit_function(frame: "FrameType | None") -> "FrameType | None":
 
 def describe() -> str:
     """Say for what the main thread waits, if it does; in any thread."""
-    from lastly._exit import signals
-
-    frame = sys._current_frames().get(signals.main_ident)
+    frame = sys._current_frames().get(stack.main_ident)
     while frame is not None and _library(frame) == "lastly":  # a handler that asks
         frame = frame.f_back
     frame = at(frame)
@@ -161,6 +170,4 @@ def describe() -> str:
 
 def at_it() -> bool:
     """Whether the main thread waits; in any thread."""
-    from lastly._exit import signals
-
-    return at(sys._current_frames().get(signals.main_ident)) is not None
+    return at(sys._current_frames().get(stack.main_ident)) is not None

@@ -13,30 +13,32 @@ whenever.
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 import _thread
+from posix import getpid
 
-from lastly._exit import joins, swallowed
+from lastly._exit import delivery, ending, joins, stack, state, swallowed
+from lastly._exit.state import LOOK, end
+from lastly._words.clock import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Any
 
 # Seconds between two looks.
 TICK = 0.05
+# Longer than any grace.
+_FAR = 1e10
 
-# Threads of ours; see _finish.die_of.
-looking = 0
 _turn = 0  # the last one started goes on, others end
 
 
 def follow() -> bool:
     """Look from now on; False: no thread can be had."""
     global _turn
-    from lastly._exit import signals
-
     _turn += 1
     native = _native()
     try:
-        native.start_new_thread(_look, (signals.state, _turn, native.allocate_lock()))
+        native.start_new_thread(_look, (_turn, native.allocate_lock()))
     except RuntimeError:  # at exit, from 3.12 on; or too many threads
         return False
     return True
@@ -54,12 +56,9 @@ def _native() -> "Any":
     return fresh
 
 
-def _look(state: "Any", turn: int, never: "Any") -> None:
-    global looking
-    from lastly._exit import signals
-
-    signum = state.signum
-    looking += 1
+def _look(turn: int, never: "Any") -> None:
+    signum = end.signum
+    end.looking += 1
     try:
         # A signal for the process must not go to this thread: it would not wake the main one.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
@@ -67,18 +66,64 @@ def _look(state: "Any", turn: int, never: "Any") -> None:
         lost, last = 0, None
         while True:
             never.acquire(True, TICK)  # sleeps: nobody releases it, and `time.sleep` may be gevent's
-            if turn != _turn or state is not signals.state or state.signum != signum or state.dying:
+            if turn != _turn or end.signum != signum or end.dying:
                 return
-            if not signals.installed(signum):
+            if not delivery.installed(signum):
                 return
             if joins.at_it():
-                state.waits = True
+                end.waits = True
             # Twice in a row: between two lines of a framework an exception may be in no hand for a moment.
             before, last = last, swallowed.watched
-            lost = 0 if not signals.lost() else lost + 1 if last is before else 1
-            if lost >= 2 and not state.again:
-                state.again = signals.LOOK
-            if state.waits or state.again:
-                _signal.pthread_kill(signals.main_ident, signum)
+            lost = 0 if not delivery.lost() else lost + 1 if last is before else 1
+            if lost >= 2 and not end.again:
+                end.again = LOOK
+            if end.waits or end.again:
+                _signal.pthread_kill(stack.main_ident, signum)
     finally:
-        looking -= 1
+        end.looking -= 1
+
+
+# ── the kernel's clock ───────────────────────────────────────────────────────────────────────────────────
+
+
+def look_for_waits() -> None:
+    """Have waits for threads and processes bounded from now on."""
+    if not follow():
+        end.alone = True
+        alarm_in(TICK)
+
+
+def alarm_in(seconds: float) -> None:
+    """Come back after so many seconds, if the program does not use SIGALRM itself."""
+    if _signal.getsignal(_signal.SIGALRM) not in (_signal.SIG_DFL, alarm):
+        return
+    left = _signal.getitimer(_signal.ITIMER_REAL)[0]
+    if not left or _signal.getsignal(_signal.SIGALRM) is alarm:
+        _signal.signal(_signal.SIGALRM, alarm)
+        _signal.setitimer(_signal.ITIMER_REAL, max(seconds, 0.001))
+
+
+def alarm(_signum: int, frame: "FrameType | None") -> None:
+    """Handle the deadline; and a moment of waiting, where no thread can look for that."""
+    if end.pid != getpid() or not end.signum:
+        return
+    left = _FAR if end.deadline is None else end.deadline - monotonic()
+    if left <= 0.001:
+        ending.force(f"{end.grace:g} s are over")
+    if end.alone:
+        alarm_in(min(left, TICK))
+        ending.waits(frame)
+        if delivery.lost():
+            delivery.look(frame)
+    elif left < _FAR:
+        alarm_in(left)
+
+
+def no_alarm() -> None:
+    """Take the alarm back."""
+    if _signal.getsignal(_signal.SIGALRM) is alarm:
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+
+
+state.subscribe(answered=no_alarm)

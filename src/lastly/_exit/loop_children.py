@@ -16,6 +16,11 @@ kept, so that none is finalized before we look.
 import os
 import sys
 
+from lastly._exit import state
+from lastly._words.clock import monotonic
+from lastly._words.warn import say
+from lastly.errors import NotOurs
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
@@ -85,6 +90,23 @@ def end(left: "float | None") -> "tuple[list[str], list[str]]":
         [name for key, name in names.items() if key not in killed],
         [name for key, name in names.items() if key in killed],
     )
+
+
+def end_with_program() -> None:
+    """End them because the program ends, and say what was to be ended; a second call finds none."""
+    deadline = state.end.deadline
+    try:
+        ended, killed = end(None if deadline is None else deadline - monotonic())
+    except (OSError, NotOurs) as error:
+        say(f"a child that an event loop had started could not be ended: {error}")
+        return
+    for child in killed:
+        say(f"{child} did not end on SIGTERM: killed")
+    if not state.end.signum:
+        for child in ended:
+            say(
+                f"{child} still ran when the program ended: told to end; await it, or use lastly.open_process"
+            )
 
 
 def _running() -> "dict[tuple[int, int], str]":

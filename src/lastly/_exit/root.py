@@ -4,7 +4,8 @@ import atexit
 import os
 import sys
 
-from lastly._exit import early, pools
+from lastly._exit import early, pools, state
+from lastly._exit.state import end
 from lastly._scope import closing
 from lastly._scope.budget import budget_of
 from lastly._scope.failures import complain
@@ -17,7 +18,7 @@ from lastly._words import fork
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, ParamSpec, TypeVar
+    from typing import ParamSpec, TypeVar
 
     from lastly._scope.failures import Failure
     from lastly._scope.handle import Stack
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     T = TypeVar("T")
-
-# Why the process ends, when somebody knows better than the interpreter: set by _signals and by an App.
-reason: "ExitReason | None" = None
-# Whether the process ends: the first signal came and was not answered, or the root scope began to close.
-ending = False
-# Called then, in a signal handler maybe: quick, without locks, and prepared to be called again.
-at_ending: "list[Callable[[], object]]" = []
 
 
 class Root(Scope):
@@ -72,8 +66,6 @@ class Root(Scope):
             fork.arm()
             atexit.register(close_for_exit)
             # A failed cleanup turns 0 into 1, and leaves 3 alone; the interpreter tells nobody which it is.
-            from lastly._exit import state
-
             state.observe_exit("root")
             if NO_LATE_THREADS and os.isatty(2):
                 early.arm()  # for the live line's thread
@@ -130,7 +122,7 @@ unregister = root.unregister
 def before_join() -> None:
     """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
     fork.look()
-    tell_ending(now=True)
+    state.tell_ending(begun=True)
     if root._early:
         prepare()
     now.closing[root] = 0
@@ -160,8 +152,17 @@ def _expect(stack: "Stack") -> None:
         prepare()
 
 
+def _prepare_soon(_signum: int, deadline: "float | None") -> None:
+    """Be prepared when the first signal has come: later no thread can be started."""
+    watch()
+    if deadline is not None:
+        prepare()
+
+
 early.run_first(before_join)
 now.subscribe(limit_set=_expect)
+if SOON:
+    state.subscribe(signal=_prepare_soon)
 
 
 def watch() -> None:
@@ -194,14 +195,13 @@ def close_for_exit(limit: "float | None" = None) -> None:
     Args:
         limit: seconds for all of them together, in addition to the scope's own grace; None: no limit.
     """
-    from lastly._exit import state
-
     fork.look()
-    tell_ending(now=True)
+    state.tell_ending(begun=True)
+    reason = end.reason
     if reason is not None and reason.signal:
-        from lastly._exit import ending as _ending
+        from lastly._exit import loop_children
 
-        _ending.end_children()
+        loop_children.end_with_program()
     zero = state.status_would_be_zero()
     if root.grace is not None and root._used:
         left = max(root.grace - root._used, 0.0)
@@ -222,49 +222,6 @@ def close_for_exit(limit: "float | None" = None) -> None:
         from lastly._exit import die
 
         die.exit_with_at_end(status)
-
-
-def connect(signals: "Any") -> None:
-    """Let `_signals` know what a closing scope looks like, and learn from it of signals and deadlines."""
-    from lastly._exit import stack
-
-    for function in (
-        Scope.__exit__,
-        Scope.close,
-        Scope._close,
-        Scope._close_inside,
-        Scope._run_all,
-        before_join,
-    ):
-        stack.closing.add(function.__code__)
-    signals.describe = describe
-    signals.announce = announce
-    now.subscribe(let_out=signals.raise_due, way_out=signals.way_out)
-
-
-def announce(signum: int, deadline: "float | None") -> None:
-    """Note why the process ends and by when; called in a signal handler."""
-    global reason, ending
-    reason = ExitReason(signal=signum, code=128 + signum) if signum else None  # 0: the signal was answered
-    now.deadline = deadline
-    ending = False
-    if signum:
-        tell_ending(now=True)
-    if signum and SOON:
-        watch()
-        if deadline is not None:
-            prepare()
-
-
-def tell_ending(*, now: bool = False) -> None:
-    """Tell whoever asked for it that the process ends, or takes no new work any more."""
-    global ending
-    ending = ending or now
-    for call in at_ending.copy():
-        try:
-            call()
-        except Exception:  # noqa: S110  # nobody's news may stand between a signal and its cleanups
-            pass
 
 
 def describe() -> str:
@@ -288,12 +245,10 @@ def exit_reason() -> "ExitReason | None":
     for scope in reversed(list(now.closing)):
         if scope is not root:
             return ExitReason.of(scope._body)
-    if reason is not None:
-        return reason
+    if end.reason is not None:
+        return end.reason
     if root._closer is None and root not in now.closing:
         return None
-    from lastly._exit import state
-
     return ExitReason.of(state.ended_by())
 
 
@@ -312,13 +267,11 @@ _parents: "list[object]" = []
 
 def _in_child() -> None:
     """Empty all scopes after a fork: what is in them is the parent's. The handles run nothing either."""
-    global reason, ending
     _parents.extend(in_child())
     for name in ("lastly._scope.threads", "lastly._scope.progress"):
         if module := sys.modules.get(name):
             module.forget()
-    reason = None
-    ending = False
+    end.reason, end.begun = None, False
     root._unopen()
     root._before = []
 

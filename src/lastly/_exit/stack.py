@@ -1,4 +1,4 @@
-"""Where in its life the main thread is: told by the interpreter, and read off the thread's stack.
+"""The main thread, and where in its life it is: told by the interpreter, and read off the thread's stack.
 
 A signal's exception is raised in the program's own code only. A closing scope and the exit functions are left
 alone: it would cut them short, and end nowhere.
@@ -9,10 +9,15 @@ the interpreter ends right there, on top of the program's frames. But `threading
 else is done. Where it is not loaded (an unmodified program under `lastly run`) the frames must do.
 """
 
+import _thread
+import sys
+
 from lastly._exit import state
+from lastly._exit.state import end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType, FrameType
 
 BODY, CLOSING, JOIN, EXIT = "body", "closing", "join", "exit"
@@ -21,16 +26,25 @@ BODY, CLOSING, JOIN, EXIT = "body", "closing", "join", "exit"
 closing: "set[CodeType]" = set()
 
 # Whether `threading` was loaded before the program ran on.
-told = False
+_told = False
 
 
-def where(frame: "FrameType | None", start: "FrameType | None") -> str:
-    """Return where this frame of the main thread stands.
+def leave_alone(*functions: "Callable[..., object]") -> None:
+    """Let no signal cut these functions short: they run cleanups."""
+    closing.update(function.__code__ for function in functions)
 
-    Args:
-        frame: what was interrupted; None: no Python code, at the prompt.
-        start: the bottom frame of the program, as far as it is known.
-    """
+
+def trust_threading() -> None:
+    """Ask `threading` whether the end has begun: it is loaded before the program runs on."""
+    global _told
+    _told = True
+
+
+def where(frame: "FrameType | None") -> str:
+    """Return where this frame of the main thread stands; None: no Python code, at the prompt."""
+    if end.exiting:
+        return EXIT
+    start = end.bottom  # of the program, as far as it is known
     found = BODY
     bottom = None
     while frame is not None:
@@ -45,7 +59,7 @@ def where(frame: "FrameType | None", start: "FrameType | None") -> str:
     if bottom is None or bottom is start or state.is_main(bottom):
         return found
     # After an error of the program's own, what runs with nobody below it is its excepthook.
-    running = state.ended_by() is None if told else _runs(bottom, start)
+    running = state.ended_by() is None if _told else _runs(bottom, start)
     return found if running else EXIT
 
 
@@ -71,3 +85,28 @@ def _runs(bottom: "FrameType", start: "FrameType | None") -> bool:
     except RuntimeError:
         return True
     return False
+
+
+# ── the main thread ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ident() -> int:
+    """Return this thread's number as the system knows it: gevent's `get_ident` tells a greenlet's."""
+    me = sys._getframe()  # the only way to one's own frame
+    found = sys._current_frames().items()  # documented, in spite of its name
+    # A subinterpreter is shown the frames of the main one.
+    return next((ident for ident, frame in found if frame is me), _thread.get_ident())
+
+
+main_ident = _ident()
+
+
+def note_main_thread() -> None:
+    """Take this thread for the one that handles signals."""
+    global main_ident
+    main_ident = _ident()
+
+
+def in_main_thread() -> bool:
+    """Whether the caller runs in the thread that handles signals."""
+    return _ident() == main_ident

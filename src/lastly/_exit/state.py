@@ -1,4 +1,7 @@
-"""What is known about the end of this process: whether it has begun, and how the program itself ended.
+"""What is known about the end of this process: which signal ends it, by when, how the program itself ended.
+
+Of a signal everything is in `end`. The handler, the threads that look after it and the exit functions share
+it. Whoever wants to hear of the end subscribes.
 
 The interpreter tells no exit function which status will follow. Two traces mislead: `sys.last_exc` is set by
 everything that shows a traceback (code, doctest, pytest, IPython), and a `SystemExit` may have been caught
@@ -17,13 +20,25 @@ that embeds Python returns. They count as 0, so that no failure is hidden.
 import sys
 from _thread import get_native_id
 from os import environ
+from posix import getpid
 
-from lastly._scope.reason import status_of
+from lastly._scope.now import now
+from lastly._scope.reason import ExitReason, status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any, NoReturn
+
+    from lastly._exit.die import Status
+    from lastly._exit.joins import Patience
+    from lastly.errors import CaughtSignal
+
+# What is done with a signal that a server may hold back: see hold.py.
+NOT_ASKED, WAITS, GOES_ON = 0, 1, 2
+# Why the signal comes once more, sent by ourselves: to be raised now, or to see what became of it.
+RAISE, LOOK = 1, 2
 
 # The code of the sys.exit() that has left the program; UNKNOWN while there is none.
 UNKNOWN: "Any" = object()
@@ -32,6 +47,126 @@ code: "Any" = UNKNOWN
 _plain_exit: "Any" = None
 _plain_code: "Any" = SystemExit.code
 _observers: "set[str]" = set()
+
+
+class End:
+    """The facts about a signal that ends this process. There is one of it; a forked child knows nothing."""
+
+    def __init__(self) -> None:
+        self.handler: object = None  # of all the signals that are installed
+        self.status: Status = "signal"  # die of it; "code": exit with 128 + number
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing: nothing is installed, and no signal came."""
+        self.begun = False  # the first signal came and was not answered, or the root scope began to close
+        self.reason: ExitReason | None = None  # when somebody knows better than the interpreter
+        self.previous: dict[int, object] = {}  # what to give back
+        self.grace: float | None = None
+        self.bottom: FrameType | None = None  # of the stack that called install()
+        self.signum = 0  # the signal that this process ends with; 0: none came
+        self.handled = 0  # a SIGINT that the program caught by its name
+        self.again = 0  # RAISE or LOOK: the signal is on its way once more, sent by ourselves
+        self.tries = 0  # how often it was swallowed
+        self.due = False  # to be raised when the scope has closed
+        self.held = NOT_ASKED
+        self.count = self.presses = 0
+        self.first_press = 0.0
+        self.deadline: float | None = None
+        self.driving = self.exiting = self.dying = False
+        self.inside = 0  # exit functions run inside others that wait
+        self.looking = 0  # threads of ours that look after the signal
+        self.waits = self.alone = False  # the main thread waits for others; no thread can look for that
+        self.patience: Patience | None = None  # with such waits; one for each signal
+        self.pid = getpid()  # last: until then a signal is none of this process's
+
+
+end = End()
+
+
+# ── who wants to hear of it ──────────────────────────────────────────────────────────────────────────────
+
+_hears: "dict[str, list[Callable[..., object]]]" = {}
+
+
+def subscribe(
+    *,
+    ending: "Callable[[], object] | None" = None,
+    signal: "Callable[[int, float | None], object] | None" = None,
+    raising: "Callable[[CaughtSignal], object] | None" = None,
+    answered: "Callable[[], object] | None" = None,
+    hold: "Callable[[], bool] | None" = None,
+) -> None:
+    """Hear of the end from now on; a second call with the same function does nothing.
+
+    All are called in the signal handler, too: quick, without locks, and prepared to be called again.
+
+    Args:
+        ending: the process ends, or takes no new work any more.
+        signal: the first signal came; called with its number and with the deadline (monotonic) or None.
+        raising: called with the exception that is about to be raised for a signal.
+        answered: the program deals with the signal itself, and goes on.
+        hold: asked at the first signal whether it waits until `hold.go_on` is called.
+    """
+    for event, call in (
+        ("ending", ending), ("signal", signal), ("raising", raising), ("answered", answered), ("hold", hold),
+    ):  # fmt: skip
+        if call is not None and call not in _hears.setdefault(event, []):
+            _hears[event].append(call)
+
+
+def unsubscribe(function: "Callable[..., object]") -> None:
+    """Call this function no more; nothing happens when it is not called."""
+    for calls in _hears.values():
+        if function in calls:
+            calls.remove(function)
+
+
+def heard_by(event: str) -> "list[Callable[..., Any]]":
+    """Return the functions that have subscribed to an event."""
+    return _hears.get(event, []).copy()
+
+
+def tell_ending(*, begun: bool = False) -> None:
+    """Tell whoever asked for it that the process ends, or takes no new work any more."""
+    end.begun = end.begun or begun
+    for call in heard_by("ending"):
+        try:
+            call()
+        except Exception:  # noqa: S110  # nobody's news may stand between a signal and its cleanups
+            pass
+
+
+def announce(signum: int, deadline: "float | None") -> None:
+    """Note why the process ends and by when; called in the signal handler."""
+    end.reason = ExitReason(signal=signum, code=128 + signum)
+    now.deadline = deadline
+    tell_ending(begun=True)
+    for call in heard_by("signal"):
+        call(signum, deadline)
+
+
+def answered() -> None:
+    """Let the program go on: it caught the signal by its name, and means to deal with it itself.
+
+    Should it then end with status 0, it dies of the signal after all: nobody shall hear that nothing was.
+    """
+    if end.previous:
+        end.handled = end.signum
+    end.signum = end.again = end.tries = end.count = end.presses = 0
+    end.due, end.deadline, end.first_press, end.held = False, None, 0.0, NOT_ASKED
+    end.reason, end.begun, now.deadline = None, False, None
+    for call in heard_by("answered"):
+        call()
+
+
+def because(reason: "ExitReason | None") -> "ExitReason | None":
+    """Say why the process ends; return what was known before."""
+    before, end.reason = end.reason, reason
+    return before
+
+
+# ── the interpreter ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def finalizing() -> bool:

@@ -17,6 +17,9 @@ own) keeps it.
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 from posix import O_CLOEXEC, O_NONBLOCK, close, fstat, pipe2
 
+from lastly._exit import state
+from lastly._exit.state import end
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -35,9 +38,7 @@ def meet(client: "Any") -> None:
     """Know the reaper's client; called when something durable is owed for the first time."""
     global _client
     _client = client
-    from lastly._exit import signals as _signals
-
-    lend(tuple(_signals.state.previous), _signals.state.grace)
+    lend(tuple(end.previous), end.grace)
 
 
 def lend(signals: "tuple[int, ...]", grace: "float | None") -> None:
@@ -67,6 +68,13 @@ def answered(*, ending: bool = True) -> None:
     """The handler runs. Without a grace that is enough; with one the clock goes on, unless nothing ends."""
     if _kept and not (_lasting and ending):
         _client.calm()
+
+
+def _nothing_ends() -> None:
+    answered(ending=False)
+
+
+state.subscribe(answered=_nothing_ends)
 
 
 def give_back() -> None:

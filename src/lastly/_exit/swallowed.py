@@ -36,7 +36,8 @@ import _thread
 import sys
 from _weakref import ref
 
-from lastly._exit import stack, uncaught
+from lastly._exit import stack, state, uncaught
+from lastly._exit.state import LOOK, end
 from lastly.errors import CaughtInterrupt, CaughtSignal
 
 TYPE_CHECKING = False
@@ -51,8 +52,8 @@ TRIES = 20
 
 watched: "Watch | None" = None
 
-# Raised as a KeyboardInterrupt. A framework that ends in order for nothing else adds to them: pytest.
-interrupts = {int(_signal.SIGINT)}
+# Raised as a KeyboardInterrupt.
+_interrupts = {int(_signal.SIGINT)}
 
 UNDER_WAY, LEFT, ANSWERED, SWALLOWED = "under way", "left", "answered", "swallowed"
 _fate = UNDER_WAY  # of the last exception, once it is dead
@@ -70,7 +71,7 @@ class _Term(CaughtSignal):
 
 
 class _Interrupt(CaughtInterrupt):
-    """The same for SIGINT, and for the others in `interrupts`."""
+    """The same for SIGINT, and for the others in `_interrupts`."""
 
     def __del__(self) -> None:
         _died(self)
@@ -90,21 +91,22 @@ class Watch(ref):  # type: ignore[type-arg]  # ref is generic for mypy alone
     __slots__ = ()
 
     def __index__(self) -> int:
-        from lastly._exit import signals
-
-        state = signals.state
-        if self is not watched or _fate != SWALLOWED or state.tries or not signals.in_main_thread():
+        if self is not watched or _fate != SWALLOWED or end.tries or not stack.in_main_thread():
             return _NOTHING
-        state.again = signals.LOOK
-        return state.signum
+        end.again = LOOK
+        return end.signum
 
 
-def make(signum: int, frame: "FrameType | None") -> CaughtSignal:
-    """Return the exception for a signal."""
-    if signum not in interrupts:
-        return _Term(signum, frame)
-    uncaught.expect(left)
-    return _Interrupt(signum, frame)
+def interrupt_by(signals: "set[int]") -> "set[int]":
+    """Raise these signals as a KeyboardInterrupt: pytest knows nothing else. Return the new ones."""
+    added = signals - _interrupts
+    _interrupts.update(added)
+    return added
+
+
+def interrupt_no_more(signals: "set[int]") -> None:
+    """Take `interrupt_by` back."""
+    _interrupts.difference_update(signals)
 
 
 def begin() -> None:
@@ -113,9 +115,15 @@ def begin() -> None:
     watched, _fate = None, UNDER_WAY
 
 
-def watch(caught: CaughtSignal) -> CaughtSignal:
-    """Return the exception to be raised, under watch."""
+def make(signum: int, frame: "FrameType | None") -> CaughtSignal:
+    """Return the exception to be raised for a signal, under watch."""
     global watched, _fate
+    pressed = signum in _interrupts
+    if pressed:
+        uncaught.expect(left)
+    caught = (_Interrupt if pressed else _Term)(signum, frame)
+    for call in state.heard_by("raising"):
+        call(caught)
     watched, _fate = Watch(caught, _thread.interrupt_main), UNDER_WAY  # type: ignore[arg-type]  # an integer to it
     return caught
 
@@ -129,23 +137,20 @@ def trust() -> None:
 def _died(caught: CaughtSignal) -> None:
     """Note how the exception ended; called by its own ``__del__``."""
     global _fate
-    from lastly._exit import signals
-
-    state = signals.state
-    if watched is None or watched() is not caught or not state.signum or state.driving or state.ending:
+    if watched is None or watched() is not caught or not end.signum or end.driving or end.exiting:
         return
     try:
         frame = sys._getframe(2)  # who let it go
     except ValueError:
         left(caught)
         return
-    ours = signals.in_main_thread()
-    if ours and signals._where(frame) == stack.EXIT:  # one machine in two files
+    ours = stack.in_main_thread()
+    if ours and stack.where(frame) == stack.EXIT:  # one machine in two files
         _fate = LEFT
         return
     _fate = _judge(caught)
     if ours and _fate == ANSWERED:
-        signals.answered()
+        state.answered()
 
 
 def left(caught: CaughtSignal) -> None:
@@ -182,9 +187,9 @@ def _caught_at(caught: CaughtSignal) -> str:
 def _judge(caught: CaughtSignal) -> str:
     """Whether a clause that caught it answered or swallowed it."""
     global _place
-    from lastly._exit import clauses, signals
+    from lastly._exit import clauses
 
-    if not signals.state.previous or clauses.caught_by_name(caught):
+    if not end.previous or clauses.caught_by_name(caught):
         return ANSWERED
     _place = _caught_at(caught)
     return SWALLOWED
@@ -198,10 +203,8 @@ def fate() -> str:
 
     Where none was raised, as in an event loop that ended with an error of its own, that one counts instead.
     """
-    from lastly._exit import signals
-
     if watched is None:
-        return UNDER_WAY if _fate == LEFT or _handled(signals.main_ident) else SWALLOWED
+        return UNDER_WAY if _fate == LEFT or _handled(stack.main_ident) else SWALLOWED
     caught = watched()
     if caught is None:
         return _fate
@@ -213,9 +216,7 @@ def fate() -> str:
 
 def unwinding() -> bool:
     """Whether the main thread is dealing with the exception: what a second signal must not cut short."""
-    from lastly._exit import signals
-
-    handled = _handled(signals.main_ident)
+    handled = _handled(stack.main_ident)
     caught = watched() if watched is not None else None
     if any(isinstance(error, CaughtSignal) for error in chain(handled)):
         return True
@@ -279,9 +280,7 @@ def _holders(caught: CaughtSignal) -> "tuple[bool, bool]":
 
 
 def _in_a_variable(known: "set[int]") -> bool:
-    from lastly._exit import signals
-
-    frame = sys._current_frames().get(signals.main_ident)  # documented
+    frame = sys._current_frames().get(stack.main_ident)  # documented
     while frame is not None:
         ours = frame.f_globals.get("__name__", "").startswith("lastly.")
         if not ours and any(id(value) in known for value in frame.f_locals.values()):

@@ -7,6 +7,7 @@ plain SystemExit of ours: from the moment such an exception is raised until the 
 
 import sys
 
+from lastly._exit import state
 from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
@@ -43,3 +44,6 @@ def _pass_silently(kind: type[BaseException], error: BaseException, trace: "Trac
         return
     _told(error)
     raise SystemExit(error.code)
+
+
+state.subscribe(answered=expect_no_more)

@@ -1,7 +1,8 @@
-"""Warnings that point at the line of the program, however deep in this library they arise."""
+"""What a program is told: warnings that point at its own line, however deep they arise; lines on stderr."""
 
 import sys
 from _warnings import warn_explicit  # a name that lasts to the very end of the interpreter
+from posix import write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ def warn_only(text: str) -> None:
     try:
         warn(text)
     except RuntimeWarning:
+        pass
+
+
+def say(text: str) -> None:
+    """Write a line to stderr by the system call alone: a handler may interrupt a print."""
+    try:
+        write(2, f"lastly: {text}\n".encode(errors="replace"))
+    except OSError:
         pass
 
 

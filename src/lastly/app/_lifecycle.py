@@ -14,7 +14,7 @@ import os
 import sys
 from _functools import partial  # type: ignore[import-not-found]  # no stub; functools costs an import
 
-from lastly._exit import root
+from lastly._exit import root, state
 from lastly._scope import closing
 from lastly._scope.reason import ExitReason, telling
 from lastly._words import signal_names
@@ -308,10 +308,10 @@ def _close_once(app: "App") -> "list[BaseException]":
         return []
     life.state = CLOSING
     failures: list[BaseException] = []
-    reason = root.reason
+    reason = state.end.reason
     try:
         if life.pid == os.getpid():
-            root.reason = reason or _reason(app)
+            state.because(reason or _reason(app))
             _parts.complete(app)
             failures += _signals.last_call(app)
             failures += app.hook.try_all("pre_close", app)
@@ -319,7 +319,7 @@ def _close_once(app: "App") -> "list[BaseException]":
             failures += app.hook.try_all("post_close", app)
             failures += _signals.last_call(app)
     finally:
-        root.reason = reason
+        state.because(reason)
         failures += _give_back(app)
     return failures
 

@@ -15,7 +15,8 @@ that gives none still ends by the signal, unless the app was reloaded since or i
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 from posix import getpid
 
-from lastly._exit import die, signals, stack, swallowed
+from lastly._exit import delivery, signals, stack, state
+from lastly._exit.state import end
 from lastly._words import fork, signal_names
 from lastly.app._failures import attach
 from lastly.errors import CaughtSignal
@@ -62,7 +63,7 @@ def catch(app: "App") -> None:
         return
     global _before
     if not _open and not _kept:
-        _before = (list(signals.state.previous), die.status, signals.state.grace)
+        _before = (list(end.previous), end.status, end.grace)
     watch.signals = wanted
     if app not in _open:
         _open.append(app)
@@ -71,7 +72,7 @@ def catch(app: "App") -> None:
     except RuntimeError:
         _open.remove(app)
         return
-    signals.raising = _raising
+    state.subscribe(raising=_raising)
 
 
 def _install() -> None:
@@ -123,7 +124,7 @@ def release(app: "App") -> None:
 
 def _give_back() -> None:
     global _kept
-    _kept = bool(signals.state.signum)
+    _kept = bool(end.signum)
     if _kept:  # swallowed further up, it has to come again
         return
     try:
@@ -134,14 +135,12 @@ def _give_back() -> None:
     except (RuntimeError, ValueError):  # closed in another thread: the handlers stay until the end
         return
     if not _open:
-        signals.raising = None
+        state.unsubscribe(_raising)
 
 
 def forget() -> None:
     """Take the signal that came for answered: the process does not end by it."""
-    signals.answered()
-    signals.state.handled = 0
-    swallowed.begin()
+    delivery.forget()
 
 
 def _raising(exc: CaughtSignal) -> None:
@@ -167,8 +166,8 @@ def last_call(app: "App") -> "list[BaseException]":
     watch = app._life.watch
     if watch is None:
         return []
-    if not watch.caught and signals.state.signum in watch.signals:  # noted only: it came while closing
-        watch.caught = signals.state.signum
+    if not watch.caught and end.signum in watch.signals:  # noted only: it came while closing
+        watch.caught = end.signum
     if not watch.caught or watch.told:
         return []
     watch.told = True
@@ -178,12 +177,12 @@ def last_call(app: "App") -> "list[BaseException]":
 
 def leave_alone(function: "Callable[..., Any]") -> None:
     """Let no signal cut *function* short; it comes when the outermost such function has returned."""
-    stack.closing.add(function.__code__)
+    stack.leave_alone(function)
 
 
 def raise_due() -> None:
     """Raise a signal that came while an app was closing."""
-    signals.raise_due()
+    delivery.raise_due()
 
 
 def unanswered(app: "App") -> "CaughtSignal | None":
@@ -205,7 +204,7 @@ def _forked() -> None:
     global _before, _kept
     _open.clear()
     _before, _kept = ([], "signal", None), False
-    signals.raising = None
+    state.unsubscribe(_raising)
 
 
 fork.in_child(_forked)

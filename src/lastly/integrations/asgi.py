@@ -13,10 +13,10 @@ import traceback
 from contextvars import ContextVar
 
 from lastly._exit import root
-from lastly._exit.ending import say
 from lastly._scope.aio import AsyncScope
 from lastly._system import wait
 from lastly._words.clock import seconds as _seconds
+from lastly._words.warn import say
 from lastly.errors import CleanupFailed, FrameworkError, LastlyError
 from lastly.integrations import health
 from lastly.integrations._servers import uvicorn as _serving

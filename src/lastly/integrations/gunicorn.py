@@ -22,9 +22,8 @@ child_exit        in the master: see to it that somebody reaps what a killed wor
 import functools
 import os
 import signal
-import sys
 
-from lastly._exit import root
+from lastly._exit import root, state
 from lastly._scope.reason import ExitReason
 from lastly._words.clock import monotonic
 from lastly.errors import FrameworkError
@@ -121,8 +120,9 @@ def _begun(worker: "Any") -> None:
     """Called when a worker has loaded its application."""
     global _heartbeat_fd
     _heartbeat_fd = os.dup(worker.tmp.fileno())
-    signals = sys.modules.get("lastly._exit.signals")
-    if signals is not None and signals.state.previous:
+    if state.end.previous:
+        from lastly._exit import signals
+
         signals.uninstall()
         worker.log.warning(
             "lastly.install() was called in a worker, whose signals are gunicorn's: they were given back. "
@@ -143,7 +143,7 @@ def _aborted(_worker: "Any") -> None:
     """
     _ignore_more_signals()
     _touch_heartbeat(monotonic())
-    root.reason = ExitReason(signal=signal.SIGABRT, code=1)
+    state.because(ExitReason(signal=signal.SIGABRT, code=1))
     _drain("the worker's time is over")
 
 
@@ -162,7 +162,7 @@ def _closed(_server: "Any", worker: "Any") -> None:
     limits = [float(limit) for limit in (worker.cfg.graceful_timeout, worker.cfg.timeout) if limit]
     _touch_heartbeat(monotonic())
     root.close_for_exit(min(limits) * _SHARE if limits else None)
-    if root.reason is not None and root.reason.signal == signal.SIGABRT:
+    if state.end.reason is not None and state.end.reason.signal == signal.SIGABRT:
         _touch_heartbeat(0.0)  # should a thread that hangs keep it from ending now, the master need not wait
 
 

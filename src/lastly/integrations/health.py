@@ -11,7 +11,7 @@ Needs no framework: `Health` is a WSGI application, an ASGI application, a layer
 server of its own.
 """
 
-from lastly._exit import root as _root
+from lastly._exit import state
 from lastly._words import fork
 from lastly._words.clock import monotonic
 from lastly._words.clock import seconds as _seconds
@@ -51,7 +51,7 @@ def drain(why: str = "draining") -> None:
     global _drained
     if _drained is None:
         _drained = why
-        _root.tell_ending()
+        state.tell_ending()
 
 
 def resume() -> None:
@@ -70,9 +70,9 @@ def draining() -> "str | None":
     """
     if _drained is not None:
         return _drained
-    if not _root.ending:
+    if not state.end.begun:
         return None
-    reason = _root.reason
+    reason = state.end.reason
     if reason is None or reason.signal is None:  # an exception's text is not for everybody
         return "the program ends"
     return str(reason)

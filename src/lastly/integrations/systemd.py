@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 
-from lastly._exit import early, root
+from lastly._exit import early, root, state
 from lastly._scope.now import now
 from lastly._words import fork
 from lastly._words.clock import monotonic
@@ -119,7 +119,7 @@ class _Herald:
         self.told = False
         self.wake = _thread.allocate_lock()
         self.wake.acquire()
-        root.at_ending.append(self.begin)
+        state.subscribe(ending=self.begin)
         early.arm()  # an end without a signal, and with nothing deferred, is an end as well
         threading.Thread(target=self.run, name="lastly-systemd", daemon=True).start()
         if health.draining() is not None:  # the signal came first
@@ -156,7 +156,7 @@ def _forked() -> None:
     """Tell nothing in a forked child: it is not what systemd started."""
     global _herald
     if _herald is not None:
-        root.at_ending.remove(_herald.begin)
+        state.unsubscribe(_herald.begin)
         _herald = None
 
 

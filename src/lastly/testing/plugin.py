@@ -76,8 +76,8 @@ def _prefix(config: "pytest.Config") -> str:
 
 def pytest_sessionstart(session: "pytest.Session") -> None:
     """Under ``lastly run`` signals are caught from the start: they shall end this run in order as well."""
-    signals = sys.modules.get("lastly._exit.signals")
-    if signals is not None and signals.state.previous:
+    state = sys.modules.get("lastly._exit.state")
+    if state is not None and state.end.previous:
         _use(session)
 
 

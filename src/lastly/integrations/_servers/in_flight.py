@@ -14,11 +14,12 @@ import gc
 import os
 from time import sleep
 
-from lastly._exit import ending, root
-from lastly._exit import hold as _held
+from lastly._exit import hold as _hold
+from lastly._exit import root, state
 from lastly._scope.now import now as _now
 from lastly._words import fork
 from lastly._words.clock import monotonic
+from lastly._words.warn import say
 from lastly.integrations._servers import listeners
 
 TYPE_CHECKING = False
@@ -138,7 +139,7 @@ def watch(grace: float, linger: float) -> None:
     """Have the end of this process wait for requests from now on; a second call raises the times at most."""
     settings.grace = max(settings.grace, grace)
     settings.linger = max(settings.linger, linger)
-    _held.hold = hold
+    state.subscribe(hold=hold)
     if not settings.watched:
         settings.watched = True
         root.defer_early(finish).named("requests in flight")
@@ -163,7 +164,7 @@ def _drain_and_go_on(listening: "list[socket.socket]") -> None:
         # Not systemd's door: it serves the next program, too.
         _drain(listening, shut="LISTEN_FDS" not in os.environ)
     finally:
-        _held.go_on()
+        _hold.go_on()
 
 
 def finish() -> None:
@@ -193,7 +194,7 @@ def _drain(listening: "list[socket.socket]", *, shut: bool) -> None:
         sleep(_PAUSE)
         collected = _collect(now, collected)
     if looks < _LOOKS and at_work:
-        ending.say(f"{len(at_work)} requests did not end in time and are cut off")
+        say(f"{len(at_work)} requests did not end in time and are cut off")
     for door in listening:
         door.close()
 

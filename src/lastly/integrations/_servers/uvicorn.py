@@ -20,9 +20,9 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from contextlib import ExitStack
 
+from lastly._exit.state import end
 from lastly.integrations._servers import listeners
 
 TYPE_CHECKING = False
@@ -115,8 +115,7 @@ class Uvicorn:
 
         Not so when somebody had a handler for it before: ``lastly.install()``, say.
         """
-        signals = sys.modules.get("lastly._exit.signals")
-        if signals is not None and signal.SIGTERM in signals.state.previous:
+        if signal.SIGTERM in end.previous:
             return False
         return signal.SIGTERM in self._signals
 
@@ -162,9 +161,10 @@ def give_back_signals() -> bool:
     Returns:
         whether that was so.
     """
-    signals = sys.modules.get("lastly._exit.signals")
-    if signals is None or not any(map(_server_of, signals.state.previous.values())):
+    if not any(map(_server_of, end.previous.values())):
         return False
+    from lastly._exit import signals
+
     signals.uninstall()
     return True
 

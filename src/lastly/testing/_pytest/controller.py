@@ -12,7 +12,8 @@ import os
 import signal
 import time
 
-from lastly._exit import signals
+from lastly._exit import stack
+from lastly._exit.state import end
 from lastly._system import proc, wait
 
 _watching = False
@@ -21,7 +22,7 @@ _watching = False
 def end_with_it() -> None:
     """Have SIGTERM end this process in order when its parent dies; a second call does nothing."""
     global _watching
-    if _watching or signal.SIGTERM not in signals.state.previous:
+    if _watching or signal.SIGTERM not in end.previous:
         return  # nobody would end it in order
     parent = os.getppid()
     start = proc.start_time(parent)
@@ -36,7 +37,7 @@ def _watch(parent: int, start: int) -> None:
     pause = 0.01
     # Again and again: what arrives in the instant before the main thread begins to wait does not wake it.
     # Once SIGTERM is given back it would kill: but then the run is over.
-    while signal.SIGTERM in signals.state.previous and not signals.state.signum:
-        signal.pthread_kill(signals.main_ident, signal.SIGTERM)  # whom _signals wakes, too
+    while signal.SIGTERM in end.previous and not end.signum:
+        signal.pthread_kill(stack.main_ident, signal.SIGTERM)  # whom _signals wakes, too
         time.sleep(pause)
         pause = min(2 * pause, 1.0)

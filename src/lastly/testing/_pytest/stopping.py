@@ -9,9 +9,11 @@ Signals in other hands (the project's handler, its own install(), ``lastly run``
 only the kind of exception changes.
 """
 
+from os import getpid
 from signal import SIG_DFL, Signals, getsignal
 
 from lastly._exit import signals, swallowed
+from lastly._exit.state import end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def begin(session: "pytest.Session") -> None:
     if plugins.has_plugin(_PLUGIN):
         return
     taken = False
-    if not signals.state.previous:
+    if not end.previous:
         try:
             signals.install([name for name in _NAMES if getsignal(Signals[name]) is SIG_DFL])
         except RuntimeError:  # pytest.main() in another thread: what is durable is safe all the same
@@ -48,9 +50,8 @@ class Stopping:
     def __init__(self, session: "pytest.Session", *, taken: bool) -> None:
         self.session = session
         # A run inside a run (pytester's) adds nothing, and takes nothing away.
-        self.added = set(signals.state.previous) - swallowed.interrupts
-        swallowed.interrupts |= self.added
-        self.taken = signals.state if taken else None
+        self.added = swallowed.interrupt_by(set(end.previous))
+        self.taken = getpid() if taken else 0
 
     def pytest_keyboard_interrupt(self, excinfo: "pytest.ExceptionInfo[BaseException]") -> None:
         """Keep the signal: pytest catches it by name, and goes on to its teardowns, but ends by it."""
@@ -59,15 +60,15 @@ class Stopping:
 
     def pytest_runtest_logfinish(self) -> None:
         """Begin no other test when the signal has not come out of this one: a guest loop of trio keeps it."""
-        if signals.state.signum and not self.session.shouldstop:
-            self.session.shouldstop = f"caught {Signals(signals.state.signum).name}"
+        if end.signum and not self.session.shouldstop:
+            self.session.shouldstop = f"caught {Signals(end.signum).name}"
 
     def pytest_unconfigure(self) -> None:
         """Give the signals back, unless one of them is ending the process."""
-        if signals.state.signum:
+        if end.signum:
             return
-        swallowed.interrupts -= self.added
-        if self.taken is signals.state:
+        swallowed.interrupt_no_more(self.added)
+        if self.taken == getpid():
             import warnings
 
             with warnings.catch_warnings():  # a test has put a handler of its own there: not our news
