@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-_armed = False
 _first: "Callable[[], object] | None" = None
 
 
@@ -29,18 +28,12 @@ class _OursFirst(list):  # type: ignore[type-arg]  # list[Callable]: cannot be s
         yield from super().__reversed__()
 
 
-def run_first(function: "Callable[[], object]") -> None:
-    """Name the function that is to run before CPython waits for threads; the last call counts."""
+def arm(first: "Callable[[], object]") -> None:
+    """Have a function run before CPython waits for threads; a second call does nothing."""
     global _first
-    _first = function
-
-
-def arm() -> None:
-    """Have that function run in time; a second call does nothing."""
-    global _armed
-    if _armed:
+    if _first is not None:
         return
-    _armed = True
+    _first = first
     import threading
 
     module: Any = threading
@@ -48,20 +41,15 @@ def arm() -> None:
         module._threading_atexits = _OursFirst(module._threading_atexits)
     elif hasattr(module, "_register_atexit"):
         try:
-            module._register_atexit(_run)
+            module._register_atexit(first)
         except RuntimeError:  # the shutdown has begun: the root scope runs them in atexit
             return
     else:
-        threading.Thread(target=_watch, name="lastly-early").start()
+        threading.Thread(target=_watch, args=(first,), name="lastly-early").start()
 
 
-def _watch() -> None:
+def _watch(first: "Callable[[], object]") -> None:
     import threading
 
     threading.main_thread().join()
-    _run()
-
-
-def _run() -> None:
-    if _first is not None:
-        _first()
+    first()

@@ -9,7 +9,7 @@ replaced by a function that first does what is owed, when it is the library that
 import os
 import sys
 
-from lastly._exit import die
+from lastly._exit.state import FORKING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _COPIES = ("multiprocessing", "multiprocess")
 # What spawn passes to the new interpreter, which ends as interpreters do.
 _SPAWNED = frozenset(("--multiprocessing-fork", "--billiard-fork"))
-LIBRARIES = frozenset((*_COPIES, "billiard", "rq"))
 
 _pid = 0  # the process in which os._exit is replaced
 _owed: "list[Callable[[], object]]" = []
@@ -36,6 +35,8 @@ def at_end(function: "Callable[[], object]") -> None:
 
     if not is_worker():
         return
+    from lastly._exit import die  # now: at the end it may be too late
+
     before_exit(function)
     for library in (*_COPIES, "billiard"):
         if _started_by(library):
@@ -82,10 +83,12 @@ def _is_work_horse() -> bool:
 
 
 def _replacement(plain: "Callable[[int], NoReturn]", pid: int) -> "Callable[[int], NoReturn]":
+    from lastly._exit import die
+
     def _exit(status: int) -> "NoReturn":
         """Exit to the system with specified status, without normal exit processing."""
         caller: str = sys._getframe(1).f_globals.get("__name__") or ""  # as above
-        if pid == os.getpid() and caller.partition(".")[0] in LIBRARIES:
+        if pid == os.getpid() and caller.partition(".")[0] in FORKING:
             for function in _owed:
                 try:
                     function()

@@ -4,8 +4,8 @@ import atexit
 import os
 import sys
 
-from lastly._exit import early, pools, state
-from lastly._exit.state import end
+from lastly._exit import state
+from lastly._exit.state import FORKING, end
 from lastly._scope import closing
 from lastly._scope.budget import budget_of
 from lastly._scope.failures import complain
@@ -49,7 +49,7 @@ class Root(Scope):
     def grace(self, value: "float | None") -> None:
         self._grace = value
         if value is not None and NO_LATE_THREADS:
-            early.arm()
+            arm_early()
 
     def _late(self, cleanup: Cleanup) -> None:
         look(cleanup)
@@ -68,12 +68,14 @@ class Root(Scope):
             # A failed cleanup turns 0 into 1, and leaves 3 alone; the interpreter tells nobody which it is.
             state.observe_exit("root")
             if NO_LATE_THREADS and os.isatty(2):
-                early.arm()  # for the live line's thread
-        if not pools.LIBRARIES.isdisjoint(sys.modules):
+                arm_early()  # for the live line's thread
+        if not FORKING.isdisjoint(sys.modules):
+            from lastly._exit import pools
+
             pools.at_end(close_for_exit)
 
     def defer_early(self, fn: "Callable[P, object]", /, *args: "P.args", **kwargs: "P.kwargs") -> Cleanup:
-        early.arm()
+        arm_early()
         return super().defer_early(fn, *args, **kwargs)
 
     defer_early.__doc__ = Scope.defer_early.__doc__
@@ -119,6 +121,13 @@ register = root.register
 unregister = root.unregister
 
 
+def arm_early() -> None:
+    """Have early cleanups run in time, before CPython waits for threads; a second call does nothing."""
+    from lastly._exit import early
+
+    early.arm(before_join)
+
+
 def before_join() -> None:
     """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
     fork.look()
@@ -147,7 +156,7 @@ def before_join() -> None:
 
 def _expect(stack: "Stack") -> None:
     """Be prepared for a cleanup with a limit at exit."""
-    early.arm()
+    arm_early()
     if SOON and stack is root._stack:
         prepare()
 
@@ -159,7 +168,6 @@ def _prepare_soon(_signum: int, deadline: "float | None") -> None:
         prepare()
 
 
-early.run_first(before_join)
 now.subscribe(limit_set=_expect)
 if SOON:
     state.subscribe(signal=_prepare_soon)

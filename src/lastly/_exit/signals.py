@@ -31,7 +31,6 @@ from posix import getpid, register_at_fork
 
 from lastly._exit import (
     delivery,
-    early,
     ending,
     event_loops,
     hold,
@@ -133,7 +132,7 @@ def install(
         _give_back(signum)
     own(numbers, status, seconds)
     # Loads `threading`, which is told of the interpreter's end before anybody else.
-    early.arm()
+    root.arm_early()
     stack.trust_threading()
     from lastly._exit import reloader
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from lastly._exit.joins import Patience
     from lastly.errors import CaughtSignal
 
+# Libraries whose worker processes end by `os._exit`: see pools.py.
+FORKING = frozenset(("multiprocessing", "multiprocess", "billiard", "rq"))
 # What is done with a signal that a server may hold back: see hold.py.
 NOT_ASKED, WAITS, GOES_ON = 0, 1, 2
 # Why the signal comes once more, sent by ourselves: to be raised now, or to see what became of it.

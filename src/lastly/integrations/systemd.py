@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 
-from lastly._exit import early, root, state
+from lastly._exit import root, state
 from lastly._scope.now import now
 from lastly._words import fork
 from lastly._words.clock import monotonic
@@ -120,7 +120,7 @@ class _Herald:
         self.wake = _thread.allocate_lock()
         self.wake.acquire()
         state.subscribe(ending=self.begin)
-        early.arm()  # an end without a signal, and with nothing deferred, is an end as well
+        root.arm_early()  # an end without a signal, and with nothing deferred, is an end as well
         threading.Thread(target=self.run, name="lastly-systemd", daemon=True).start()
         if health.draining() is not None:  # the signal came first
             self.begin()
