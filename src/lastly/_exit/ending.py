@@ -12,7 +12,6 @@ from lastly._exit import die, loop_children, pools, root, stack, state
 from lastly._exit import joins as _joins
 from lastly._exit import swallowed as _swallowed
 from lastly._exit.state import end
-from lastly._scope import progress
 from lastly._words.signal_names import signal_name
 from lastly._words.warn import say
 
@@ -172,9 +171,9 @@ def force(why: str) -> None:
     _die(end.signum, limit=1.0)
 
 
-def explain(signum: int) -> None:
+def explain(signum: int, way_out: str) -> None:
     """Say why the repeated signal does not end the program yet, and what does."""
-    say(f"{signal_name(signum)} again: still cleaning up{pending(': ')}. {progress.way_out()}")
+    say(f"{signal_name(signum)} again: still cleaning up{pending(': ')}. {way_out}")
 
 
 def pending(before: str) -> str:

@@ -251,10 +251,11 @@ def presses_to_force() -> int:
 
 
 def way_out() -> str:
-    """Return what Ctrl-C does at this moment, in a few words; nothing when it does not come to us."""
-    if _signal.getsignal(_signal.SIGINT) is not _handler:
-        return ""
-    return f"Ctrl-C{('', ' twice', ' three times')[presses_to_force() - 1]} forces"
+    """Return what Ctrl-C does at this moment, in a few words; nothing when that is not known."""
+    handler = _signal.getsignal(_signal.SIGINT)
+    if handler is _handler:
+        return f"Ctrl-C{('', ' twice', ' three times')[presses_to_force() - 1]} forces"
+    return "Ctrl-C interrupts it" if handler is _signal.default_int_handler else ""
 
 
 def _note(signum: int) -> bool:
@@ -290,7 +291,7 @@ def _repeated(signum: int, frame: "FrameType | None", where: str, *, forced: boo
         ending.force("forced")
     if where == JOIN:
         ending.end_now()
-    ending.explain(signum)
+    ending.explain(signum, way_out())
 
 
 # ── fork ────────────────────────────────────────────────────────────────────────────────

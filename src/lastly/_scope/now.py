@@ -82,8 +82,7 @@ class Now:
                 started before it is needed.
             let_out: called with a scope that was the outermost to close in its thread, and has closed. What
                 it raises leaves the scope.
-            way_out: returns what Ctrl-C does at this moment, in a few words; nothing when it is not the one
-                who has that signal.
+            way_out: returns what Ctrl-C does at this moment, in a few words; nothing when that is not known.
             closed: called with the report of a scope that was the outermost to close, and why it closed. It
                 must not raise: a close does not fail because of what watches it.
         """
@@ -109,9 +108,9 @@ class Now:
 
             self._closed(scope.report(), ExitReason.of(scope._body))
 
-    def way_out(self) -> str:
-        """Return what Ctrl-C does at this moment; nothing when that is not known."""
-        return "" if self._way_out is None else self._way_out()
+    def way_out(self) -> "str | None":
+        """Return what Ctrl-C does at this moment; None: nobody has subscribed, who would know."""
+        return None if self._way_out is None else self._way_out()
 
     def inside(self) -> "tuple[ref[Scope], ...]":
         """Return the closing scopes of which a cleanup is calling."""

@@ -88,7 +88,7 @@ class _Lines:
         threading: Any = sys.modules.get("threading")
         # Ctrl-C does not reach another thread that is closing.
         reached = threading is None or threading.main_thread().ident in now.closing.copy().values()
-        what, out = describe(), way_out() if reached else ""
+        what, out = describe(), _way_out() if reached else ""
         same = (what, out) == self.said
         if out == self.said[1] and moment < self.at + (self.pause if same else PAUSE):
             return
@@ -98,9 +98,11 @@ class _Lines:
             _write(f"lastly: {what} ({spent:.0f} s{out and '; '}{out})")
 
 
-def way_out() -> str:
-    """Return what Ctrl-C does at this moment, in a few words; nothing when that is not known."""
-    return "Ctrl-C interrupts it" if getsignal(SIGINT) is default_int_handler else now.way_out()
+def _way_out() -> str:
+    told = now.way_out()
+    if told is not None:
+        return told
+    return "Ctrl-C interrupts it" if getsignal(SIGINT) is default_int_handler else ""
 
 
 def describe(waiting: "Callable[[], str] | None" = None) -> str:
