@@ -63,8 +63,7 @@ KNOWN_CIRCLES: set[str] = set()
 # An integration that uses another.
 KNOWN_STRAYS: set[str] = set()
 # Private names of another room.
-KNOWN_PRIVATE: set[str] = {
-}
+KNOWN_PRIVATE: set[str] = set()
 # The same by an attribute of an object: what the root scope, which is a Scope, uses of one.
 KNOWN_TOUCHED: set[str] = {
     "_exit.root → _body",
@@ -77,27 +76,7 @@ KNOWN_TOUCHED: set[str] = {
     "_exit.root → _unopen",
 }
 # Variables of a module that another module sets.
-KNOWN_FILLED: set[str] = {
-<<<<<<< HEAD
-    "_exit.root → _exit.stack.closing",
-    "_exit.signals → _exit.die.status",
-    "_exit.signals → _exit.stack.told",
-    "app._lifecycle → _exit.root.reason",
-    "app._signals → _exit.signals.raising",
-    "app._signals → _exit.stack.closing",
-    "integrations._servers.in_flight → _exit.hold.hold",
-    "integrations.gunicorn → _exit.root.reason",
-    "integrations.systemd → _exit.root.at_ending",
-    "testing._pytest.stopping → _exit.swallowed.interrupts",
-=======
-    "_pyinstaller.rthooks.pyi_rth_lastly → _system.frozen.is_open",
-    "_run.daemon → _run.watch.TABLE",
-    "_run.daemon → _run.watch.inherited",
-    "_run.end → _run.watch.temps",
-    "_run.inject → _run.journal.program",
-    "_run.inject → _run.watch.in_new_session",
->>>>>>> 84f3233 (The knot of _exit is cut: state.py holds the facts, and who wants to hear of the end subscribes)
-}
+KNOWN_FILLED: set[str] = set()
 # The kernel asked elsewhere than in _system.
 KNOWN_KERNEL: set[str] = set()
 

@@ -8,7 +8,7 @@ from lastly._exit import state
 from lastly._exit.state import FORKING, end
 from lastly._scope import closing
 from lastly._scope.budget import budget_of
-from lastly._scope.failures import complain
+from lastly._scope.failures import complain, named
 from lastly._scope.handle import Cleanup
 from lastly._scope.now import NO_LATE_THREADS, OPEN, SOON, UNOPENED, now
 from lastly._scope.reason import ExitReason, status_of
@@ -225,7 +225,7 @@ def close_for_exit(limit: "float | None" = None) -> None:
             status = status or status_of(code)
         else:
             status = status or 1
-            complain(cleanup, error)
+            complain(named(cleanup), error)
     if status and zero:
         from lastly._exit import die
 

@@ -8,6 +8,8 @@ from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from lastly._scope.handle import Cleanup
     from lastly._scope.scope import Scope
 
@@ -15,7 +17,18 @@ if TYPE_CHECKING:
 
 
 def settle(scope: "Scope", failures: "list[Failure]", body: "BaseException | None") -> None:
-    """Decide what leaves the scope; returns when the body's own exception is to go on.
+    """Decide what leaves the scope: see `conclude`. Returns when the body's own exception is to go on."""
+    if failures:
+        conclude(scope._title, [(named(cleanup), error) for cleanup, error in failures], body)
+
+
+def named(cleanup: "Cleanup | None") -> str:
+    """Return what messages call a cleanup; None: none was running."""
+    return "between two cleanups" if cleanup is None else f"cleanup {cleanup.name}"
+
+
+def conclude(of: str, failures: "Sequence[tuple[str, BaseException]]", body: "BaseException | None") -> None:
+    """Decide how something ends whose cleanups failed; returns when the body's own exception is to go on.
 
     1. A request to stop from outside that cut a cleanup (Ctrl-C, a signal) goes on, unless the body already
        ends by something that no ``except Exception`` stops: who asked to stop must not find the program
@@ -25,59 +38,72 @@ def settle(scope: "Scope", failures: "list[Failure]", body: "BaseException | Non
     4. After a clean body: `CleanupFailed` with all of them.
 
     Nobody prints the notes of a `SystemExit`: what failed under one is printed here; its code 0 becomes 1.
+
+    Args:
+        of: what closed, as messages call it: "scope 'demo'".
+        failures: what failed, by its name, in the order in which it did.
+        body: what ends it anyway; None: its end was reached.
     """
     if not failures:
         return
     errors = [error for _, error in failures]
-    stop = next((e for e in errors if isinstance(e, (KeyboardInterrupt, CaughtSignal))), None)
-    winner: BaseException | None = None
-    if body is None:
-        exits = next((e for e in errors if isinstance(e, SystemExit)), None)
-        winner = stop or exits or next((e for e in errors if not isinstance(e, Exception)), None)
-    elif stop is not None and isinstance(body, Exception):
-        winner = stop
-    for cleanup, error in failures:
-        name = "between two cleanups" if cleanup is None else f"cleanup {cleanup.name}"
-        if error is not winner and error is not body:
-            note(error, f"in {name} of {scope._title}")
-            target = winner or body
-            if target is not None:
-                note(target, f"{name} of {scope._title} failed: {type(error).__name__}: {error}")
-            if isinstance(target, SystemExit):
-                tell(target, cleanup, error)
+    winner = _winner(errors, body)
+    target = winner or body
+    for name, error in failures:
+        if error is winner or error is body:
+            continue
+        note(error, f"in {name} of {of}")
+        if target is not None:
+            note(target, f"{name} of {of} failed: {type(error).__name__}: {error}")
+        if isinstance(target, SystemExit):
+            fail(target)
+            complain(name if name.startswith("cleanup ") else f"{name} of {of}", error)
     if winner is not None:
         raise winner
     if body is None:
         word = "cleanup" if len(errors) == 1 else "cleanups"
-        raise CleanupFailed(f"{len(errors)} {word} of {scope._title} failed", errors)  # type: ignore[arg-type]  # Exceptions: 3. took the others
+        raise CleanupFailed(f"{len(errors)} {word} of {of} failed", errors)  # type: ignore[arg-type]  # Exceptions: 3. took the others
 
 
-def tell(ending: SystemExit, cleanup: "Cleanup | None", error: BaseException) -> None:
-    """Print what failed while the program ends without a traceback."""
-    fail(ending)
-    complain(cleanup, error)
+def unnamed(errors: "Iterable[BaseException]") -> "list[tuple[str, BaseException]]":
+    """Return failures of which nobody knows a name, for `conclude`."""
+    return [("cleanup", error) for error in errors]
 
 
-def complain(cleanup: "Cleanup | None", error: BaseException) -> None:
-    """Print a failure at exit: what atexit prints, with the cleanup's name. Never raises."""
-    name = "(between two cleanups)" if cleanup is None else cleanup.name
+def flattened(error: BaseException) -> "list[BaseException]":
+    """Return the failures that `conclude` has raised, one by one."""
+    return list(error.exceptions) if isinstance(error, CleanupFailed) else [error]
+
+
+def _winner(errors: "list[BaseException]", body: "BaseException | None") -> "BaseException | None":
+    """Return the failure that takes the place of what ends the body; None: none does."""
+    stop = next((e for e in errors if isinstance(e, (KeyboardInterrupt, CaughtSignal))), None)
+    if body is None:
+        exits = next((e for e in errors if isinstance(e, SystemExit)), None)
+        return stop or exits or next((e for e in errors if not isinstance(e, Exception)), None)
+    return stop if isinstance(body, Exception) else None
+
+
+def complain(name: str, error: BaseException) -> None:
+    """Print what failed where nobody else does: as atexit prints it, with its name. Never raises."""
     try:
         import traceback
 
         text = "".join(traceback.format_exception(error))
-        sys.stderr.write(f"Exception in cleanup {name}:\n{text}")
+        sys.stderr.write(f"Exception in {name}:\n{text}")
         sys.stderr.flush()
     except Exception:
         try:
-            os.write(2, f"Exception in cleanup {name}: {error!r}\n".encode(errors="backslashreplace"))
+            os.write(2, f"Exception in {name}: {error!r}\n".encode(errors="backslashreplace"))
         except OSError:
             pass
 
 
 def note(error: BaseException, text: str) -> None:
-    """Add a note; an exception may have spoilt its own ``__notes__``."""
+    """Add a note, if it has none like it; an exception may have spoilt its own ``__notes__``."""
     try:
-        error.add_note(text)
+        if text not in getattr(error, "__notes__", ()):
+            error.add_note(text)
     except TypeError:
         pass
 

@@ -137,9 +137,9 @@ class HookManager:
             except BaseException as exc:
                 failures.append(exc)
         if failures:
-            from lastly.app._failures import raise_failures
+            from lastly._scope.failures import conclude, unnamed
 
-            raise_failures(f"hook {name!r} of app {self.app._meta.label!r}", failures)
+            conclude(f"hook {name!r} of app {self.app._meta.label!r}", unnamed(failures), None)
 
     # A copy: a function of a hook may register another, for the next run.
     def _functions(self, name: str) -> "Iterator[Callable[..., Any]]":

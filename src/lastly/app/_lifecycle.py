@@ -16,12 +16,12 @@ from _functools import partial  # type: ignore[import-not-found]  # no stub; fun
 
 from lastly._exit import root, state
 from lastly._scope import closing
+from lastly._scope.failures import conclude, flattened, unnamed
 from lastly._scope.reason import ExitReason, telling
 from lastly._words import signal_names
 from lastly.app import _parts, _signals
 from lastly.app._cement_only import check_settings
 from lastly.app._dispatch import dispatch
-from lastly.app._failures import attach, flattened, grouped, show
 from lastly.app._hooks import CORE_HOOKS, HookManager, run_hook
 from lastly.errors import CaughtSignal
 
@@ -193,6 +193,7 @@ def run(app: "App") -> "Any":
 def run_forever(app: "App", interval: float, tb: bool) -> None:
     """Run *app* again and again."""
     import time
+    import traceback
 
     from lastly._words.clock import seconds
 
@@ -203,7 +204,7 @@ def run_forever(app: "App", interval: float, tb: bool) -> None:
         except Exception as exc:
             app.log.fatal(f"Caught Exception: {exc}")
             if tb:
-                show([exc])
+                traceback.print_exception(exc)
         time.sleep(pause)
         app.reload()
 
@@ -227,29 +228,26 @@ def close(app: "App", code: int | None) -> None:
     if code is not None:
         app.exit_code = code
     if app._life.body is not None:
-        attach(app._life.body, _close_once(app))
+        _conclude(app, _close_once(app), app._life.body)
         return
     caught = _signals.unanswered(app)
     failures = _close_once(app)
-    if not app._life.exiting:
-        _conclude(app, failures, caught)
-    elif failures:
-        raise grouped(f"close of app {app.label!r}", failures)
-
-
-# Failures, a caught signal, an exit code: all are told, and the one that says most is how the program ends.
-def _conclude(app: "App", failures: "list[BaseException]", caught: "CaughtSignal | None") -> None:
-    if app._meta.exit_on_close and app.exit_code:
-        show(failures)
-        sys.exit(telling(app.exit_code))
-    if app._meta.exit_on_close and caught:
-        show(failures)
-        raise caught
-    if failures:
-        raise grouped(f"close of app {app.label!r}", failures)
-    _signals.raise_due()
+    ending: BaseException | None = None
+    if app._meta.exit_on_close and not app._life.exiting:
+        ending = SystemExit(telling(app.exit_code)) if app.exit_code else caught
+    _conclude(app, failures, ending)
+    if isinstance(ending, CaughtSignal):
+        raise ending
+    if app._life.exiting:
+        return
+    if ending is None:
+        _signals.raise_due()
     if app._meta.exit_on_close:
         sys.exit(telling(app.exit_code))
+
+
+def _conclude(app: "App", failures: "list[BaseException]", ending: "BaseException | None") -> None:
+    conclude(f"app {app.label!r}", unnamed(failures), ending)
 
 
 def leave(app: "App", exc: BaseException | None) -> None:
@@ -265,8 +263,10 @@ def _fail(app: "App", exc: BaseException) -> None:
     if not app.exit_code:
         app.exit_code = ExitReason.of(exc).code or 0
     app._life.body = exc
-    attach(exc, _closed(app))
-    app._life.body = None  # held on to, a signal's exception would not be seen to be swallowed
+    try:
+        _conclude(app, _closed(app), exc)
+    finally:
+        app._life.body = None  # held on to, a signal's exception would not be seen to be swallowed
 
 
 # By its own close(), in which a subclass may do more, and in any case by ours: the other may fail before.
@@ -298,8 +298,7 @@ def _close_at_exit(app: "App") -> None:
         from lastly._exit import die
 
         die.exit_with_at_end(app.exit_code)
-    if failures:
-        raise grouped(f"close of app {app.label!r}", failures)
+    _conclude(app, failures, None)
 
 
 def _close_once(app: "App") -> "list[BaseException]":

@@ -17,8 +17,8 @@ from posix import getpid
 
 from lastly._exit import delivery, signals, stack, state
 from lastly._exit.state import end
+from lastly._scope.failures import conclude, unnamed
 from lastly._words import fork, signal_names
-from lastly.app._failures import attach
 from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
@@ -158,7 +158,7 @@ def note_signal(app: "App", exc: BaseException) -> None:
     if not watch.caught:  # raised by the program itself
         watch.caught, watch.frame = exc.signum, exc.frame
     if exc.signum == watch.caught:
-        attach(exc, last_call(app))
+        conclude(f"app {app.label!r}", unnamed(last_call(app)), exc)
 
 
 def last_call(app: "App") -> "list[BaseException]":

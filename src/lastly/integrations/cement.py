@@ -15,8 +15,8 @@ from types import GeneratorType
 
 from lastly._exit import die, root, state
 from lastly._scope import closing as _closing
+from lastly._scope.failures import conclude, unnamed
 from lastly._scope.scope import Scope
-from lastly.app._failures import attach, grouped
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
@@ -137,14 +137,11 @@ class _Closing:
         ending = self.go_on() or ending
         self.state = CLOSED
         failures, self.failures = self.failures, []
+        if own is None and ending is not None and ending.code:
+            own = ending
+        conclude(f"app {self.app.label!r}", unnamed(failures), own)
         if own is not None:
-            attach(own, failures)
             raise own
-        if ending is not None and ending.code:
-            attach(ending, failures)
-            raise ending
-        if failures:
-            raise grouped(f"close of app {self.app.label!r}", failures)
         if ending is not None:
             raise ending
 
