@@ -14,13 +14,14 @@
     └── FrameworkError                 an App was given something that it cannot use
     CleanupFailed (ExceptionGroup)     the body was fine, these cleanups were not
     CaughtSignal  (SystemExit)         a signal, unwinding the program; code is 128 + its number
+    └── CaughtInterrupt (KeyboardInterrupt)  SIGINT
 
 The names say what happened; hence no suffix "Error" (N818), as in trio and concurrent.futures.
 """
 
 __all__ = [
-    "CaughtSignal", "CleanupFailed", "CleanupTimeout", "CorruptJournal", "FrameworkError", "LastlyError",
-    "LeaseLost", "NotOurs", "NotRecorded", "ScopeClosed", "UnknownAction",
+    "CaughtInterrupt", "CaughtSignal", "CleanupFailed", "CleanupTimeout", "CorruptJournal", "FrameworkError",
+    "LastlyError", "LeaseLost", "NotOurs", "NotRecorded", "ScopeClosed", "UnknownAction",
 ]  # fmt: skip
 __dir__ = __all__.copy  # dir() shows what is public
 
@@ -157,4 +158,7 @@ class CaughtSignal(SystemExit):
 
 
 class CaughtInterrupt(CaughtSignal, KeyboardInterrupt):
-    """SIGINT: still what ``except KeyboardInterrupt`` expects."""
+    """SIGINT: still what ``except KeyboardInterrupt`` expects.
+
+    .. versionadded:: 0.1
+    """
