@@ -301,7 +301,7 @@ def test_what_does_not_change_is_said_less_and_less_often(monkeypatch):
     """One line at once, then after 2, 4, 8, 16, 16 s; what changes, after 2 s again; the way out, at once."""
     lines, facts = [], {"what": "running x", "out": ""}
     monkeypatch.setattr(progress, "describe", lambda: facts["what"])
-    monkeypatch.setattr(progress, "way_out", lambda: facts["out"])
+    monkeypatch.setattr(progress, "_way_out", lambda: facts["out"])
     monkeypatch.setattr(progress, "now", types.SimpleNamespace(closing={None: threading.main_thread().ident}))
     moment = 100.0
     monkeypatch.setattr(progress, "_write", lambda line: lines.append((moment - 100, line)))

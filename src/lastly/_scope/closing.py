@@ -63,7 +63,7 @@ def end(scope: "Scope") -> None:
         now.has_closed(scope)
 
 
-def drain_all(scope: "Scope", failures: "list[Failure]", limit: "float | None") -> None:
+def run_rounds(scope: "Scope", failures: "list[Failure]", limit: "float | None") -> None:
     """Run what there is, round by round; a round ends when something fails.
 
     The scope stays open when nothing can be run at all: at the recursion limit, or without memory.

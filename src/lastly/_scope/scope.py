@@ -320,7 +320,7 @@ class Scope:
         self._closer = me
         try:
             self._body = body
-            closing.drain_all(self, failures, limit)
+            closing.run_rounds(self, failures, limit)
         finally:
             # First what needs no call: at the recursion limit every call fails.
             self._closer = self._current = self._begun = None
