@@ -64,17 +64,8 @@ KNOWN_CIRCLES: set[str] = set()
 KNOWN_STRAYS: set[str] = set()
 # Private names of another room.
 KNOWN_PRIVATE: set[str] = set()
-# The same by an attribute of an object: what the root scope, which is a Scope, uses of one.
-KNOWN_TOUCHED: set[str] = {
-    "_exit.root → _body",
-    "_exit.root → _close",
-    "_exit.root → _close_inside",
-    "_exit.root → _closer",
-    "_exit.root → _early",
-    "_exit.root → _run_all",
-    "_exit.root → _stack",
-    "_exit.root → _unopen",
-}
+# The same by an attribute of an object.
+KNOWN_TOUCHED: set[str] = set()
 # Variables of a module that another module sets.
 KNOWN_FILLED: set[str] = set()
 # The kernel asked elsewhere than in _system.

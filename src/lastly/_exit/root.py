@@ -35,9 +35,8 @@ class Root(Scope):
 
     def __init__(self) -> None:
         super().__init__("root")
-        self._unopen()
+        self._reset()
         self._armed = False
-        self._before: list[Failure] = []  # what failed before the threads were joined
         self._used = 0.0  # seconds of the grace that were needed for that
 
     @property
@@ -108,6 +107,53 @@ class Root(Scope):
                 if func is fn or ((fn == func) if _ASKS_GIVEN else (func == fn)):
                     cleanup.detach()
 
+    def _run_early(self) -> None:
+        """Run the requests to stop, and have threads ready for it."""
+        if self._early:
+            self._prepare()
+        now.closing[self] = 0
+        began = closing.clock()
+        try:
+            budget = budget_of(self, None)
+            while self._early:
+                try:
+                    closing.drain_early(self, budget, self._before)
+                except Exception as error:
+                    self._before.append((None, error))
+                    break  # what is left runs with the rest
+                except BaseException as error:  # an interrupt between two
+                    self._before.append((None, error))
+        finally:
+            now.closing.pop(self, None)
+            self._used = closing.clock() - began
+
+    def _prepare(self) -> None:
+        """Start the threads that closing the root scope may need."""
+        graced = self.grace is not None or now.deadline is not None
+        count = 0
+        # Copied in one step, see now.inside.
+        for cleanup, limit in [*self._stack.copy().items(), *(self._early or {}).copy().items()]:
+            count += graced or limit is not None
+            count += 0 if cleanup.nested is None else len(cleanup.nested)
+        if count:
+            from lastly._scope import threads
+
+            threads.reserve(count)
+
+    def _expect(self, stack: "Stack") -> None:
+        """Be prepared for a cleanup with a limit at exit."""
+        arm_early()
+        if SOON and stack is self._stack:
+            self._prepare()
+
+    def _reset(self) -> None:
+        """Be as if nothing had been deferred yet."""
+        self._closer = None
+        self._shut = UNOPENED
+        self._over = False
+        self._before: list[Failure] = []  # what failed before the threads were joined
+        now.scopes.add(self._ref)
+
     def __del__(self) -> None:
         """Say nothing: it lives until the end."""
 
@@ -132,43 +178,20 @@ def before_join() -> None:
     """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
     fork.look()
     state.tell_ending(begun=True)
-    if root._early:
-        prepare()
-    now.closing[root] = 0
-    began = closing.clock()
-    try:
-        budget = budget_of(root, None)
-        while root._early:
-            try:
-                closing.drain_early(root, budget, root._before)
-            except Exception as error:
-                root._before.append((None, error))
-                break  # what is left runs with the rest
-            except BaseException as error:  # an interrupt between two
-                root._before.append((None, error))
-    finally:
-        now.closing.pop(root, None)
-        root._used = closing.clock() - began
+    root._run_early()
     if NO_LATE_THREADS:
         watch()
-    prepare()
-
-
-def _expect(stack: "Stack") -> None:
-    """Be prepared for a cleanup with a limit at exit."""
-    arm_early()
-    if SOON and stack is root._stack:
-        prepare()
+    root._prepare()
 
 
 def _prepare_soon(_signum: int, deadline: "float | None") -> None:
     """Be prepared when the first signal has come: later no thread can be started."""
     watch()
     if deadline is not None:
-        prepare()
+        root._prepare()
 
 
-now.subscribe(limit_set=_expect)
+now.subscribe(limit_set=root._expect)
 if SOON:
     state.subscribe(signal=_prepare_soon)
 
@@ -179,20 +202,6 @@ def watch() -> None:
         from lastly._scope import progress
 
         progress.stay()
-
-
-def prepare() -> None:
-    """Start the threads that closing the root scope may need."""
-    graced = root.grace is not None or now.deadline is not None
-    count = 0
-    # Copied in one step, see now.inside.
-    for cleanup, limit in [*root._stack.copy().items(), *(root._early or {}).copy().items()]:
-        count += graced or limit is not None
-        count += 0 if cleanup.nested is None else len(cleanup.nested)
-    if count:
-        from lastly._scope import threads
-
-        threads.reserve(count)
 
 
 def close_for_exit(limit: "float | None" = None) -> None:
@@ -214,7 +223,7 @@ def close_for_exit(limit: "float | None" = None) -> None:
     if root.grace is not None and root._used:
         left = max(root.grace - root._used, 0.0)
         limit = left if limit is None else min(limit, left)
-    failures = root._before + root._run_all(None if reason is None else reason.exception, limit)
+    failures = root._before + closing.run_all(root, None if reason is None else reason.exception, limit)
     root._before = []
     if not failures:
         return
@@ -252,7 +261,7 @@ def exit_reason() -> "ExitReason | None":
     """
     for scope in reversed(list(now.closing)):
         if scope is not root:
-            return ExitReason.of(scope._body)
+            return ExitReason.of(closing.body_of(scope))
     if end.reason is not None:
         return end.reason
     if root._closer is None and root not in now.closing:
@@ -280,8 +289,7 @@ def _in_child() -> None:
         if module := sys.modules.get(name):
             module.forget()
     end.reason, end.begun = None, False
-    root._unopen()
-    root._before = []
+    root._reset()
 
 
 fork.in_child(_in_child)

@@ -48,7 +48,7 @@ from lastly._exit import (
 from lastly._exit.stack import BODY, JOIN
 from lastly._exit.state import RAISE, end
 from lastly._scope.now import now
-from lastly._scope.scope import Scope
+from lastly._scope.scope import RUNNING
 from lastly._system import proc
 from lastly._words import fork, signal_names
 from lastly._words.clock import monotonic
@@ -332,9 +332,7 @@ def _forked() -> None:
 
 end.pid = getpid()  # forked, maybe, since lastly was imported
 end.handler = _handler
-stack.leave_alone(
-    Scope.__exit__, Scope.close, Scope._close, Scope._close_inside, Scope._run_all, root.before_join
-)
+stack.leave_alone(*RUNNING, root.before_join)
 now.subscribe(let_out=delivery.raise_due, way_out=way_out)
 register_at_fork(before=_before_fork, after_in_parent=_after_fork)
 fork.in_child(_forked)

@@ -286,9 +286,22 @@ def await_job(job: "Any", limit: float) -> None:
 # ── for others ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def run_all(scope: "Scope", reason: "BaseException | None" = None) -> "list[Failure]":
-    """Close a scope, whose body has ended by `reason`; return what failed, for the caller to settle."""
-    return scope._run_all(reason)
+def run_all(
+    scope: "Scope", reason: "BaseException | None" = None, limit: "float | None" = None
+) -> "list[Failure]":
+    """Close a scope, whose body has ended by `reason`; return what failed, for the caller to settle.
+
+    Args:
+        scope: the scope.
+        reason: what its cleanups are told of.
+        limit: seconds for all of them together, in addition to the scope's own grace; None: no limit.
+    """
+    return scope._run_all(reason, limit)
+
+
+def body_of(scope: "Scope") -> "BaseException | None":
+    """Return what has ended the body of a scope that is closing."""
+    return scope._body
 
 
 def pending(scope: "Scope") -> "list[Cleanup]":

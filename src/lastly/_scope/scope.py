@@ -14,7 +14,7 @@ from lastly._action import Action
 from lastly._scope import closing
 from lastly._scope.failures import settle
 from lastly._scope.handle import FUNCTION, Cleanup, checked_name
-from lastly._scope.now import CLOSED, CLOSING, OPEN, UNOPENED, now
+from lastly._scope.now import CLOSED, CLOSING, OPEN, now
 from lastly._words import fork
 from lastly._words.clock import seconds
 from lastly._words.warn import warn
@@ -337,13 +337,6 @@ class Scope:
             failures.append((None, error))
         return failures
 
-    def _unopen(self) -> None:
-        """Be as if nothing had been deferred yet."""
-        self._closer = None
-        self._shut = UNOPENED
-        self._over = False
-        now.scopes.add(self._ref)
-
     def _drain(self, budget: "Budget | None", failures: "list[Failure]") -> None:
         closing.drain(self, budget, failures)
 
@@ -442,6 +435,10 @@ class Scope:
 def nest(outer: Scope, inner: Scope, name: str) -> Cleanup:
     """Have a scope close as one cleanup of another one, and be given its time."""
     return outer._nest(inner, name)
+
+
+# What runs cleanups: a signal must not cut it short.
+RUNNING = (Scope.__exit__, Scope.close, Scope._close, Scope._close_inside, Scope._run_all)
 
 
 class Parallel(Scope):
