@@ -342,9 +342,8 @@ class _Trio:
             return
         _asked = None
         trio: Any = sys.modules["trio"]
-        runner = sys.modules[
-            "trio._core._run"
-        ].GLOBAL_RUN_CONTEXT.runner  # private: else the caller sees Cancelled
+        # Private: else the caller sees Cancelled.
+        runner = sys.modules["trio._core._run"].GLOBAL_RUN_CONTEXT.runner
         result = runner.main_task_outcome
         error = getattr(result, "error", None)
         if isinstance(error, BaseExceptionGroup):
