@@ -85,7 +85,7 @@ def leave() -> None:
 
 
 def settled() -> None:
-    """To be called after a cleanup's last word."""
+    """Call it after the final state of a cleanup is written."""
     global _journal
     if not _leaving:
         return
@@ -104,7 +104,7 @@ def _after_fork() -> None:
     if journal is not None:
         from lastly._journal import disk
 
-        # In this child only: the parent's lock is the parent's. Nor may the number be another file's by now.
+        # In this child only: the parent's lock is the parent's, and by now the number may be another file's.
         if disk.key(journal.fd) == journal.key:
             os.close(journal.fd)
         journal.fd = -1

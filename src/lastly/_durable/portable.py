@@ -29,9 +29,9 @@ _allowed = set(ENVIRONMENT)
 
 
 def allow(*names: str) -> None:
-    """Let the actions deferred from here on have these variables, as they are now. Never one with a secret.
+    """Record these environment variables with actions deferred from now on. Do not name secrets.
 
-    For integrations, each time one of their actions is deferred: programs set such variables late.
+    Integrations call it each time one of their actions is deferred: programs set such variables late.
     """
     _allowed.update(names)
     for path, (_, cwd, number, record) in list(_contexts.items()):
@@ -145,7 +145,8 @@ _VARARGS, _VARKEYWORDS = 0x04, 0x08  # of co_flags
 def check_call(action: "AnyAction", args: "list[Any] | tuple[Any, ...]", kwargs: "dict[str, Any]") -> None:
     """Refuse arguments that the function does not take, at the line of the mistake.
 
-    Otherwise another process meets it after this one's death, and no attempt succeeds. What counts is the
+    Otherwise it would only show in another process after this one's death, where no attempt succeeds. What
+    counts is the
     function that will be called: a decorator that takes everything is not looked through, for it may add
     arguments. `inspect`, an import of 7 ms, is for what is no plain function.
     """

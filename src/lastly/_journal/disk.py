@@ -13,7 +13,7 @@ OPEN = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 def open_file(path: str, flags: int) -> int:
     """As `os.open`, but never 0, 1 or 2, which a program may have been started without.
 
-    A C library writes its messages to 2 whatever is there, and what stands before a record spoils it.
+    A C library writes its messages to 2 whatever that is, and text in front of a record destroys it.
     """
     fd = os.open(path, flags, 0o600)
     if fd > 2:

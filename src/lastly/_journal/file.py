@@ -101,8 +101,7 @@ class Journal:
     def take(cls, path: str) -> "Journal | None":
         """Open and lock the journal of a dead owner, to write down what becomes of its cleanups.
 
-        Whether the owner is dead is the caller's to know. Never to be called on a journal of one's own
-        process.
+        The caller knows that the owner is dead. Never call it on a journal of this process.
 
         Returns:
             None when it has gone, or another process holds it.
@@ -180,7 +179,8 @@ class Journal:
             args: positional arguments, JSON.
             kwargs: keyword arguments, JSON.
             remote: what it undoes outlives this machine.
-            sync: if so, on the disk before this returns; not when somebody else is told of it next.
+            sync: if so, the plan is on the disk before this returns. False where a shared journal gets it
+                next.
             more: further fields of the record (scope, phase, retries, timeout, backoff, context, known).
 
         Returns:
@@ -255,7 +255,7 @@ class Journal:
         self._last("done", number, more)
 
     def release(self, number: int, **more: "Any") -> None:
-        """Write that nobody owes it any more, without running it (reason=)."""
+        """Write that it is no longer owed, although it did not run (reason=)."""
         self._last("release", number, more)
 
     def abandon(self, number: int, reason: str, **more: "Any") -> None:
@@ -332,8 +332,8 @@ class Journal:
                 raise
             finally:
                 self._appending = nested
-            # A signal's exception just before this line gives the number to the next record too: no harm, a
-            # gap would be.
+            # A signal's exception just before this line gives the number to the next record too. That does no
+            # harm; a gap would.
             self._n = n + 1
 
     def _find(self) -> int:

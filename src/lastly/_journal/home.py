@@ -111,7 +111,7 @@ def runtime_dir(*, create: bool = True) -> str:
 
 
 def check() -> None:
-    """See that what stands at the home's place can be one. Nothing there is right: it is made when needed.
+    """Check that what is at the home's path can be one; nothing there is right: it is made when needed.
 
     Raises:
         NotRecorded: as `state_dir`.
@@ -162,8 +162,9 @@ def degrades(error: NotRecorded) -> bool:
     """Whether a program may go on without a journal, after a warning: the one rule for all of them.
 
     It may where no journal is possible: on another system than Linux, on a network home, without a /proc that
-    shows this process, without a home that this user can write to. It may not when somebody named the home
-    (``LASTLY_HOME``) and it cannot be written: then the name is wrong. Nor when a disk is full: that passes.
+    shows this process, without a home that this user can write to. It may not when the home was named
+    (``LASTLY_HOME``) and cannot
+    be written: then the name is wrong. A full disk is an error as well: it passes.
     """
     return error.errno in _NO_JUDGE or (error.errno in _NO_PLACE and not configured())
 

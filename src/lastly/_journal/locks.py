@@ -119,7 +119,7 @@ def exclusive(path: str, wait: float) -> int | None:
         except BaseException:  # a signal's, while it is waited for
             os.close(fd)
             raise
-        os.close(fd)  # the file was replaced between open and lock: ours is nobody's any more
+        os.close(fd)  # the file was replaced between open and lock: ours locks a name that is gone
 
 
 def _locked(fd: int) -> bool:

@@ -3,7 +3,7 @@
 A journal may end in the middle of a line (its owner was killed while writing), hold a line that a full disk
 cut short, or be damaged by the disk or by somebody's editor. What is read is always *a prefix plus whole
 lines*: a line with a wrong checksum is left out and reported, every other one counts. Nothing in here raises
-for what stands in the file.
+because of what is in the file.
 
 **What a missing line can do.** A lost ``plan`` leaks a resource, and a lost ``release`` would get removed
 what the program meant to keep. The second is worse. Records are therefore numbered (``n``): when a number is
@@ -118,8 +118,8 @@ class Item:
             self.error = given.get("error", "")
             self.next = given.get("next")
         self.reason = given.get("reason", self.reason)
-        # A last word stays the last word, but for what was given up, and a person retries or forgets; and a
-        # resource confirmed while its cleanup runs is not "active" again, nor is one that only gets a name.
+        # A final state is kept, except that a person may retry or forget an abandoned item. A resource that
+        # is confirmed, or gets a name, while its cleanup runs does not become "active" again.
         reopened = self.state == "abandoned" and kind in ("run", "release")
         confirmed = kind == "confirm" and (self.state != "planned" or "known" not in given)
         if (reopened or not self.final) and not confirmed:
@@ -207,7 +207,7 @@ class Items:
     def _read(self, place: int) -> Item:
         index, number = self._index, self._index.ids[place]
         plan = index.record(index.plans[place])
-        if plan is None or plan.get("id") != number:  # its checksum is right, and that is all
+        if plan is None or plan.get("id") != number:  # the checksum is right, the content is not
             plan = {"kind": "plan", "id": number}
         item = Item(plan, self._replay.token, self._replay.contexts)
         for record in (*index.words(place), *self._added.get(number, ())):
@@ -403,7 +403,7 @@ def replay(data: bytes, path: str = "") -> Replay:
 def identity_from_path(path: str) -> Identity | None:
     """What the name of a journal tells of its owner.
 
-    Not the pid namespace: by its name alone nobody is proven dead before the boot is over.
+    Not the pid namespace: from the name alone no owner is proved dead before its boot is over.
     """
     directory, name = os.path.split(path)
     host, _, boot = os.path.basename(directory).rpartition("-")

@@ -1,4 +1,4 @@
-"""One process of this user at a time deals with a name in the file system that others know, as a lock file's.
+"""Only one process of this user at a time works on a well-known path, such as that of a lock file.
 
 To look whether the name is free, to remove what a dead process left there, and to take the name are several
 steps. Two programs that both find a stale file must not remove each other's new one, and the reaper, which
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Turn:
-    """A context manager: inside it no other process with this home deals with the same path.
+    """A context manager: inside it no other process with this home works on the same path.
 
     Args:
         path: absolute, with the links in its folders resolved.

@@ -69,7 +69,7 @@ def serve(
         return False
     election.note_version(elected)
     _no_limits()
-    remove.identity(state)  # what is looked up when first needed is looked up now: nobody waits yet
+    remove.identity(state)  # what is looked up when first needed is looked up now, while nothing waits for it
     remove.check_allowed(os.path.join(state, "x"))
     for signum in () if foreground else (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_IGN)
@@ -91,7 +91,7 @@ def serve(
 
 
 def _detach(line: int | None) -> None:
-    """Let go of whatever the starter had."""
+    """Give up everything that came from the starter."""
     try:
         os.setsid()
     except PermissionError:  # the shell was given a session of its own already, and we lead it or are in it
@@ -110,8 +110,8 @@ def _detach(line: int | None) -> None:
 
 
 def _no_limits() -> None:
-    """What its starter was limited to is not what the reaper of all others is: two descriptors per owner are
-    needed, and a file size or a processor time that is enough for a script is not enough for weeks.
+    """Lift the limits of its starter: the reaper serves all other owners, too. It needs two descriptors per
+    owner, and a file size or processor time that is enough for a script is not enough for weeks.
     """
     for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU, resource.RLIMIT_AS):
         _, hard = resource.getrlimit(which)

@@ -1,4 +1,4 @@
-"""What people call a cleanup: whatever they see of it in a table."""
+"""Find cleanups by what people call them: anything that a table shows of them."""
 
 import json
 import os

@@ -39,7 +39,7 @@ class _Socket(_socket.socket):
         self._inode = os.fstat(self.fileno()).st_ino
 
     def ours(self, fstat: "Any" = os.fstat) -> bool:
-        """Whether its descriptor still is this socket; if not, it is let go of.
+        """Whether its descriptor still is this socket; if not, it is given up.
 
         A program that closes all descriptors gives the number to another file.
         """
@@ -77,7 +77,7 @@ _line: _Line | None = None
 
 
 def ensure(journal: str) -> None:
-    """Make it known to a reaper that this process owes what stands in ``journal``; start one if need be.
+    """Tell a reaper that this process owes what is in ``journal``; start one if there is none.
 
     A second call notices when the reaper has gone and starts another. Never raises for what the reaper or the
     system does, never waits for the reaper; the first call of a process may take a millisecond.
@@ -268,7 +268,7 @@ def _name(journal: str) -> str:
 
 
 def _connect() -> _Socket | None:
-    """Return a connection, or None when nobody listens. Never blocks: a full queue counts as somebody."""
+    """Return a connection, or None when nobody listens. Never blocks: a full queue counts as a reaper."""
     made = _Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
     try:
         with Address(os.path.join(home.runtime_dir(), protocol.SOCKET)) as path:

@@ -38,7 +38,7 @@ class NotFound(LastlyError, LookupError):  # noqa: N818 - as in errors.py: the n
 
 
 class NotNow(LastlyError, RuntimeError):  # noqa: N818 - as above
-    """The cleanup's owner lives, or somebody is working on it."""
+    """The cleanup's owner lives, or another process is working on it."""
 
 
 def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what it means
@@ -211,7 +211,7 @@ def _unfiled(since: float) -> "Iterator[dict[str, Any]]":
 
 
 def reaped(scope: str, *, since: float = 0.0) -> "list[dict[str, Any]]":
-    """Return what dead owners owed and somebody else has settled since, oldest first.
+    """Return what dead owners owed and other processes have settled since, oldest first.
 
     Args:
         scope: the beginning of the names of the scopes that it was deferred to.
@@ -310,7 +310,7 @@ def _retried(ref: str, by: str) -> tuple[str, int]:
 
 
 def forget(ref: str, *, by: str) -> None:
-    """Owe a cleanup no more, without running it.
+    """Stop owing a cleanup, without running it.
 
     Raises:
         NotFound: there is none.

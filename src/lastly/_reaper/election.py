@@ -1,4 +1,4 @@
-"""One reaper per user, and no owner lost between one that goes and one that comes.
+"""One reaper per user, and no owner is missed when one exits and another starts.
 
 Two locks (flock, so the kernel gives them back whatever happens):
 
@@ -12,7 +12,7 @@ is one, *is bound and not about to exit*, and bound itself after the owner's att
 follows the binding, sees the journal. If nobody holds reaper.run, the new one is elected and scans itself.
 
 An idle reaper closes its socket first, then takes the connections that came before, then scans once more.
-Whoever came too late for that has been refused, and is in the case above.
+An owner that came too late for that was refused, and is in the case above.
 
 **Versions that meet.** A reaper lives as long as there are owners, and would never run what a later version
 plans. It writes its version into reaper.run. A program of a later version starts a reaper of its own all the

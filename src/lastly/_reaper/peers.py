@@ -1,7 +1,7 @@
-"""The connections of the reaper: who speaks, what is believed, and how much of it.
+"""The connections of the reaper: which process speaks, and how far its messages are trusted.
 
-Anybody of this user may connect, and may write anything. Nothing that is said is trusted beyond what the
-kernel says of the speaker (SO_PEERCRED, SO_PEERPIDFD): ``own`` merely makes the reaper watch a process;
+Any process of this user may connect, and may write anything. A message is trusted only as far as what the
+kernel says of the sender (SO_PEERCRED, SO_PEERPIDFD): ``own`` merely makes the reaper watch a process;
 whether it is dead, and what is owed, is decided by its journal's lock, its identity and its content. The
 first thing that is not understood ends the connection. Connections are taken and read in small portions,
 deaths first, so that a flood delays nothing by more than one portion.
@@ -59,7 +59,7 @@ class Peers:
                 os.unlink(path)
             except FileNotFoundError:
                 pass
-            except IsADirectoryError:  # nobody of ours made that
+            except IsADirectoryError:  # not made by lastly
                 os.rename(path, f"{path}.{os.getpid()}.aside")
             before = os.umask(0o177)
             try:
@@ -87,7 +87,7 @@ class Peers:
         self.listener = None
 
     def accept(self) -> None:
-        """Take some of those who wait."""
+        """Accept some of the connections that wait."""
         for _ in range(PORTION):
             if not self._accept_one():
                 return
@@ -165,7 +165,7 @@ class Peers:
         peer.socket.close()
 
     def drop_silent_peers(self, older: float) -> None:
-        """Close who has been connected for ``older`` seconds without saying whose it is."""
+        """Close the connections that have not introduced themselves within ``older`` seconds."""
         now = monotonic()
         for peer in list(self.silent.values()):
             if peer.since + older < now:
@@ -222,7 +222,7 @@ class Peers:
     def _line(self, fds: list[int]) -> "dict[str, Any]":
         if len(fds) != 1 or not stat.S_ISSOCK(os.fstat(fds[0]).st_mode):
             raise ValueError("a line is one connected socket")
-        self.welcome(os.dup(fds[0]))  # who speaks there is for the kernel to say, as with any that connects
+        self.welcome(os.dup(fds[0]))  # the kernel says which process it is
         return {"ok": "line"}
 
     def _deadline(self, peer: Peer, message: "dict[str, Any]", fds: list[int]) -> "dict[str, Any]":

@@ -1,10 +1,10 @@
 """The reaper's workers: forked processes that do what may block, one job at a time each.
 
-A cleanup may hang (a dead NFS server, a program that waits for ever), and nobody else's may wait for it. So
-the reaper itself only watches; jobs go to workers. One worker is kept forked and idle, so that a death costs
-no fork. A job that takes longer than a moment does not count any more: another worker is forked for the jobs
-behind it. A job that says nothing for longer than it announced is killed with its worker; the kernel gives
-back the worker's locks, and the journal tells the next one what had been begun.
+A cleanup may hang (a dead NFS server, a program that waits for ever), and no other cleanup may wait for it.
+So the reaper itself only watches; jobs go to workers. One worker is kept forked and idle, so that a death
+costs no fork. A job that takes longer than a moment does not count any more: another worker is forked for the
+jobs behind it. A job that says nothing for longer than it announced is killed with its worker; the kernel
+gives back the worker's locks, and the journal tells the next one what had been begun.
 
 Where many jobs wait, a worker is given several with one message, and answers all with one. It shows in shared
 memory which of them it is at: when that one takes longer than a moment, those behind it are taken back.
@@ -61,7 +61,7 @@ class Mark:
 
     @property
     def stop(self) -> bool:
-        """Whether the worker shall begin no other of its jobs."""
+        """Whether the worker must not begin another of its jobs."""
         return self._shared[4] == 1
 
     @stop.setter
@@ -197,12 +197,12 @@ class Pool:
         return due if again is None else min(due, again)
 
     def close(self) -> None:
-        """Send all home; who works finishes its job first."""
+        """Dismiss all workers; one that is working finishes its job first."""
         for worker in list(self.workers.values()):
             self._dismiss(worker)
 
     def _room(self) -> bool:
-        """Whether one more worker may begin now: a job that took its moment is another's affair."""
+        """Whether one more worker may begin now: a job that takes long occupies a worker of its own."""
         now = monotonic()
         quick = sum(1 for w in self.workers.values() if w.jobs and w.is_quick(now))
         urgent = bool(self.urgent)
@@ -251,7 +251,7 @@ class Pool:
                 (self.urgent if job["urgent"] else self.queue).appendleft(job)
 
     def _lost(self, worker: Worker, why: str) -> None:
-        """Its own end, or that of the job that it was at; the others are done by somebody else."""
+        """The worker has ended, and with it the job that it was at; other workers do the rest."""
         at = worker.mark.at
         job = worker.jobs[at] if at < len(worker.jobs) else None
         if job is not None:

@@ -1,4 +1,4 @@
-"""Owners and cleanups as plain data, from a journal or from the history: one form for all who show them."""
+"""Owners and cleanups as plain data, from a journal or from the history: one form for all that shows them."""
 
 import json
 

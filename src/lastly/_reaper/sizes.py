@@ -1,4 +1,4 @@
-"""How large the things are that wait for their removal: for whoever decides about them."""
+"""How large the things are that are to be removed, for the person who decides about them."""
 
 import os
 import stat

@@ -2,11 +2,11 @@
 
 The program must not see a new child: not in ``os.wait()``, not as a zombie, not in its process group, which
 somebody may kill as a whole. ``os.fork()`` twice would run the program's at-fork hooks, copy its page tables,
-and warn when it has threads. So somebody is spawned (no copy: vfork) in a new session who starts the reaper
-and ends at once, for which we wait. A shell does that in 0.7 ms. Where there is none (a container without
-``/bin/sh``) the interpreter does it itself, in its first line: 6 ms.
+and warn when it has threads. So a process is spawned (vfork: no copy) in a new session. It starts the reaper
+and ends at once, and its end is waited for. A shell does that in 0.7 ms. Where there is none (a container
+without ``/bin/sh``) the interpreter does it itself, in its first line: 6 ms.
 
-What is left of the trap: another thread that sits in ``os.wait()`` in just that moment may be told of it.
+What still fails: another thread that is in ``os.wait()`` at that moment may get this child's status.
 """
 
 import os
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SHELL = "/bin/sh"
-starting = False  # True while somebody is spawned: an audit hook may want to look away
+starting = False  # True while that process is spawned: an audit hook may want to ignore it
 _BOOT = (
     "import sys; sys.path.append(sys.argv[1]); from lastly._reaper.__main__ import main; main(sys.argv[2:])"
 )

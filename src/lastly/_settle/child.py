@@ -3,7 +3,7 @@
 It has a session of its own, no terminal, an empty standard input, and dies with the worker that started it
 (PR_SET_PDEATHSIG). What it forks is found by process group, by a token in its environment, and because its
 orphans become the worker's children; when the child has ended, well or badly, the rest is killed: a cleanup
-has no business leaving servers behind.
+must not leave servers behind.
 """
 
 import json
@@ -84,7 +84,7 @@ def run(
     if not ended and not (request is not None and b'"ok"' in started.answer):
         raise ActionFailed(f"took longer than {limit:g} s and was killed", output)
     if _answered(bytes(started.answer), output):
-        return  # what its interpreter made of its own end after that is not the cleanup's
+        return  # how its interpreter ended after that does not concern the cleanup
     _judge(argv, status, ok, output)
     if request is not None:
         raise ActionFailed("its process ended before the function returned", output)
@@ -144,7 +144,7 @@ class _Child:
                 os.close(fd)
 
     def _look(self) -> None:
-        """Open what it is watched by; without that it must not run."""
+        """Open a pidfd to watch it by; without one it must not run."""
         try:
             self.root = kill.identity(self.pid)
             self.death = wait.Watch(self.pid, proc.start_time(self.pid) or 0)
@@ -181,7 +181,7 @@ class _Child:
     def _drain(self, fd: int) -> bool:
         """Read what is there, keeping a bounded part; False at the end of it.
 
-        Bounded in time too: somebody may print faster than we read.
+        Bounded in time too: a program may print faster than we read.
         """
         kept = self.pipes[fd]
         for _ in range(64):

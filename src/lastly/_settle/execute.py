@@ -94,7 +94,7 @@ def _do_remove(item: Item, _context: "dict[str, Any]", death: Death, announce: "
         with Turn(path, item.timeout):
             run()
 
-    # Known to be there when it was deferred, as a lock file is: others may want the name.
+    # It was there when it was deferred, as a lock file is: other processes may want the name.
     _within(item.timeout, run_in_turn if item.kwargs.get("expect") else run)
 
 
@@ -151,7 +151,7 @@ def _do_run(item: Item, context: "dict[str, Any]", _death: Death, announce: "Any
 
 
 def _is_so(argv: list[str], env: dict[str, str], cwd: str, limit: float) -> bool:
-    """Whether the program says yes; it could not be asked: ActionFailed."""
+    """Whether the program ends with 0. Raises ActionFailed when it could not be run."""
     try:
         child.run(argv, env, cwd, limit, None)
     except ActionFailed as error:
@@ -168,11 +168,11 @@ def _words(argv: "Any") -> list[str]:
 
 
 _NEWBORN = 0.1  # seconds that a child may need from fork to exec
-_SHORTEST = 8  # characters of a token: one that somebody shortened by hand would match strangers
+_SHORTEST = 8  # characters of a token: a shorter one, edited by hand, would match unrelated processes
 
 
 class _Late(BaseException):
-    """The time is over. Not a TimeoutError: that is an OSError, of which a removal makes one more failure."""
+    """The time is over. Not a TimeoutError: that is an OSError, and a removal counts those and goes on."""
 
 
 def _ring(_signum: int, _frame: "FrameType | None") -> None:

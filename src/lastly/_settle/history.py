@@ -121,7 +121,8 @@ def file(taken: "list[Entry]", *, more: bool = False) -> "dict[str, Any]":
 
 
 def _write(ready: "list[Entry]", more: bool) -> None:
-    # An owner of whose cleanups none was ever run (all released) is no news; one that somebody forgot is.
+    # An owner whose cleanups were all released, never run, is not worth an entry; one that a person forgot
+    # is.
     worth = [entry for entry in ready if any(map(_worth, entry[1].items.values()))]
     if not worth:
         return
@@ -157,7 +158,7 @@ _kept: "tuple[sqlite3.Connection, tuple[int, int]] | None" = None  # to which fi
 
 
 def _opened() -> "sqlite3.Connection":
-    """A connection to write; that of a moment ago, if it is still to the file that is there.
+    """A connection to write; the last one is used again while its file is still the one in place.
 
     To open and close one takes longer than many transactions: the last one to close writes the file anew.
     """
@@ -197,7 +198,7 @@ def _worth(item: "Item") -> bool:
 
 
 def _put_aside() -> None:
-    """Rename a damaged history: it is for people, and must not keep journals for ever."""
+    """Rename a damaged history: people may want to look at it, and it must not keep journals waiting."""
     path = os.path.join(home.state_dir(), NAME)
     os.replace(path, f"{path}.damaged-{int(time.time())}")
     for suffix in ("-wal", "-shm"):
@@ -210,7 +211,7 @@ def _put_aside() -> None:
 def _tidy(ready: "list[Entry]") -> None:
     """Remove the folders of other boots, those of this machine and of `ready`, when nothing is in them.
 
-    A file that never became a journal is nothing: its process died between the making and the naming.
+    A file that never became a journal counts as nothing: its process died between creating and renaming it.
     """
     here = os.uname().nodename.replace("/", "_")
     folders = {os.path.dirname(seen.path) for _, seen, _ in ready}

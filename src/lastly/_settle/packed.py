@@ -1,4 +1,4 @@
-"""What became of an owner's many removals, when there is nothing to tell of each: many in one row.
+"""What became of many removals of one owner, when none needs a row of its own: many in one row.
 
 A row of its own for each of a million cleanups would be half a gigabyte that nobody reads. The first ones of
 an owner have one, and whatever failed, waited or was given up. Of the others id and path are kept,
@@ -21,7 +21,7 @@ TOGETHER = 256  # that share one
 
 
 class Packer:
-    """Takes the removals of one owner of which there is nothing to tell."""
+    """Collects the removals of one owner that need no rows of their own."""
 
     def __init__(self, journal: str) -> None:
         self.journal = journal

@@ -49,8 +49,8 @@ class Outcome:
         next: unix time of the next attempt, for ``wait``.
         ran: one dict per cleanup that was run or settled: id, action, what, state, error, seconds.
             more: how many are done beside these.
-        unwritten: records that the journal did not take (a full disk): whoever settles it again is to be
-            given them, or runs again what has been run.
+        unwritten: records that the journal did not take (a full disk). They must be given to the next
+            `settle`, or it runs again what has been run.
         why: for people.
     """
 
@@ -92,7 +92,7 @@ def settle(
         force: also run what waits for its next attempt.
         only: just the cleanup with this number.
         died: when the owner was seen to die, where that is known: unix time, and seconds since the boot.
-        elsewhere: an owner of another machine or pid namespace is dead, too: the caller vouches for it.
+        elsewhere: an owner of another machine or pid namespace is dead, too: the caller guarantees it.
         unwritten: what an earlier outcome for this journal had in its attribute of that name.
         family: the descendants of the owner that were seen while it lived.
         keep: a journal that is final then is put in here instead of being closed; whoever gives it closes it.
@@ -110,7 +110,7 @@ def settle(
         seen = journal.taken or journal.read()
         if (refusal := not_dead(seen, elsewhere=elsewhere)) is not None:
             return refusal
-        # Whether its processes are none of ours: of an earlier boot, or of a machine or namespace given up.
+        # Whether its processes are not of this boot, machine and namespace.
         over = not (seen.identity and seen.identity.same_boot())
         over = over or (elsewhere and seen.identity is not None and seen.identity.alive() is None)
         settling = _Settling(
@@ -270,7 +270,8 @@ class _Settling:
             self._say(item, "void", self.void)
             return None
         if item.state == "running" and item.events[-1].get("by") != "owner":
-            # Whoever ran it died over it: that was an attempt, and it may be the cleanup that kills.
+            # The process that ran it died meanwhile: that was an attempt, and the cleanup itself may be what
+            # kills.
             again = self._failed(
                 item, f"attempt {item.attempts} ended with the death of who ran it", item.attempts
             )
@@ -390,7 +391,7 @@ def _jitter() -> float:
 
 
 def _since(died_at: float, died_up: float) -> "tuple[float, float]":
-    """Between which unix times something was born that was made after a death on this boot.
+    """Between which unix times a file was created if it was created after a death during this boot.
 
     The clock may be set at any time, and a birth time is what the clock said. So both ends are reckoned from
     the seconds since boot, which nobody sets: if the clock was set back before the death, what the owner made

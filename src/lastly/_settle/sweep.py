@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WAIT", "Outcome", "sweep"]
 
-WAIT = 60.0  # seconds to wait for somebody else who has a lease
+WAIT = 60.0  # seconds to wait for another process that has a lease
 
 
 def sweep(
@@ -32,7 +32,7 @@ def sweep(
 ) -> list[Outcome]:
     """Run what dead owners owe; a second call runs what is still owed.
 
-    What somebody else is just working on (the reaper, for one) is waited for, after all the rest is done.
+    What another process is working on (the reaper, for one) is waited for, after all the rest is done.
 
     Args:
         dry_run: run nothing; the outcomes say what would be run (state ``due``), and what not, and why.
@@ -40,7 +40,7 @@ def sweep(
         force: also run what waits for its next attempt. Default True.
         by: who does this, for the history.
         elsewhere: also what owners of other machines and pid namespaces owe, whose journal nobody holds.
-            Nothing here can tell whether they live: the caller vouches that they do not.
+            Nothing here can tell whether they live: the caller guarantees that they do not.
         wait: seconds to wait for somebody else. Default 60. What is not done by then has the state ``busy``.
         progress: called with each outcome as soon as it is there.
 
@@ -73,7 +73,7 @@ def sweep(
 
 
 def _each(paths: list[str], one: "Callable[[str], Outcome | None]", wait: float) -> "Iterator[Outcome]":
-    """What becomes of each journal; those that somebody else works on come last."""
+    """What becomes of each journal; those that another process works on come last."""
     busy = []
     for path in paths:
         outcome = one(path)
@@ -107,9 +107,9 @@ def reference(path: str) -> str:
 
 
 def parts(ref: str) -> tuple[str, int | None] | None:
-    """Return the beginning of an owner's reference, and the cleanup's number if it has one; None: it is none.
+    """Return the beginning of an owner's reference, and the cleanup's number if it has one; None if not one.
 
-    Nor is one of less than four digits: it might be anybody's.
+    Fewer than four digits are not one either: they would match too many.
     """
     owner, dot, number = ref.partition(".")
     if len(owner) < 4 or (dot and not (number.isascii() and number.isdecimal() and len(number) < 19)):

@@ -66,7 +66,7 @@ class Family:
                 yield child
 
     def below(self, ancestor: "Key") -> "list[Key]":
-        """Return those that come from that process: the head of the family, or a child of its."""
+        """Return those that come from that process: the head of the family, or one of its children."""
         return [key for key, top in self.seen.items() if ancestor in {self.key, top}]
 
     def led(self) -> "Led | None":

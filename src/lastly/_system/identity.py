@@ -93,7 +93,7 @@ class Identity:
             )  # fmt: skip
         except (KeyError, TypeError):
             return None
-        # Numbers that the kernel would refuse, or that mean "all processes" to it, name nobody.
+        # Numbers that the kernel would refuse, or that mean "all processes" to it, name no process.
         return found if 0 < found.pid < 1 << 31 and found.start >= 0 else None
 
     def to_mapping(self) -> "dict[str, Any]":
@@ -104,7 +104,7 @@ class Identity:
         """Whether the kernel it ran on is the one that runs now; None for another machine's."""
         here = boot_id()
         if self.boot == here:
-            return True if here else None  # where /proc does not tell, nobody is known to be dead
+            return True if here else None  # without /proc no process can be proved dead
         if not here or not self.boot:
             return None
         if self.host == os.uname().nodename and self.machine == machine():
@@ -157,8 +157,8 @@ def _constant_file(path: str) -> str:
     """Read a file that does not change while the machine runs; empty when there is none.
 
     Raises:
-        OSError: it could not be read just now (no descriptors left). To go on without it would name nobody,
-            or take the living for dead.
+        OSError: it could not be read just now (no descriptors left). To go on without it would name no
+            process, or take the living for dead.
     """
     value = _constant.get(path)
     if value is None:

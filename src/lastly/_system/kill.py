@@ -1,8 +1,8 @@
 """Kill a tree of processes, and nobody else.
 
 Three things go wrong with `for child in children: kill(child)`. The pid may be somebody else's by now; a
-snapshot of the tree misses who is born while it is walked; and a grandchild whose parent has died is nobody's
-child any more.
+snapshot of the tree misses processes that start while it is walked; and a grandchild whose parent has died
+has another parent.
 
 * A process is named by pid and start time. It is signalled through a pidfd that was opened first and compared
   afterwards, so the signal can only reach the process that was looked at.
@@ -220,7 +220,7 @@ class TreeKiller:
         self.hit: set[tuple[int, int]] = set()
         self.stopped: dict[int, int] = {}
         self.first_scan = True
-        self.vanished = False  # during the last scan, somebody went before its environment could be read
+        self.vanished = False  # during the last scan, a process ended before its environment could be read
 
     def scan(self) -> int:
         """Read /proc once more; returns how many living members there are."""
@@ -284,7 +284,7 @@ class TreeKiller:
         return bool(known)
 
     def wait_for_newborn(self, within: float) -> bool:
-        """Whether a member is found in the next seconds."""
+        """Whether a new member is found within the next seconds."""
         until = monotonic() + within
         while monotonic() < until:
             time.sleep(within / 12)

@@ -3,7 +3,7 @@
 A process whose main thread has ended is a zombie in /proc/PID/stat while its other threads run on: it is
 *alive*. Each reader of that file has to know this, so there is one reader.
 
-A pid alone names nobody for long: whoever keeps one keeps the start time beside it.
+A pid alone does not name a process for long: code that keeps one keeps the start time beside it.
 """
 
 import os
@@ -176,7 +176,7 @@ def environment(pid: int) -> list[bytes]:
 def layout(pid: int) -> list[bytes]:
     """Return where in its memory arguments and environment begin and end: a fork has its parent's layout.
 
-    All zero for who may not know, empty when it has gone.
+    All zero where permission is missing, empty when it has gone.
     """
     try:
         return _read(pid, "stat").rpartition(b")")[2].split()[45:49]
@@ -213,7 +213,7 @@ def is_tracker(pid: int) -> bool:
 
 
 def is_reaper(pid: int) -> bool:
-    """Whether it is a reaper: that serves all programs of its user, so it is nobody's child in earnest."""
+    """Whether it is a reaper: one serves all programs of its user, so it belongs to no tree."""
     words = command(pid)
     if words[1:2] == [b"--lastly-reaper"]:  # a frozen program as its own
         return True
@@ -221,7 +221,7 @@ def is_reaper(pid: int) -> bool:
 
 
 def _told(pid: int, name: str) -> bytes:
-    """Read what a process was started with; in the middle of exec it has nothing to tell: waited for."""
+    """Read what a process was started with, waiting while an exec is under way and nothing can be read."""
     until = monotonic() + _EXEC
     while not (raw := _read(pid, name)):
         try:
@@ -248,8 +248,8 @@ def _read(pid: int, name: str) -> bytes:
 def processes() -> dict[int, Process]:
     """Return this user's processes (root: everybody's), by pid.
 
-    Reading takes milliseconds, and who is born meanwhile is not in the list that was read: so the list is
-    read again until it has nothing new.
+    Reading takes milliseconds, and processes that start meanwhile are not in the list that was read: so the
+    list is read again until it has nothing new.
 
     Raises:
         OSError: /proc cannot be read.

@@ -95,7 +95,7 @@ def check_allowed(path: str) -> None:
     except OSError:  # the working directory was removed under us
         now = None
     if now is None or now != _allowed[0]:
-        # Remembered: looking up the user reads /etc/passwd, at every durable defer.
+        # Kept: looking up the user reads /etc/passwd, at every durable defer.
         _allowed = (now, frozenset(_never()))
     if path in _allowed[1]:  # what contains a folder that is kept is in the set itself
         raise ValueError(f"refusing to plan the removal of {path!r}: it is or contains a folder that is kept")
@@ -162,7 +162,7 @@ def _walk(folder: bytes) -> int | None:
             try:
                 is_link = stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
             except OSError:
-                is_link = True  # it changes under our hands
+                is_link = True  # it changes while we walk
             os.close(fd)
             if is_link:
                 raise NotOurs(
