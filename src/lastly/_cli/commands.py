@@ -131,7 +131,7 @@ def retry(given: Namespace) -> int:
 
 
 def forget(given: Namespace) -> int:
-    """Owe one cleanup no more."""
+    """Stop owing one cleanup."""
     from lastly._reaper import desk
 
     shared = reach.is_shared(given.id)

@@ -5,7 +5,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# Where the pages are for whoever has only the wheel.
+# Where the pages are, for people who have only the wheel.
 PAGES = "https://github.com/lastly-py/lastly/blob/main/docs"
 
 

@@ -1,6 +1,6 @@
 """What each command takes: the command line's grammar, its help, and what a shell may complete.
 
-argparse does the parsing. It does not do the talking: an error is one line that names the nearest right word,
+argparse does the parsing, but not the messages: an error is one line that names the nearest right word,
 and the help of a command is written from the same table that the completion reads.
 """
 
@@ -105,7 +105,7 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not value >= 0:  # nan is no number of seconds either
+    if not value >= 0:  # neither is nan
         raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}")
     return value
 

@@ -188,7 +188,7 @@ def retry(given: "Namespace") -> int:
 
 
 def forget(given: "Namespace") -> int:
-    """Owe a cleanup of the shared journal no more."""
+    """Stop owing a cleanup of the shared journal."""
     from lastly._reach import desk
 
     desk.forget(address(), given.id)

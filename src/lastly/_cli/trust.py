@@ -1,4 +1,4 @@
-"""Who else may write into the home: what stands there is executed with this user's rights."""
+"""Who else may write into the home: what is in it is executed with this user's rights."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Was an exception that has just died caught by somebody who named it?
+"""Was an exception that has just died caught by a clause that names it?
 
 ``except KeyboardInterrupt:`` is how a program says that it deals with Ctrl-C itself: a prompt that starts
 anew, a server that counts to three. ``except:`` and ``except BaseException:`` say nothing of the kind; there
@@ -15,8 +15,8 @@ drops is lost, and ``except CaughtSignal`` for SIGTERM is not seen. Whether the 
 without this (swallowed.py).
 
 An interpreter whose code reads differently is noticed: before the first answer counts, clauses whose answers
-are known are read. If one of them is read wrongly, the rule of plain Python holds: who catches a Ctrl-C has
-answered it; who catches another signal has not.
+are known are read. If one of them is read wrongly, the rule of plain Python holds: catching a Ctrl-C answers
+it; catching another signal does not.
 
 Imported only when a signal's exception was caught by the program: `dis` costs 10 ms.
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _MEANT = (KeyboardInterrupt, CaughtSignal)
 _STEPS = 5000
 
-# Who caught it: a clause that names what is meant; another; perhaps a context manager; nobody there.
+# What caught it: a clause that names what is meant; another; perhaps a context manager; nobody there.
 NAMED, CAUGHT, MANAGER, NOBODY = "named", "caught", "manager", "nobody"
 
 

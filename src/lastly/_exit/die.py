@@ -67,7 +67,7 @@ def _thread_count() -> int:
     import _thread
 
     count: int = _thread._count()  # what threading itself counts by
-    return count - end.looking  # these hold no buffer's lock
+    return count - end.looking  # they hold no buffer's lock
 
 
 def _default(signum: int) -> None:

@@ -5,8 +5,9 @@ everything they await, and then `CaughtSignal` leaves ``asyncio.run()`` as an ex
 An exception out of the handler would hit whichever coroutine is running at that moment, and cancel all others
 at once.
 
-asyncio does this for Ctrl-C alone, and only when it finds Python's own handler. Nobody is told which task is
-the main one, but the stack knows: `Runner.run` and `run_until_complete` stand in it, with the task in a
+asyncio does this for Ctrl-C alone, and only when it finds Python's own handler. It does not say which
+task is
+the main one, but the stack does: `Runner.run` and `run_until_complete` stand in it, with the task in a
 variable. While a runner closes, that is the sum of the cancelled tasks, which must be waited for and not be
 cancelled again. In ``run_forever`` there is no main task; there the exception comes out of the loop's own
 turn.

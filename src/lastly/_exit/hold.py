@@ -1,8 +1,9 @@
 """A signal that waits: a server has requests to answer before the program unwinds.
 
 The server's own loop runs in the main thread as a rule, and an exception raised there ends it: what it had
-accepted would not be answered any more. So who looks after the requests is asked first, in the handler. When
-it says "wait", the handler returns and the loop goes on, until `go_on` sends the signal once more.
+accepted would not be answered any more. So the code that looks after the requests is asked first, in the
+handler. When it says "wait", the handler returns and the loop goes on, until `go_on` sends the signal once
+more.
 
 The wait is the first to go when somebody presses Ctrl-C again; a repeated SIGTERM does not end it.
 """

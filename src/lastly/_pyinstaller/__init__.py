@@ -1,4 +1,4 @@
-"""What PyInstaller has to know of lastly; it finds this through the entry point ``pyinstaller40``.
+"""What PyInstaller has to know about lastly; it finds this through the entry point ``pyinstaller40``.
 
 May use: _reaper, _settle, _system.
 Used by: PyInstaller, while it builds; rthooks/, in the program that it has built.

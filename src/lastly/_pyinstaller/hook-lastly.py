@@ -13,5 +13,5 @@ hiddenimports = [
     for name in collect_submodules(f"lastly.{package}")
 ]
 datas = collect_data_files("lastly", include_py_files=True, includes=["**/*.sql", "_settle/runner.py"])
-# Looked for, and used where the program has them: of its own they are none.
+# lastly uses them where the program has them; it does not need them itself.
 excludedimports = ["IPython", "anyio", "rich", "trio"]

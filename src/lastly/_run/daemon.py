@@ -4,7 +4,7 @@ It has a session of its own, or is in one that its parent has just made and left
 first thing on that it does there, it has its exit functions on TERM, HUP and QUIT, children of its own, and
 the temp files of the program that it was. No function is replaced for it: a forked child looks whether it has
 become a daemon when it opens a file, sleeps, starts something (see watch). The parent of the second fork,
-which knows that it ends, leaves it a will: a journal in its name.
+which knows that it ends, leaves it a journal in its name.
 
 A forked child in the session that the run began in is a worker, and left alone when the program ends well.
 """
@@ -67,7 +67,7 @@ def _adopt() -> bool:
 
 
 def leave_a_will() -> None:
-    """At the normal end of a program: plan what a daemon owes that has been forked and may do nothing more.
+    """At the normal end of a program: plan what a forked daemon owes, in case it does nothing more itself.
 
     Several such children are workers that were left alone on purpose.
     """

@@ -1,8 +1,8 @@
 """The end of a program under `lastly run`: what is kept, what is removed, what the reaper gets.
 
 A *normal* end is one the program chose: its last line, sys.exit with any status, os._exit(0). Then what it
-left is what it wanted to leave. A crash is everything else: an uncaught exception, a signal, abort, os._exit
-with another status; then the plans stand. An end that never gets here is the reaper's: a crash.
+left it meant to leave. A crash is everything else: an uncaught exception, a signal, abort, os._exit with
+another status; then the plans stand. An end that never gets here is a crash as well, and the reaper's.
 """
 
 import os
@@ -29,7 +29,7 @@ def at_exit() -> None:
 
 
 def _look() -> None:
-    """See whether this is the program, if only in its last moment. Never raises."""
+    """Note whether this process is the program. Never raises."""
     try:
         watch.look()
     except Exception as error:
@@ -69,7 +69,7 @@ def _settle(*, crashed: bool) -> None:
 
 
 def _main_ends(*, crashed: bool) -> None:
-    """What is to go is left to the reaper, who comes when the last `__del__` of the program has run.
+    """What is to be removed is left to the reaper, which comes after the program's last `__del__`.
 
     Removed from here, an open NamedTemporaryFile would print that its file is missing. Without a reaper that
     is the smaller evil.

@@ -65,7 +65,7 @@ class Handover:
 
 
 def new_token() -> str:
-    """Return a token nobody can guess: what carries it is ours to kill."""
+    """Return a token that nobody can guess: we may kill whatever carries it."""
     return os.urandom(12).hex()
 
 

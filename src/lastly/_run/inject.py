@@ -1,6 +1,6 @@
-"""In the program, before its first line: who am I in this run, and what is to be watched.
+"""In the program, before its first line: what this process is in the run, and what is to be watched.
 
-The *main* program of a run is the process that `lastly run` became, or, where that is no Python (a shell,
+The *main* program of a run is the process that `lastly run` became, or, where that is not Python (a shell,
 make), each topmost Python below it. It gets its exit functions on TERM, HUP and QUIT, and is the owner of
 all temp files and children. A Python below it is watched for temp files only: handlers for signals in
 workers have hung multiprocessing pools of others.
@@ -64,7 +64,7 @@ class Program:
         return told[2] == self.pidns and proc.lives(told[0], told[1])
 
     def is_over(self) -> bool:
-        """Whether the run's program has ended, and well: what it has left alone is nobody's.
+        """Whether the run's program has ended, and well: what it has left alone is not owed.
 
         In doubt it has not: seen from another pid namespace, or while what a crash has left is being ended.
         """

@@ -33,7 +33,7 @@ _home_path: "list[str]" = []  # sys.path as it was before the program's own fold
 
 
 class RunIsOver(Exception):  # noqa: N818  # as in errors.py: the name says what happened
-    """The program of this run is just ending well: nobody owes anything any more."""
+    """The program of this run is just ending well: nothing is owed any more."""
 
 
 def keep_for(of: "Program") -> None:

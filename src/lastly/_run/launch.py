@@ -1,7 +1,7 @@
 """`lastly run`: read the options, and become the program.
 
 A launcher that stays is a second process with its own signals, its own exit status and its own place in
-the process group; one that execs leaves nothing to get wrong.
+the process group; one that execs has nothing to get wrong.
 """
 
 import os

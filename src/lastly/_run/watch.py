@@ -95,7 +95,7 @@ def look(_args: "tuple[Any, ...]" = ()) -> None:
 
 
 def look_no_more() -> None:
-    """It has, and all is handed over."""
+    """It has become one, and everything is handed over."""
     global _looking
     _looking = False
     for event in _LOOK_EVENTS:

@@ -139,9 +139,9 @@ class AsyncScope(Scope):
             closing.begin(self, 0)  # no thread: a signal does not wait for it, the loop does
             callers.set((*outside, self._ref))
             await self._drain_async(waiting, budget_of(self, limit), failures)
-        except GeneratorExit:  # nobody runs this coroutine any more
+        except GeneratorExit:  # the coroutine is not run any more
             raise
-        except BaseException as error:  # none of a cleanup: no memory, say
+        except BaseException as error:  # not a cleanup's: no memory, say
             failures.append((None, error))
         finally:
             # First what needs no call: at the recursion limit every call fails.
@@ -225,7 +225,7 @@ class AsyncScope(Scope):
             self._current = cleanup
             self._untimed += 1
             try:
-                plain = cleanup._keywords is None  # as in _closing: calling the handle takes longer
+                plain = cleanup._keywords is None  # as in closing.py: calling the handle takes longer
                 result = cleanup.func(*cleanup.args) if plain else cleanup()
                 if result is not None and hasattr(result, "__await__"):
                     await result

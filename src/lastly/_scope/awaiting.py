@@ -1,4 +1,4 @@
-"""Wait in ordinary code for what a coroutine function gives."""
+"""Wait for an awaitable in ordinary code."""
 
 import asyncio
 

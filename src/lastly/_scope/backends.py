@@ -1,4 +1,4 @@
-"""How an AsyncScope waits: for asyncio, and for trio in anyio's words. See _async for the reasons.
+"""How an AsyncScope waits: for asyncio, and for trio in anyio's words. The reasons are in aio.py.
 
 An event loop has a clock of its own, and a tool that freezes time in tests may have stopped it: then nothing
 that the loop is asked to do later ever comes, and a thread wakes it instead (`_alarm`).
@@ -246,7 +246,7 @@ def _alarm(seconds: float, ring: "Callable[[], object]") -> "Callable[[], None]"
         if not off.acquire(timeout=min(seconds, _thread.TIMEOUT_MAX)):
             try:
                 ring()
-            except RuntimeError:  # the loop is closed: nobody waits any more
+            except RuntimeError:  # the loop is closed: nothing waits any more
                 pass
 
     _thread.start_new_thread(wait, ())

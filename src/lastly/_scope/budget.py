@@ -21,7 +21,7 @@ class Budget:
 
     First come first served would give all of it to the first cleanup that hangs, and the oldest resources, on
     which the others rest, would be skipped. Equal parts would cut short the one that honestly needs longer.
-    So half of the grace is reserved, in equal parts, and the other half is for whoever needs it. A part
+    So half of the grace is reserved, in equal parts, and the other half goes to those that need it. A part
     that was not used up goes to those that follow.
     """
 

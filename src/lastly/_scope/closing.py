@@ -45,7 +45,7 @@ BARREN = 3
 
 
 def begin(scope: "Scope", thread: int) -> None:
-    """Note that a scope is closing, and have somebody tell a person who waits."""
+    """Note that a scope is closing; start what tells a person who waits."""
     global terminal
     now.closing[scope] = thread
     if terminal is None:
@@ -196,7 +196,7 @@ def ended_by(
     failures: "list[Failure]",
     limit: "float | None",
 ) -> "Cleanup | None":
-    """Note what ended a loop, and return the cleanup that failed; raise what was none's.
+    """Note what ended a loop, and return the cleanup that failed; raise what belongs to none.
 
     `limit` is that of a cleanup which is run by `step`, or PLAIN.
     """

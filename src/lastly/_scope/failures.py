@@ -31,13 +31,13 @@ def conclude(of: str, failures: "Sequence[tuple[str, BaseException]]", body: "Ba
     """Decide how something ends whose cleanups failed; returns when the body's own exception is to go on.
 
     1. A request to stop from outside that cut a cleanup (Ctrl-C, a signal) goes on, unless the body already
-       ends by something that no ``except Exception`` stops: who asked to stop must not find the program
-       running on.
+       ends by something that no ``except Exception`` stops: the program must not run on after it was
+       asked to stop.
     2. The body's exception goes on, with a note per failed cleanup.
     3. After a clean body: what ``sys.exit()`` or another such exception in a cleanup asked for, with notes.
     4. After a clean body: `CleanupFailed` with all of them.
 
-    Nobody prints the notes of a `SystemExit`: what failed under one is printed here; its code 0 becomes 1.
+    The notes of a `SystemExit` are never printed: what failed under one is printed here; code 0 becomes 1.
 
     Args:
         of: what closed, as messages call it: "scope 'demo'".
@@ -66,7 +66,7 @@ def conclude(of: str, failures: "Sequence[tuple[str, BaseException]]", body: "Ba
 
 
 def unnamed(errors: "Iterable[BaseException]") -> "list[tuple[str, BaseException]]":
-    """Return failures of which nobody knows a name, for `conclude`."""
+    """Return failures without names, for `conclude`."""
     return [("cleanup", error) for error in errors]
 
 
@@ -85,7 +85,7 @@ def _winner(errors: "list[BaseException]", body: "BaseException | None") -> "Bas
 
 
 def complain(name: str, error: BaseException) -> None:
-    """Print what failed where nobody else does: as atexit prints it, with its name. Never raises."""
+    """Print what failed and would not be printed otherwise: as atexit does, with its name. Never raises."""
     try:
         import traceback
 

@@ -1,7 +1,7 @@
 """Cleanup: the handle of one deferred call, which is the deferred call itself.
 
 What we want: a handle per cleanup, at a cost near that of atexit, which stores three pointers in C and
-returns no handle at all. So a handle has no ``__init__``: who defers fills its four slots, one of which is
+returns no handle at all. So a handle has no ``__init__``: `defer` fills its four slots, one of which is
 the dict in which it waits. It keeps the very tuple that the call made of the arguments, and no dict where
 there are no keyword arguments: what the cyclic collector has to walk is one object and one tuple. (A
 subclass of `functools.partial`, allocated in C, looks better and is a fifth slower: it makes a tuple and a
@@ -76,7 +76,7 @@ class Cleanup:
     durable: bool = False
     # A scope or pool that closes as one cleanup of another: it is given the time, not a thread.
     nested: "Scope | None" = None
-    # To be left in the task that entered it: see _async.
+    # To be left in the task that entered it: see aio.py.
     _here: bool = False
     # It waits for processes, and touches nothing else: an AsyncScope runs it in a thread.
     blocks: bool = False
@@ -176,7 +176,7 @@ class Cleanup:
     def within(self, timeout: "float | timedelta | None") -> "Cleanup":
         """Stop waiting for it after `timeout` seconds, say so, and go on; the last call counts.
 
-        It then runs in a thread of its own, for no other way of no longer waiting exists; the thread is left
+        It then runs in a thread of its own, because that is the only way to stop waiting; the thread is left
         behind when the time is over (in an `AsyncScope` a coroutine is cancelled instead). None: it runs in
         the closing thread and is waited for, even where the scope has a `grace`: for what only that thread
         may do, like resetting a context variable. Returns the handle.

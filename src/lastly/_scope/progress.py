@@ -5,8 +5,8 @@ that closes is busy: one at once, one when Ctrl-C means something else, and one 
 nothing changes.
 
 Plain lines, one below the other. A line that stays in its place needs the last row taken out of the scrolling
-region, as package managers do: then a program that is killed leaves the terminal a row smaller, and nobody is
-left to mend it. One that is overwritten in place is garbled by what the cleanups print.
+region, as package managers do: then a program that is killed leaves the terminal a row smaller, and nothing
+is left to repair it. One that is overwritten in place is garbled by what the cleanups print.
 """
 
 import os

@@ -2,10 +2,10 @@
 
 No lock guards the stack. Every step that two threads might take at once is a single operation on the dict: a
 cleanup is put in by one store, and taken out by popitem (to run), by del (to detach) or by del (to run
-early); whoever takes it out has it, so that it runs once. One race is left: a thread defers while another
-finds the stack empty and closes. The closer sets the flag and *then* looks once more; the deferrer stores
-and *then* looks at the flag. Whichever comes second sees the other, and a cleanup that came too late is
-taken out again by its own thread (`ScopeClosed`) or has been run by the closer: never both, never neither.
+early); the thread that takes it out has it, so that it runs once. One race is left: a thread defers while
+another finds the stack empty and closes. The closer sets the flag and *then* looks once more; the deferrer
+stores and *then* looks at the flag. Whichever comes second sees the other, and a cleanup that came too late
+is taken out again by its own thread (`ScopeClosed`) or has been run by the closer: never both, never neither.
 """
 
 import _thread
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 else:
     from _weakref import ref
 
-GUESTS = 1000  # so many does a closing scope take from outside while it runs what came from there: _takes
+GUESTS = 1000  # how many cleanups from outside a closing scope accepts while it runs one of those: _takes
 
 
 def in_child() -> "list[list[Cleanup]]":
@@ -86,7 +86,7 @@ class Scope:
             reserved in equal parts.
 
     Raises:
-        TypeError, ValueError: the name is no string, or the grace no length of time.
+        TypeError, ValueError: the name is not a string, or the grace is not a length of time.
 
     Warns:
         ResourceWarning: it was garbage-collected with cleanups pending.
@@ -311,7 +311,7 @@ class Scope:
     def _run_all(
         self, body: "BaseException | None" = None, limit: "float | None" = None, *, settles: bool = False
     ) -> "list[Failure]":
-        """Run everything; return what failed. Whoever settles that says when the scope is over."""
+        """Run everything; return what failed. The caller that settles it says when the scope is over."""
         failures: list[Failure] = []
         fork.look()
         me = _thread.get_ident()
@@ -350,7 +350,7 @@ class Scope:
             raise self._refusal(cleanup.name)
 
     def _takes(self, cleanup: Cleanup) -> bool:
-        """Whether a closing scope runs what has just been deferred; False: there is no end to it.
+        """Whether a closing scope runs what has just been deferred; False: it would never end.
 
         What a cleanup defers is always run. So is what others defer while a cleanup runs that was here
         before: the jobs, say, that an executor's exit waits for. Only what comes while one of *these* runs

@@ -1,6 +1,6 @@
 """Threads to run cleanups in that may have to be left behind.
 
-No way exists of no longer waiting for a Python call but to have it made by another thread. These come from
+The only way to stop waiting for a Python call is to have another thread make it. These come from
 `_thread`: `threading` costs an import, and its threads would be waited for at exit, which is what must not
 happen.
 
@@ -89,7 +89,7 @@ class _Worker:
 
 
 def start(cleanup: "Cleanup", tell: "Callable[[], object] | None" = None) -> "Job | None":
-    """Run a cleanup in another thread, which calls `tell` when it has ended; None: no thread can be had."""
+    """Run a cleanup in another thread, which calls `tell` when it has ended; None: no thread is available."""
     job = Job(cleanup, tell)
     try:
         worker = _idle.pop()

@@ -84,7 +84,7 @@ _STAY = (
 
 
 class NotInLastlyError(FrameworkError, AttributeError):
-    """An attribute of Cement's App that lastly's App has not."""
+    """An attribute that Cement's App has and lastly's has not."""
 
 
 def extension_error(name: str, label: str) -> "FrameworkError | None":

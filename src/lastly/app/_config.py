@@ -105,11 +105,11 @@ class Config(RawConfigParser):
         """Take over the settings of *dict_obj*, a mapping of mappings by section.
 
         Args:
-            dict_obj: New sections are added. A value that is no mapping is passed over.
+            dict_obj: New sections are added. A value that is not a mapping is ignored.
             override: False keeps what is set already, and only adds the rest.
 
         Raises:
-            TypeError: *dict_obj* is no mapping; nothing changed.
+            TypeError: *dict_obj* is not a mapping; nothing changed.
 
         .. versionadded:: 0.1
         """
@@ -138,7 +138,7 @@ class Config(RawConfigParser):
             False when there is no such file, or it may not be read: nothing changed.
 
         Raises:
-            configparser.Error: It is no INI file; nothing changed.
+            configparser.Error: It is not an INI file; nothing changed.
             FrameworkError: It is not in the format that its name says, or PyYAML is not installed; nothing
                 changed.
 

@@ -24,7 +24,7 @@ class App(_settings.MetaMixin):
     """An application: set up, run, closed, with its close hooks run whatever happened.
 
     Usually the context of a ``with`` statement, which sets it up and closes it. However the program ends, by
-    an exception, ``sys.exit``, ``--help``, a signal, a failing setup, or because nobody closed the app,
+    an exception, ``sys.exit``, ``--help``, a signal, a failing setup, or because the app was never closed,
     the hooks ``pre_close`` and ``post_close`` run, and the cleanups of :attr:`scope` between them. All of
     them are tried, and the program's own end, its status or its exception, stays what it was.
 
@@ -46,7 +46,8 @@ class App(_settings.MetaMixin):
     #: The status with which the program is to end.
     exit_code: int
     hook: "HookManager"
-    # These exist from setup() on; before it they are None, which nobody wants to be asked about all the time.
+    # These exist from setup() on; before it they are None, which type checkers would complain about
+    # everywhere.
     ext: "ExtensionManager"
     config: "Config"
     log: "LogHandler"

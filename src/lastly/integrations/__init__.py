@@ -1,4 +1,4 @@
-"""One file per framework, imported only by who uses it. `health` needs none, and the others build on it.
+"""One file per framework, imported only by its users. `health` needs none, and the others build on it.
 
 May use: app, resources, _durable, _exit, _scope, _reaper, _journal, _system.
 Used by: users.

@@ -1,8 +1,8 @@
 """APScheduler: stopped while its executors still work, with its running jobs waited for.
 
 A scheduler that is stopped in atexit is stopped too late: CPython has shut every executor down by then, and a
-job that became due in between fails with "cannot schedule new futures after interpreter shutdown". And who
-stops it without waiting leaves jobs running into the end of the interpreter.
+job that became due in between fails with "cannot schedule new futures after interpreter shutdown". A
+program that stops it without waiting leaves jobs running into the end of the interpreter.
 
 With an executor of processes there is more. A worker process waits for its next job at a pipe that it holds
 open itself, so it never learns that its program was killed, and stays for ever. So each worker gets a thread

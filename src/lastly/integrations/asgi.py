@@ -163,7 +163,7 @@ class Lastly:
             self.scope = None
 
     async def _close(self, error: "BaseException | None" = None) -> None:
-        """Close the scope, unless somebody does not want to wait."""
+        """Close the scope, unless the server was forced to leave."""
         if self.scope is not None and not (self._server is not None and self._server.forced):
             await self.scope.__aexit__(None if error is None else type(error), error, None)
 

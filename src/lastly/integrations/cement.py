@@ -5,7 +5,7 @@ Cement closes an application at the end of a ``with`` block that nothing went wr
 the first hook that fails takes the others along, and the exit code too.
 
 An extension is loaded in the middle of the setup, when the ``with`` statement has already looked up how it
-ends. So there is no telling that a block ended by an exception: what Cement did not close is closed at the
+ends. So it cannot tell that a block ended by an exception: what Cement did not close is closed at the
 process's end, before threads are waited for, since a hook may be what stops them. The signals stay Cement's.
 """
 
@@ -186,7 +186,7 @@ class _Closing:
                 self.failures.append(failure)
 
     def close_at_exit(self) -> None:
-        """Close what nobody closed; the exit status stays, unless it would hide a failure or an exit code."""
+        """Close what was not closed; the exit status stays, unless it hides a failure or an exit code."""
         self.at_exit = None
         if self.pid != os.getpid():
             return

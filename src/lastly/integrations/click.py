@@ -6,8 +6,8 @@ what was noted on them; an exception of ours in their place would make 3 a 1. So
 is on its way up: what failed under one that click swallows is printed, and turns a 0 into a 1. From 8.2 on
 ``ctx.exit()`` closes the context before it raises anything, so there we have to be told the status.
 
-Typer is built on click; from some version on on a copy of its own, of which click knows nothing. So what
-follows goes by names, and imports neither.
+Typer is built on click; newer versions on a copy of their own, of which click knows nothing. So this file
+goes by names, and imports neither.
 """
 
 import sys
@@ -45,7 +45,7 @@ def scope(context: "Any" = None, *, grace: "float | timedelta | None" = None) ->
 
     Raises:
         RuntimeError: no context was given, and no command runs in this thread.
-        TypeError: that is no context.
+        TypeError: it is not a context.
 
     .. versionadded:: 0.1
     """
@@ -151,7 +151,7 @@ class _Closer:
         failures = closing.run_all(self.scope, reason)
         way_out = sys.exc_info()[1] if isinstance(ending, SystemExit) else None
         for _, error in failures:
-            if error.__context__ is way_out:  # that is no part of the story
+            if error.__context__ is way_out:  # that is not part of it
                 error.__context__ = None
         try:
             settle(self.scope, failures, ending)

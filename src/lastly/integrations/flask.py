@@ -5,9 +5,9 @@
     app.extensions["lastly"].defer(pool.close)      # or lastly_.defer(pool.close)
 
 Under the development server, ``flask run`` and waitress, which have no signal handlers, requests in flight
-are waited for (see _drain); gunicorn does that itself. Cleanups belong to the process that deferred them:
-what is deferred when the application is imported, with ``--preload``, is the master's; what is deferred in a
-worker, the worker's.
+are waited for (see _servers/in_flight.py); gunicorn does that itself. Cleanups belong to the process that
+deferred them: what is deferred when the application is imported, with ``--preload``, is the master's; what is
+deferred in a worker, the worker's.
 """
 
 import os
@@ -162,7 +162,7 @@ class Lastly:
         """Look after an application; of several calls for the same one only the first counts.
 
         Raises:
-            TypeError: that is no Flask application.
+            TypeError: it is not a Flask application.
         """
         if not hasattr(app, "extensions") or not hasattr(app, "wsgi_app"):
             raise TypeError(f"init_app() takes a Flask application, not {app!r}")
@@ -237,5 +237,5 @@ def _take_signals() -> None:
 
     if threading.current_thread() is not threading.main_thread():
         warn("signals=True has no effect outside the main thread")
-    elif signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # else a server, or somebody, has them
+    elif signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # else a server, or the program, has them
         _signals.install()

@@ -9,13 +9,13 @@ that every Ctrl-C brings, one from the terminal and one from the master.
 ================  ===========================================================================================
 hook              what we do in it
 ================  ===========================================================================================
-when_ready        have the end of the whole server let nobody new in (_gunicorn_door)
+when_ready        have the end of the whole server let nobody new in (_servers/gunicorn.py)
 post_fork         have a worker serve who is in by then
 post_worker_init  give gunicorn its signals back, should the application have called ``lastly.install()``
 worker_int        INT, QUIT, the reloader: not ready any more
 worker_abort      ABRT, the worker's time is over: not ready any more, and that is why
 worker_exit       run what the worker owes
-child_exit        in the master: see to it that somebody reaps what a killed worker owed
+child_exit        in the master: make sure that what a killed worker owed is reaped
 ================  ===========================================================================================
 """
 

@@ -66,7 +66,7 @@ _ENV = 9  # where `env` stands among subprocess.Popen's positional parameters, a
 class Popen(subprocess.Popen[AnyStr]):
     """Start a child as `subprocess.Popen` does, and end it with its whole tree when the scope closes.
 
-    The end is: SIGTERM to all, `grace` seconds, SIGKILL until nobody is left. It comes however this program
+    The end is: SIGTERM to all, `grace` seconds, SIGKILL until none is left. It comes however this program
     ends, also for a child that has ended itself but left children of its own. As a context manager it waits
     for the child, as subprocess does, then ends what remains; left by an exception, it does not wait.
 
@@ -165,7 +165,7 @@ class Popen(subprocess.Popen[AnyStr]):
         return done
 
     def __del__(self) -> None:
-        """Say nothing of a child that still runs when its end is owed: it is not lost."""
+        """Do not warn of a child that still runs when its end is owed: it is not lost."""
         owed = self.cleanup is not None and self.cleanup.pending
         super().__del__(**({"_warn": _silent} if owed else {}))
 
@@ -225,8 +225,8 @@ def server(
     Args:
         argv: as for `subprocess.Popen`.
         ready: where it will listen: a port on loopback, ``(host, port)``, or the path of a Unix socket; or a
-            function that is called until it returns something true. A place at which somebody listens
-            already is refused: that one would be taken for the child.
+            function that is called until it returns something true. A place where something listens already
+            is refused: it would be taken for the child.
         timeout: seconds (or a timedelta) until it must be ready. Default 30.
         scope: the scope at whose close it is ended; default: the program's end.
         grace: seconds (or a timedelta) between SIGTERM and SIGKILL. Default 5.
@@ -234,9 +234,9 @@ def server(
 
     Raises:
         ChildProcessError: it ended before it was ready.
-        OSError: somebody else listens there (``EADDRINUSE``); nothing was started.
+        OSError: another process listens there (``EADDRINUSE``); nothing was started.
         TimeoutError: it was not ready in time; it has been ended.
-        ValueError: `ready` is no such place; nothing was started.
+        ValueError: `ready` is not such a place; nothing was started.
         NotRecorded: the journal cannot be written; nothing was started.
 
     .. versionadded:: 0.1
@@ -258,7 +258,7 @@ def server(
 
 
 def _at(place: "int | str | os.PathLike[str] | tuple[str, int]") -> "Callable[[], bool]":
-    """Return a function that tells whether somebody listens there; nobody must now."""
+    """Return a function that tells whether something listens there. Raises OSError when it does already."""
     import errno
 
     match place:

@@ -1,8 +1,9 @@
-"""Who holds a pid file or a lock file: known by identity, never by pid alone.
+"""Which process holds a pid file or a lock file: known by identity, never by pid alone.
 
 A lock file of ours holds the identity as JSON. A pid file holds the pid and nothing else, for the tools that
-read it; but whoever made it through lastly owes its removal, so the identity stands in a journal, beside the
-file's own (device, inode, birth time). A pid file that no journal knows is believed while its pid is alive.
+read it; but a process that made it with lastly owes its removal, so the identity stands in a journal, beside
+the file's own (device, inode, birth time). A pid file that no journal knows is believed while its pid is
+alive.
 
 **What a file says is no reason to kill.** In a shared folder anybody can write one, copy one of ours, or give
 ours another name. A holder is ended only when the file is ours, the process is ours, and a journal of ours
@@ -23,14 +24,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
-_SETTLED = 10.0  # seconds after which an empty file is nobody's who is just about to write a pid into it
+_SETTLED = 10.0  # seconds after which no process is still about to write a pid into an empty file
 # Seconds, at least, to wait for a process of ours that looks at the same name: it takes milliseconds.
 TURN = 5.0
 _EMPTY = b"\0 \t\r\n"  # a power cut leaves zeros
 
 
 class Holder:
-    """What a file says about its holder: an identity, or a pid that may mean anybody."""
+    """What a file says about its holder: an identity, or a pid that may mean any process."""
 
     __slots__ = ("file", "identity", "path", "pid", "uid")
 
@@ -39,12 +40,12 @@ class Holder:
     ) -> None:
         self.path = path
         self.file = file
-        self.uid = uid  # whose file it is
+        self.uid = uid  # the owner of the file
         self.pid = pid
         self.identity = identity
 
     def alive(self) -> bool:
-        """Whether it may still be there; what cannot be told is."""
+        """Whether it may still be there; in doubt it is."""
         if self.identity is not None:
             return self.identity.alive() is not False
         return self.pid > 0 and proc.exists(self.pid)
@@ -87,13 +88,13 @@ class Holder:
     def wait(self, seconds: float) -> None:
         """Wait until it has ended, or for so long."""
         if self.identity is None or not self.identity.alive():
-            select.select((), (), (), min(seconds, 0.05))  # nothing that the kernel could tell us of
+            select.select((), (), (), min(seconds, 0.05))  # the kernel has no event for this
             return
         wait.ends(self.identity.pid, self.identity.start, seconds)
 
 
 class Unwritten(Holder):
-    """The holder of an empty file: somebody who is about to write into it, or has locked it."""
+    """The holder of an empty file: a process that is about to write into it, or has locked it."""
 
     __slots__ = ()
 
@@ -128,7 +129,7 @@ class Turn(turns.Turn):
 
 
 def me() -> "dict[str, Any]":
-    """Who we are, as a lock file holds it. Where that cannot be told, nobody can prove this holder dead."""
+    """Return how a lock file names this process. Where that is unknown, it cannot be proved dead."""
     if probe.unsupported():
         import socket
 
@@ -138,7 +139,7 @@ def me() -> "dict[str, Any]":
 
 
 def of(path: str, file: "dict[str, Any]", fd: int) -> Holder | None:
-    """Read who holds the file that is open at `fd`; None when it is no pid or lock file.
+    """Read who holds the file that is open at `fd`; None when it is not a pid or lock file.
 
     Args:
         path: where it is.
@@ -168,7 +169,7 @@ def of(path: str, file: "dict[str, Any]", fd: int) -> Holder | None:
 
 
 def _is_awaited(fd: int, written: float) -> bool:
-    """Whether somebody is about to write into an empty file, or holds a lock of either kind on it."""
+    """Whether a process is about to write into an empty file, or holds a lock of either kind on it."""
     import fcntl
     import time
 

@@ -35,8 +35,8 @@ def pid_file(
     """Write this process's pid into a file that goes when the program ends, however it ends.
 
     A file that a dead process left is replaced: dead by identity (boot, pid namespace, pid and start time),
-    which the journals know, so that a recycled pid deceives nobody. So is an empty file that nobody has
-    written to for 10 s, and nobody has locked. A second call in the same process fails as for any other
+    which the journals know, so that a recycled pid does not deceive. An empty file is replaced, too, when it
+    was not written to for 10 s and is not locked. A second call in the same process fails as for any other
     holder.
 
     Args:
@@ -45,13 +45,13 @@ def pid_file(
             process of this user that has made the file itself, as a journal in this home says, at this
             path; what the file says is not enough, since another user may have written it.
         wait: seconds (or a timedelta) to wait for a living holder to end, or to free it. Default 0. Another
-            process of this user that deals with the same name just now is waited for in any case, which takes
-            milliseconds; 5 s at most if it is stopped.
+            process of this user that is working on the same name is waited for in any case: milliseconds, or
+            5 s at most if it is stopped.
         grace: seconds (or a timedelta) between SIGTERM and SIGKILL when taking over. Default 10.
         scope: the scope at whose close it goes; default: the program's end.
 
     Raises:
-        FileExistsError: a living process holds it, it is no such file, or what a dead one left is another
+        FileExistsError: a living process holds it, it is not such a file, or what a dead one left is another
             user's; it was not touched.
         NotRecorded: the journal cannot be written; nothing was created.
 
@@ -117,7 +117,8 @@ def _hold(
             continue
         ends = takeover and another and not holder.untouchable()
         refusal = "" if ends else holder.refusal(takeover=takeover)
-        # Freed while we looked, and with it the journal that told whose it was: nobody is ended or refused.
+        # Freed while we looked, and with it went the journal that told whose it was: end nothing, refuse
+        # nothing.
         if not holder.alive() or seam.file_identity(where) != holder.file:
             continue
         if refusal:
@@ -127,7 +128,7 @@ def _hold(
 
 
 def _holder_at(path: str) -> "_holder.Holder | None":
-    """Return who holds the file; remove it when that is nobody any more. None: the name is free."""
+    """Return who holds the file; remove it when no process does any more. None: the name is free."""
     while file := seam.file_identity(path):
         holder = _look(path, file)
         if seam.file_identity(path) != file:

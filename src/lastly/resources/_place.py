@@ -1,10 +1,10 @@
 """Files at names that others know: pid files, lock files and sockets.
 
 A temporary file has a name that nobody can guess, so its removal can be planned before it exists. The name of
-a pid file is known to everybody: a removal planned before *we* made it could remove somebody else's. So the
+a pid file is known to everybody: a removal planned before *we* made it could remove another program's. So the
 file is made under an unguessable name first, planned as such; then its removal at the known name is planned,
 bound to device, inode and birth time; then it is given that name by a link, which fails if the name is taken.
-Killed between any two of these steps, we leave nothing, and touch nobody's.
+Killed between any two of these steps, we leave nothing, and touch nothing of others.
 
 What a dead holder left is removed inside a `Turn`: two programs that both find a stale file do not remove
 each other's new one.
@@ -72,7 +72,10 @@ def place(path: str, create: "Callable[[str], None]", scope: "Scope | None") -> 
 
 
 def _made(path: str) -> "dict[str, Any]":
-    """Return the identity of what was created there. Who may rename in its folder may have exchanged it."""
+    """Return the identity of what was created there.
+
+    A process that may rename in its folder may have replaced it.
+    """
     file = seam.file_identity(path)
     found = os.lstat(path)
     if stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_ino != file.get("ino"):
@@ -81,7 +84,7 @@ def _made(path: str) -> "dict[str, Any]":
 
 
 def _name(temporary: str, path: str) -> None:
-    """Give the file its name. Raises FileExistsError when somebody has taken that."""
+    """Give the file its name. Raises FileExistsError when it has been taken."""
     try:
         os.link(temporary, path, follow_symlinks=False)
     except FileExistsError:

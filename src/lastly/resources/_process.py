@@ -6,7 +6,7 @@ reads and writes its pipes. Three things are different from a child of ordinary 
 * A start can be cancelled. It goes on to its end, which is near, and then the child is ended.
 * Ending a tree takes up to `grace` seconds. A thread does it, so that the loop turns: the child may want
   to write its last words. A cancellation that comes meanwhile is raised afterwards.
-* asyncio kills a child whose transport nobody refers to any more, with SIGKILL, or prints a traceback once
+* asyncio kills a child whose transport is no longer referred to, with SIGKILL, or prints a traceback once
   the loop is closed. So the cleanup refers to it until the child has ended.
 """
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TAG = "lastly:token"
 VISIBLE = 30.0
 
-# What the undo's process gets of the environment. Names of places, none that holds a secret.
+# What the undo's process gets of the environment. Names of places; none holds a secret.
 VARIABLES = (
     "AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_DEFAULT_PROFILE",
@@ -79,7 +79,7 @@ def _code(error: Exception) -> str:
 def _recorded(
     action: "AnyAction", service: str, args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
 ) -> "tuple[list[Any], dict[str, Any]]":
-    """Make the arguments complete: whose Amazon is meant, as the environment has it now.
+    """Make the arguments complete: which account and region are meant, as the environment has it now.
 
     The undo may be run where the environment means another region, account or server, and there "not there"
     would count as success.
@@ -106,7 +106,7 @@ def _endpoint(service: str) -> str | None:
 
 
 def _account_now(session: "Any", endpoint_url: str | None) -> str | None:
-    """The number of the account that the credentials are of; None when nobody says so soon.
+    """The number of the account that the credentials are of; None when that is not known soon.
 
     A server that is not Amazon's has accounts of its own, or none.
     """

@@ -7,7 +7,7 @@ Each thing is made in three steps, and a program killed between any two of them 
 3. *confirm*: the journal learns the name that the provider gave it.
 
 Never confirmed, the thing is found again by its token. It may then still be on its way: the request was sent,
-and the program that sent it died. So nothing found once is not yet nothing there.
+and the program that sent it died. So one empty lookup does not prove that nothing was created.
 """
 
 import os
@@ -77,7 +77,7 @@ def looks(seconds: float) -> "Iterator[None]":
 
 
 def moment() -> "list[Any]":
-    """Now, for `elapsed`: seconds since the boot, which nobody sets as one sets a clock."""
+    """Now, for `elapsed`: seconds since the boot, which no change of the clock moves."""
     return [boot_id(), clock_gettime(CLOCK_BOOTTIME)]
 
 
@@ -103,7 +103,7 @@ _warned: set[str] = set()
 
 
 def warn_of_secret(variables: "tuple[str, ...]", instead: str) -> None:
-    """Say, once, that nobody can log in after this process's death; not to who lets the journal have it.
+    """Warn, once, that the undo cannot log in after this process's death; not where the journal may have it.
 
     Args:
         variables: those that hold the secret, or could; the first is named.

@@ -2,7 +2,7 @@
 
 It is a subreaper: whatever the program started and left comes to it, however it hides, so it is found, and
 ended. It does one order at a time: a line of JSON on its standard input, one as the answer; the end of its
-input is the end of all that it has started. It lives only as long as who started it.
+input is the end of all that it has started. It lives only as long as the process that started it.
 
     python -I -S worker.py FOLDER-OF-THE-PACKAGE
 """
@@ -34,7 +34,7 @@ _TOLD = 20  # of what is still owed: a pipe must hold it, 500 characters each, i
 
 
 class Abandoned(Exception):  # noqa: N818  # nobody waits for the answer any more
-    """Who gave the order has gone."""
+    """The process that gave the order has gone."""
 
 
 def main() -> None:
@@ -192,7 +192,7 @@ def paths(root: str, but: str) -> set[str]:
 
 def below() -> list[proc.Process]:
     """Our living descendants, but for reapers: they serve the home, and end with it."""
-    # The usual case: whoever lost a parent came to us, so without children nobody is below.
+    # The usual case: whoever lost a parent came to us, so without children none is below.
     return proc.below(os.getpid()) if collect() else []
 
 
@@ -215,7 +215,7 @@ def end_all() -> None:
     """Kill whatever is below us."""
     while collect():
         kill.kill_tree(kill.identity(os.getpid()), only_children=True, grace=0)
-        time.sleep(0.002)  # who ends by itself, as resource trackers do
+        time.sleep(0.002)  # some end by themselves, as resource trackers do
 
 
 if __name__ == "__main__":

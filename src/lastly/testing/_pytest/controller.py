@@ -23,7 +23,7 @@ def end_with_it() -> None:
     """Have SIGTERM end this process in order when its parent dies; a second call does nothing."""
     global _watching
     if _watching or signal.SIGTERM not in end.previous:
-        return  # nobody would end it in order
+        return  # it would not end in order
     parent = os.getppid()
     start = proc.start_time(parent)
     if start is None or os.getppid() != parent:  # it has died just now, and xdist's own way is open

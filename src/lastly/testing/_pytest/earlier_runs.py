@@ -1,4 +1,4 @@
-"""What test runs that were killed had left, and who has seen to it: one line at the end of a later run."""
+"""What killed test runs had left and what became of it: one line at the end of a later run."""
 
 import time
 

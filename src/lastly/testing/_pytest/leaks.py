@@ -1,7 +1,7 @@
 """``pytest --lastly-leaks``: fail a test that leaves something behind, and name the line that made it.
 
-Judged is the end of a test: after its teardown nothing may be left that was made since its setup began. What
-was made in the setup of a fixture that lives longer is the fixture's, and judged when that has been torn
+A test is judged when it ends: after its teardown nothing may be left that was made since its setup began.
+What was made in the setup of a fixture that lives longer is the fixture's, and judged when that has been torn
 down; what a test has deferred to such a fixture's scope is kept on purpose. A thread or a process may be on
 its way out: it has a second.
 """
@@ -76,7 +76,7 @@ class Leaks:
         try:
             return (yield)
         finally:
-            if self.recorder.children > children:  # who may have started a daemon, and ended
+            if self.recorder.children > children:  # one may have started a daemon, and ended
                 self.recorder.made += [Made(CHILDREN, pid, "", use) for pid in self._strangers()]
             self.recorder.owner = before
 
@@ -164,7 +164,7 @@ class Leaks:
             self.known[pid] = proc.start_time(pid) or 0
 
     def _strangers(self) -> "list[int]":
-        """Return who is ours, by birth or by our token, and new; of a family the eldest."""
+        """Return the new processes that are ours, by parent or token; of a family the eldest."""
         living = proc.living_children()
         if not self.recorder.children and all(self.known.get(pid) == proc.start_time(pid) for pid in living):
             return []

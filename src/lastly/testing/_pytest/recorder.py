@@ -1,6 +1,6 @@
 """What tests make, and the lines that made it: recorded when it is made, for ``pytest --lastly-leaks``.
 
-Afterwards one sees a process or a folder, and nobody knows where it came from. So: audit events tell of
+Afterwards one sees a process or a folder, and cannot tell where it came from. So: audit events tell of
 files before they exist; functions in front of those that start children and threads, and that make scopes,
 tell of these, because no event knows the pid. They are put back at the end. The audit hook stays, asleep:
 Python cannot take one away.
@@ -59,7 +59,7 @@ class Recorder:
         apart: folders in which files are no temporary ones.
 
     Attributes:
-        made: everything since somebody has emptied it.
+        made: everything since it was last emptied.
         owner: of what is made from now on.
         children: how many were started.
     """
@@ -106,7 +106,7 @@ class Recorder:
         return inner if inner == outer else f"{inner}, called at {outer}"
 
     def temporary(self, path: str) -> bool:
-        """Whether a file at this path is a temporary one, and nobody's who keeps it on purpose."""
+        """Whether a file at this path is a temporary one, and not kept on purpose."""
         # pytest's; caches; multiprocessing's, one per process.
         kept = ("/pytest-of-", "/__pycache__", "/pymp-")
         return not path.startswith(self.apart) and not any(name in path for name in kept)
