@@ -18,7 +18,6 @@ from lastly._reaper import client, rows, sizes
 from lastly._settle import history, packed
 from lastly._settle.settle import settle
 from lastly._settle.sweep import WAIT, looks, parts, reference
-from lastly._words import naming
 from lastly.errors import LastlyError, NotRecorded
 
 TYPE_CHECKING = False
@@ -49,8 +48,9 @@ def owners(*, all: bool = False) -> "list[dict[str, Any]]":  # noqa: A002 - what
 
     Returns:
         dicts with owner (reference), journal (path), host, boot, pid, uid, argv0, exe, since, alive (True,
-        False, or None when it cannot be told from here), leased, damage (list of str), newer, who (for
-        people), cleanups (see :func:`why`, without owner and events).
+        False, or None when it cannot be told from here), leased, damage (list of str), newer, died (how) and
+        ended (when) where the history tells it, who (for people), cleanups (see :func:`why`, without owner
+        and events).
     """
     return [{**owner, "cleanups": list(cleanups)} for owner, cleanups in each(all=all)]
 
@@ -133,7 +133,7 @@ def why(ref: str) -> "dict[str, Any]":
     Returns:
         a dict: ref, what (for people), action, args, kwargs, scope, remote, state, attempts, planned,
         changed, error, reason, next, by and seconds (who ran it last, and for how long), doubt, retries,
-        timeout, owner (as in :func:`owners`, without cleanups; with died and ended),
+        timeout, owner (as in :func:`owners`, without cleanups),
         events (its records).
 
     Raises:
@@ -146,32 +146,11 @@ def why(ref: str) -> "dict[str, Any]":
         owner = rows.owner(seen)
         return {
             **rows.cleanup(path, item, sizes.Looker() if owner["alive"] is not None else None),
-            "owner": {**owner, "died": "", "ended": None},
+            "owner": owner,
             "events": item.events,
         }
     row = _row(ref)
-    about = rows.past(row)
-    header = json.loads(row["header"])
-    about["owner"] = {
-        "owner": reference(row["journal"]),
-        "journal": None,
-        "host": row["host"],
-        "boot": row["boot"],
-        "pid": row["pid"],
-        "uid": row["uid"],
-        "argv0": row["argv0"],
-        "exe": row["exe"],
-        "since": header.get("t"),
-        "alive": False,
-        "leased": False,
-        "damage": [],
-        "newer": False,
-        "died": row["died"],
-        "ended": row["ended"],
-    }
-    about["owner"]["who"] = naming.owner(about["owner"])
-    about["events"] = json.loads(row["events"])
-    return about
+    return {**rows.past(row), "owner": rows.past_owner(row), "events": json.loads(row["events"])}
 
 
 def past(*, since: float = 0.0, limit: int = 1000) -> "list[dict[str, Any]]":

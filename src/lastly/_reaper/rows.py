@@ -28,7 +28,7 @@ def owner(seen: Replay) -> "dict[str, Any]":
     except OSError:
         held = False
     alive = who.alive() if who is not None else None
-    found = {
+    return _called({
         "owner": reference(seen.path),
         "journal": seen.path,
         "host": who.host if who else "",
@@ -42,8 +42,35 @@ def owner(seen: Replay) -> "dict[str, Any]":
         "leased": held and alive is False,
         "damage": seen.damage,
         "newer": seen.newer,
-    }
-    return {**found, "who": naming.owner(found)}
+        "died": "",
+        "ended": None,
+    })  # fmt: skip
+
+
+def past_owner(row: "sqlite3.Row | dict[str, Any]") -> "dict[str, Any]":
+    """Return the owner of a cleanup as the history tells it."""
+    return _called({
+        "owner": reference(row["journal"]),
+        "journal": None,
+        "host": row["host"],
+        "boot": row["boot"],
+        "pid": row["pid"],
+        "uid": row["uid"],
+        "argv0": row["argv0"],
+        "exe": row["exe"],
+        "since": json.loads(row["header"]).get("t"),
+        "alive": False,
+        "leased": False,
+        "damage": [],
+        "newer": False,
+        "died": row["died"],
+        "ended": row["ended"],
+    })  # fmt: skip
+
+
+def _called(owner: "dict[str, Any]") -> "dict[str, Any]":
+    """The owner, with what people call it."""
+    return {**owner, "who": naming.owner(owner)}
 
 
 def _last_run(events: "list[dict[str, Any]]") -> "dict[str, Any]":
