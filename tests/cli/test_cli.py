@@ -503,7 +503,7 @@ def test_broken_pipe(programs: Programs) -> None:
         ("ls >&-", 0, ""),
         ("ls --json <&- >&- 2>&-", 0, ""),
         ("doctor <&-", 0, "the home is on"),
-        ("doctor - <&-", 1, "nothing in it runs a pod"),
+        ("doctor - <&-", 1, "no pod in it"),
         ("nonsense 2>&-", 2, ""),
     ],
 )

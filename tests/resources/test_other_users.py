@@ -246,7 +246,7 @@ def test_a_new_socket_is_changed_and_nothing_else(programs, shared, tmp_path):
         """,
         str(shared / "s"), str(secret),
     )  # fmt: skip
-    assert "another file in its place" in done.out, done.err
+    assert "another file has been put in its place" in done.out, done.err
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     assert not (shared / "s").exists()
 

@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 
-from lastly._system import mounts
+from lastly._system import mounts, user
 from lastly.errors import NotRecorded
 
 # Network file systems: the lock and the append of one host mean nothing to the next one, and a reaper would
@@ -58,35 +58,11 @@ def _chosen(variable: str) -> str | None:
         return os.path.abspath(home)
     base = os.environ.get(variable)
     # The XDG specification: a relative path is invalid, and ignored.
-    return os.path.join(base, "lastly") if base and os.path.isabs(base) and _may_use(base) else None
-
-
-def _may_use(folder: str) -> bool:
-    """Whether a folder that a variable names is this user's to make something in.
-
-    Root may have been started with a user's variables (sudo -E, su -m). What it made there would shut the
-    user out.
-    """
-    if os.geteuid() != 0:
-        return True
-    while True:
-        try:
-            return os.stat(folder).st_uid == 0
-        except OSError:
-            folder, below = os.path.dirname(folder), folder
-            if folder == below:
-                return True
+    return os.path.join(base, "lastly") if base and os.path.isabs(base) and user.may_use(base) else None
 
 
 def _user_home() -> str:
-    home = os.path.expanduser("~")
-    if os.path.isabs(home) and not _may_use(home):
-        import pwd
-
-        try:
-            home = pwd.getpwuid(0).pw_dir
-        except KeyError:  # a container without a user database
-            home = "/root"
+    home = user.home()
     if not os.path.isabs(home):
         refused = NotRecorded(
             "cannot use the home: this user has no home directory; set LASTLY_HOME to a directory of its own"

@@ -2,7 +2,7 @@
 
 A program that uses only Cement 3's core changes ``from cement import …`` to ``from lastly.app import …``.
 
-May use: _exit, _scope.
+May use: _exit, _scope, _system.
 Used by: users; integrations, for types.
 """
 

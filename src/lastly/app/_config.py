@@ -3,6 +3,8 @@
 import os
 from configparser import RawConfigParser
 
+from lastly._system import user
+from lastly._words.warn import warn
 from lastly.errors import FrameworkError
 
 TYPE_CHECKING = False
@@ -210,17 +212,21 @@ TYPED: "dict[str, Callable[[bytes], Any]]" = {
 
 
 def absolute(path: str) -> str:
-    """Return *path* absolute, ``~`` and ``~user`` resolved."""
-    return os.path.abspath(os.path.expanduser(path))
+    """Return *path* absolute, ``~`` and ``~user`` resolved; for root ``~`` is root's, whatever HOME says."""
+    return os.path.abspath(user.expanded(path))
+
+
+_said = False
 
 
 # The templates of a list, filled in; each path once, where it came first.
 def _filled(meta: "Meta", *lists: "Iterable[str] | None") -> "list[str]":
     words = {
         "label": meta.label,
-        "home_dir": os.path.expanduser("~"),
+        "home_dir": user.home(),
         "suffix": meta.config_file_suffix,
     }
+    given = os.path.expanduser("~")
     paths: dict[str, None] = {}
     for templates in lists:
         for template in templates or ():
@@ -229,7 +235,17 @@ def _filled(meta: "Meta", *lists: "Iterable[str] | None") -> "list[str]":
             for word, value in words.items():
                 path = path.replace("{" + word + "}", value)
             paths[absolute(path)] = None
+            if (template[:1] == "~" or "{home_dir}" in template) and words["home_dir"] != given:
+                _say_if_there(path.replace(words["home_dir"], given, 1), words["home_dir"])
     return [*paths]
+
+
+def _say_if_there(path: str, home: str) -> None:
+    """Say, once, that root does not take as its own what stands in the home that HOME names."""
+    global _said
+    if os.path.lexists(path) and not _said:
+        _said = True
+        warn(f"root uses nothing from HOME, which is another user's: {path!r}; put it into {home!r}")
 
 
 def config_files(meta: "Meta") -> "list[str]":

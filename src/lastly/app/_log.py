@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 
+from lastly._system import user
 from lastly.app._config import absolute
 from lastly.app._settings import MetaMixin, is_true
 
@@ -48,6 +49,20 @@ class _Console(logging.Handler):
             stream.flush()
         except Exception:
             self.handleError(record)
+
+
+class _Made:
+    """A file whose folder may be somebody else's: root gives it to the owner of that, who logs there, too."""
+
+    baseFilename: str  # noqa: N815  # logging's name
+
+    def _open(self) -> "Any":
+        user.make_file(self.baseFilename)
+        return super()._open()  # type: ignore[misc]  # what it is mixed into is a FileHandler
+
+
+class _File(_Made, logging.FileHandler):
+    pass
 
 
 class LogHandler(MetaMixin):
@@ -124,12 +139,15 @@ class LogHandler(MetaMixin):
 
     def _file(self) -> logging.Handler:
         path = absolute(self._setting("file"))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        user.make_folders(os.path.dirname(path))
         if not is_true(self._setting("rotate")):
-            return logging.FileHandler(path, encoding="utf-8")
+            return _File(path, encoding="utf-8")
         from logging.handlers import RotatingFileHandler
 
-        return RotatingFileHandler(
+        class Rotating(_Made, RotatingFileHandler):
+            pass
+
+        return Rotating(
             path,
             maxBytes=int(self._setting("max_bytes")),
             backupCount=int(self._setting("max_files")),
