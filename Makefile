@@ -56,7 +56,7 @@ check: $(DEV)
 	@$(VENV)/bin/ruff format --quiet --check src
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/pyright --pythonpath $(PY) tests/typed/consumer.py
-	@$(PY) -m pytest -q tests/test_house.py tests/test_architecture.py
+	@$(PY) -m pytest -q tests/test_house.py tests/whole/test_import.py
 
 bench: $(DEV)
 	@$(PY) -m benchmarks $(B)
