@@ -42,6 +42,7 @@ from pages import Example, examples
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = ("python", "console")
+BLOB = "https://github.com/lastly-py/lastly/blob/main/"
 
 
 class Page:
@@ -162,10 +163,15 @@ def test_links_lead_somewhere(path: Path) -> None:
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         file, _, anchor = target.partition("#")
+        if file.startswith(BLOB):
+            if not (ROOT / file.removeprefix(BLOB)).exists():
+                broken.append(target)
+            continue
         if re.match(r"\w+:", target):
             continue
         other = (path.parent / file).resolve() if file else path
-        if not other.exists():
+        on_site = other.is_relative_to(ROOT / "docs") or path.name == "README.md"
+        if not other.exists() or not on_site:  # the site has the pages of docs/ only
             broken.append(target)
         elif anchor and anchor not in anchors(other):
             broken.append(target)
