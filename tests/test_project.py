@@ -110,3 +110,52 @@ def test_a_site_of_versions(tmp_path: Path) -> None:
     assert [(entry["version"], entry["aliases"]) for entry in listed] == [("0.10", ["latest"]), ("0.9", []), ("dev", [])]
     assert (pages / "latest" / "index.html").read_text() == "0.10"
     assert "url=latest/" in (pages / "index.html").read_text()
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def jobs(path: Path) -> dict[str, Any]:
+    yaml = pytest.importorskip("yaml")
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
+    return found
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_what_a_workflow_runs_is_there(path: Path) -> None:
+    """Targets of the Makefile, scripts, and jobs that it waits for; each job has a machine and an end."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    known = jobs(path)
+    for name, job in known.items():
+        assert job["runs-on"], name
+        assert 0 < job["timeout-minutes"] <= 60, name
+        needs = job.get("needs", [])
+        assert {needs} if isinstance(needs, str) else set(needs) <= known.keys(), name
+        assert "continue-on-error" not in str(job), name
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step), step
+            assert "uses" not in step or re.fullmatch(r"[\w.-]+/[\w./-]+@[\w./]+", step["uses"]), step
+            lines = str(step.get("run", ""))
+            made = {word for line in re.findall(r"^make ([a-z -]+)$", lines, re.MULTILINE) for word in line.split()}
+            assert made <= targets, step
+            assert all((ROOT / script).exists() for script in re.findall(r"\bscripts/\w+\.py", lines)), step
+            with_matrix = set(re.findall(r"\$\{\{ *matrix\.(\w+) *\}\}", str([job["runs-on"], step, job.get("container")])))
+            assert with_matrix <= job.get("strategy", {}).get("matrix", {}).keys(), step
+
+
+def test_the_matrix_has_every_promised_version_and_says_of_the_others_why() -> None:
+    [path] = [path for path in WORKFLOWS if path.stem == "tests"]
+    known, text = jobs(path), path.read_text(encoding="utf-8")
+    promised = [
+        word.rpartition(" ")[2] for word in PROJECT["project"]["classifiers"] if re.search(r":: Python :: 3\.\d+$", word)
+    ]
+    assert known["linux"]["strategy"]["matrix"]["python"] == promised
+    everywhere = {str(value) for job in known.values() for values in job.get("strategy", {}).get("matrix", {}).values() for value in values}
+    assert everywhere >= {"3.11", "3.12", "3.13", "3.14", "3.14t", "3.15", "ubuntu-24.04-arm"}
+    assert all(any(kind in one for one in everywhere) for kind in ("alpine", "macos", "windows"))
+    for name, job in known.items():
+        if str(job.get("name", "")).startswith("not promised"):
+            assert "workflow_dispatch" in job["if"]
+            assert re.search(rf"^  {name}:\n    name: [^\n]+\n    # \w", text, re.MULTILINE), f"{name}: no reason"
+        else:
+            assert "if" not in job, name
