@@ -139,7 +139,7 @@ def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[l
             target = safe.identity(pid)
         except ProcessLookupError:
             target = {"pid": pid, "start": None, "boot": None, "pidns": None}  # it has gone already
-        # Who started after us is no ancestor; that saves a walk up through /proc.
+        # A process that started after us is not an ancestor; that saves a walk up through /proc.
         if (target["start"] is None or target["start"] <= safe.started()) and pid in proc.ancestors():
             raise ValueError(f"process {pid} is this process or one of its ancestors: it is never killed")
     return [target], rest

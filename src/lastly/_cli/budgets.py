@@ -8,7 +8,7 @@ Three questions, of the kind that people answer wrongly without noticing:
    itself; systemd's default, ``KillMode=control-group``, sends it to children that cleanups may still need.
 3. Does somebody reap after a kill? systemd can: ``ExecStopPost=lastly reap``.
 
-This is no linter: other mistakes in such files (signals nobody sets, probes) are left to those that exist.
+This is not a linter: other mistakes in such files (rare signals, probes) are left to linters.
 """
 
 import math

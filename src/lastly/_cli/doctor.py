@@ -57,7 +57,7 @@ def home() -> list[Finding]:
 
 
 def trust() -> list[Finding]:
-    """Nobody else writes into the home."""
+    """Only this user writes into the home."""
     from lastly._cli import trust as others
 
     return others.examine()
@@ -127,7 +127,7 @@ def owed() -> list[Finding]:
 
 
 def kernel() -> list[Finding]:
-    """What the kernel gives for telling who has died."""
+    """Whether the kernel reports deaths at once."""
     import socket
 
     from lastly._system import file, libc, probe, wait

@@ -34,5 +34,5 @@ def _finite(value: "Any") -> "Any":
 
 
 def by(command: str) -> str:
-    """Who is doing this, for the history."""
+    """Which tool is doing this, for the history."""
     return f"lastly {command}, pid {os.getpid()}"

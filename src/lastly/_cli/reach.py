@@ -93,7 +93,7 @@ def worker(given: "Namespace") -> int:
 
 
 def hosts(given: "Namespace") -> int:
-    """Show who has a lease."""
+    """Show which hosts have a lease."""
     from lastly._reach import desk
 
     url = address(given.journal)

@@ -11,7 +11,7 @@ def configure(*, journal: str) -> None:
         journal: ``postgresql://user@host/database?queue=shop&ttl=30``; "" for LASTLY_JOURNAL's again.
 
     Raises:
-        ValueError: it is no such address.
+        ValueError: it is not such an address.
 
     .. versionadded:: 0.1
     """

@@ -148,7 +148,7 @@ def check_call(action: "AnyAction", args: "list[Any] | tuple[Any, ...]", kwargs:
     Otherwise it would only show in another process after this one's death, where no attempt succeeds. What
     counts is the
     function that will be called: a decorator that takes everything is not looked through, for it may add
-    arguments. `inspect`, an import of 7 ms, is for what is no plain function.
+    arguments. `inspect`, an import of 7 ms, is for anything but a plain function.
     """
     fn: Any = action.fn
     if type(fn) is _FUNCTION:

@@ -134,7 +134,7 @@ def confirm(journal: "Journal", number: int, known: "dict[str, Any]") -> None:
 
 
 def settled_elsewhere(where_key: str, journal: "Journal", number: int) -> str:
-    """Who has settled it on another machine; empty: nobody, or nobody can tell."""
+    """Which worker has settled it on another machine; empty: none, or it is unknown."""
     answer = line.may(where_key, _name(journal), number, 1.0)
     return str(answer["settled"]) if answer is not None and "settled" in answer else ""
 

@@ -69,7 +69,7 @@ def forget() -> None:
 def raise_due(scope: "Scope | None" = None) -> None:
     """Raise the signal that came while a scope was closing; called by the scope that has closed."""
     if end.due and stack.in_main_thread():
-        frame: FrameType | None = sys._getframe(1)  # the way to who has called the scope
+        frame: FrameType | None = sys._getframe(1)  # the way to the scope's caller
         while scope is not None and frame is not None and _is_of(scope, frame):
             frame = frame.f_back
         if stack.where(frame) == BODY:

@@ -5,7 +5,7 @@ what the program has started, without limit: `threading` for threads, multiproce
 children, ``with ProcessPoolExecutor()`` for its workers, a `logging` queue listener for its thread. A busy
 child would make the program immortal, where without us the signal kills it at once.
 
-Such a wait is no cleanup. It is known by the stack: from the call that waits outwards there is only code of
+Such a wait is not a cleanup. The stack shows it: from the call that waits outwards there is only code of
 libraries. A join that the program's own code calls, in a ``finally`` or an exit function, is a cleanup of the
 program's and is left alone; so is everything that a closing scope calls.
 

@@ -54,7 +54,7 @@ def watching() -> bool:
 def _hook(event: str, _args: "tuple[Any, ...]") -> None:
     if event != "subprocess.Popen":
         return
-    frame: FrameType | None = sys._getframe(1)  # the event does not say who asks
+    frame: FrameType | None = sys._getframe(1)  # the event does not name its caller
     for _ in range(_DEPTH):
         if frame is None:
             return

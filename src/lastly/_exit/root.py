@@ -64,7 +64,7 @@ class Root(Scope):
             self._armed = True
             fork.arm()
             atexit.register(close_for_exit)
-            # A failed cleanup turns 0 into 1, and leaves 3 alone; the interpreter tells nobody which it is.
+            # A failed cleanup turns 0 into 1, and leaves 3 alone; the interpreter does not tell which it is.
             state.observe_exit("root")
             if NO_LATE_THREADS and os.isatty(2):
                 arm_early()  # for the live line's thread

@@ -4,7 +4,7 @@ What we want: after SIGTERM every ``finally``, ``with``, cleanup and atexit func
 the parent sees a death by SIGTERM. Raising an exception from a handler is nearly that, and fails at the
 edges:
 
-* Raised where nobody can let it pass (``__del__``, a weakref callback, a bare ``except:``) it is lost, and
+* Raised where it cannot pass on (``__del__``, a weakref callback, a bare ``except:``) it is lost, and
   the program lives on. So the exception is watched: when it dies while the program's own code is still
   running, it was swallowed, and the signal is raised again (swallowed.py).
 * Raised in `threading._shutdown` or inside an atexit function it is printed, the rest is cut off, and the
@@ -70,7 +70,7 @@ DEFAULT: "tuple[SignalName, ...]" = ("INT", "TERM", "HUP", "QUIT")
 # Pressed by a person at the keyboard: only these can force.
 _KEYBOARD = (_signal.SIGINT, _signal.SIGQUIT)
 _FORCE_AFTER = 2.0
-# A grace of so many seconds is none: clocks, the kernel's and the reaper's, end somewhere.
+# A grace of so many seconds counts as none: the kernel's and the reaper's clocks end somewhere.
 _ENDLESS = 1e9
 
 
@@ -118,7 +118,8 @@ def install(
 
     Raises:
         RuntimeError: not in the main thread of the main interpreter.
-        TypeError, ValueError: an unknown signal or status, one that cannot be caught, or no length of time.
+        TypeError, ValueError: an unknown signal or status, one that cannot be caught, or not a length of
+        time.
 
     .. versionadded:: 0.1
     """
@@ -131,7 +132,7 @@ def install(
     for signum in [signum for signum in end.previous if signum not in numbers]:
         _give_back(signum)
     own(numbers, status, seconds)
-    # Loads `threading`, which is told of the interpreter's end before anybody else.
+    # Loads `threading`, which is told of the interpreter's end before everything else.
     root.arm_early()
     stack.trust_threading()
     from lastly._exit import reloader
@@ -159,7 +160,7 @@ def own(numbers: "Iterable[int]", status: "Status" = "signal", grace: "float | N
 def uninstall() -> None:
     """Give every signal back; a second call does nothing.
 
-    A handler that somebody else has set meanwhile stays. A signal that is already ending the program does so.
+    A handler that the program has set meanwhile stays. A signal that is already ending the program does so.
 
     Raises:
         RuntimeError: not in the main thread; nothing was given back.
@@ -313,7 +314,7 @@ def _after_fork() -> None:
 
 
 def _forked() -> None:
-    """Make a forked child what it would be without us: its parent's cleanups are none of its business."""
+    """Make a forked child what it would be without us: its parent's cleanups are not its own."""
     previous = end.previous
     end.forget()
     event_loops.forget()

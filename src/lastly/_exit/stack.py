@@ -3,7 +3,7 @@
 A signal's exception is raised in the program's own code only. A closing scope and the exit functions are left
 alone: it would cut them short, and end nowhere.
 
-Whether the end has begun is no question of frames. Python code runs with nobody below it also where a C
+Frames do not tell whether the end has begun. Python code runs with no frame below it also where a C
 program calls it (embedding), and in a greenlet; and when C code reports a `SystemExit` by ``PyErr_Print``,
 the interpreter ends right there, on top of the program's frames. But `threading` is told, before anything
 else is done. Where it is not loaded (an unmodified program under `lastly run`) the frames must do.
@@ -58,7 +58,7 @@ def where(frame: "FrameType | None") -> str:
         return EXIT
     if bottom is None or bottom is start or state.is_main(bottom):
         return found
-    # After an error of the program's own, what runs with nobody below it is its excepthook.
+    # After an error of the program's own, what runs with no frame below it is its excepthook.
     running = state.ended_by() is None if _told else _runs(bottom, start)
     return found if running else EXIT
 
@@ -81,7 +81,7 @@ def _runs(bottom: "FrameType", start: "FrameType | None") -> bool:
         return True
     try:
         if start is not None:
-            start.clear()  # of a frame that has ended: drops locals that nobody sees
+            start.clear()  # of a frame that has ended: drops locals that nothing uses
     except RuntimeError:
         return True
     return False

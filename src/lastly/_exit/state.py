@@ -1,7 +1,7 @@
 """What is known about the end of this process: which signal ends it, by when, how the program itself ended.
 
 Of a signal everything is in `end`. The handler, the threads that look after it and the exit functions share
-it. Whoever wants to hear of the end subscribes.
+it. Code that wants to hear of the end subscribes.
 
 The interpreter tells no exit function which status will follow. Two traces mislead: `sys.last_exc` is set by
 everything that shows a traceback (code, doctest, pytest, IPython), and a `SystemExit` may have been caught
@@ -11,10 +11,11 @@ tell it from all others:
 * An uncaught error is `sys.last_exc`; its traceback begins in the main module's frame, which nobody called
   and which has not come to its own end.
 * The exception of a `sys.exit()` that ends the program is asked for its code by the interpreter, whose C code
-  nobody has called then. So `sys.exit`, while it is observed, raises one that looks who asks.
+  nobody has called then. So `sys.exit`, while it is observed, raises an exception whose `code` looks at its
+  caller.
 
-What nobody tells: the code of ``raise SystemExit(3)`` and of the prompt's ``exit(3)``; and what a C program
-that embeds Python returns. They count as 0, so that no failure is hidden.
+What cannot be known: the code of ``raise SystemExit(3)`` and of the prompt's ``exit(3)``; and what a C
+program that embeds Python returns. They count as 0, so that no failure is hidden.
 """
 
 import sys
@@ -62,7 +63,7 @@ class End:
     def forget(self) -> None:
         """Know nothing: nothing is installed, and no signal came."""
         self.begun = False  # the first signal came and was not answered, or the root scope began to close
-        self.reason: ExitReason | None = None  # when somebody knows better than the interpreter
+        self.reason: ExitReason | None = None  # when the program knows better than the interpreter
         self.previous: dict[int, object] = {}  # what to give back
         self.grace: float | None = None
         self.bottom: FrameType | None = None  # of the stack that called install()
@@ -80,7 +81,7 @@ class End:
         self.looking = 0  # threads of ours that look after the signal
         self.waits = self.alone = False  # the main thread waits for others; no thread can look for that
         self.patience: Patience | None = None  # with such waits; one for each signal
-        self.pid = getpid()  # last: until then a signal is none of this process's
+        self.pid = getpid()  # last: until then a signal is not this process's
 
 
 end = End()
@@ -130,7 +131,7 @@ def heard_by(event: str) -> "list[Callable[..., Any]]":
 
 
 def tell_ending(*, begun: bool = False) -> None:
-    """Tell whoever asked for it that the process ends, or takes no new work any more."""
+    """Tell the subscribers that the process ends, or takes no new work any more."""
     end.begun = end.begun or begun
     for call in heard_by("ending"):
         try:
@@ -151,7 +152,7 @@ def announce(signum: int, deadline: "float | None") -> None:
 def answered() -> None:
     """Let the program go on: it caught the signal by its name, and means to deal with it itself.
 
-    Should it then end with status 0, it dies of the signal after all: nobody shall hear that nothing was.
+    If the program then exits with 0, it dies of the signal after all: the parent must not see success.
     """
     if end.previous:
         end.handled = end.signum
@@ -180,7 +181,7 @@ def finalizing() -> bool:
 
 
 def in_main_interpreter() -> bool:
-    """Whether this is no subinterpreter (PEP 734): there Python runs no signal handlers."""
+    """Whether this is the main interpreter: in others (PEP 734) Python runs no signal handlers."""
     import _thread
 
     if hasattr(_thread, "_is_main_interpreter"):  # from 3.13 on
@@ -199,7 +200,7 @@ def is_main(frame: "FrameType") -> bool:
 
 
 def ended_by() -> "BaseException | None":
-    """Return the error or the SystemExit that has left the main module; None: none has, or nobody tells."""
+    """Return the error or the SystemExit that has left the main module; None: none has, or it is unknown."""
     if code is not UNKNOWN:
         return SystemExit(code)
     error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
@@ -252,7 +253,7 @@ class _Exit(SystemExit):
         value = _plain_code.__get__(self)
         try:
             sys._getframe(1)  # the only way to know who asks
-        except ValueError:  # nobody: the interpreter, which ends by this exception
+        except ValueError:  # no Python code: the interpreter, which ends by this exception
             code = value
         return value
 

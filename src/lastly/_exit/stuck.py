@@ -10,8 +10,8 @@ owed.
 With a grace that is the time for everything. Without one only the answer counts: the handler, once it runs,
 tells the reaper to be calm, however long the cleanups take then.
 
-There is one wake-up descriptor per process. Who has set one (an asyncio loop with signal handlers of its
-own) keeps it.
+There is one wake-up descriptor per process. A program that has set one (an asyncio loop with signal
+handlers of its own) keeps it.
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
@@ -65,7 +65,10 @@ def lend(signals: "tuple[int, ...]", grace: "float | None") -> None:
 
 
 def answered(*, ending: bool = True) -> None:
-    """The handler runs. Without a grace that is enough; with one the clock goes on, unless nothing ends."""
+    """The handler runs.
+
+    Without a grace that is enough; with one the clock goes on while the process is ending.
+    """
     if _kept and not (_lasting and ending):
         _client.calm()
 

@@ -61,7 +61,7 @@ _place = ""  # where the last one was caught
 
 
 class _Term(CaughtSignal):
-    """What is raised: looks back, when it dies, at who caught it; the weak reference could not any more."""
+    """What is raised: looks back, when it dies, at what caught it; the weak reference no longer could."""
 
     def __del__(self) -> None:
         _died(self)
@@ -129,7 +129,7 @@ def make(signum: int, frame: "FrameType | None") -> CaughtSignal:
 
 
 def trust() -> None:
-    """Watch the last exception no longer: somebody keeps it on purpose, and ends the program in order."""
+    """Stop watching the last exception: the program keeps it on purpose, and ends in order."""
     global watched, _fate
     watched, _fate = None, LEFT
 
@@ -140,7 +140,7 @@ def _died(caught: CaughtSignal) -> None:
     if watched is None or watched() is not caught or not end.signum or end.driving or end.exiting:
         return
     try:
-        frame = sys._getframe(2)  # who let it go
+        frame = sys._getframe(2)  # what let it go
     except ValueError:
         left(caught)
         return

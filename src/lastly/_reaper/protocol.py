@@ -14,8 +14,8 @@ SO_PEERCRED.
                        quit                      exit; nothing is lost
                        share    key, url, exe, root   start a shared journal's relay with that interpreter
                                 running          it runs already, and it is who speaks
-                       line                      (with a descriptor) a connection of somebody else's, who has
-                                                 started a reaper that was not elected
+                       line                      (with a descriptor) the connection of a program that
+                                                 has started a reaper which was not elected
     reaper → program   {"ok": op, …} after it is true, {"no": op, "why": …} and the connection is closed
 """
 
@@ -83,7 +83,7 @@ def is_outdated(folder: str) -> bool:
 
 
 def _numbers(version: str) -> list[int]:
-    """Return the numbers at its beginning; none for what is no version."""
+    """Return the numbers at its beginning; none for what is not a version."""
     found = []
     for part in version.split("."):
         digits = part[: len(part) - len(part.lstrip("0123456789"))]

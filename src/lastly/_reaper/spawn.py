@@ -1,4 +1,4 @@
-"""Start a reaper that is no child of this program.
+"""Start a reaper that is not a child of this program.
 
 The program must not see a new child: not in ``os.wait()``, not as a zombie, not in its process group, which
 somebody may kill as a whole. ``os.fork()`` twice would run the program's at-fork hooks, copy its page tables,

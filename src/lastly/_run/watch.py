@@ -28,7 +28,7 @@ inherited: "dict[str, int]" = {}  # what the program had made that this process 
 inherited_from = (0, 0)  # its pid and start time
 _in_new_session: "Callable[[], None] | None" = None  # see start()
 _looking = False  # whether this process may yet become a daemon
-_busy: "set[int]" = set()  # threads inside one of our own handlers: what they do is no event
+_busy: "set[int]" = set()  # threads inside one of our own handlers: what they do does not count
 
 _STARTERS = {
     "multiprocessing.popen_forkserver",

@@ -65,7 +65,7 @@ def run(
 
     Args:
         argv: the program and its arguments.
-        env: its whole environment, but for the token that is added.
+        env: its whole environment; only the token is added.
         cwd: where to run it.
         limit: seconds after which it is killed.
         ok: exit statuses that mean success.

@@ -96,7 +96,7 @@ def settle(
         unwritten: what an earlier outcome for this journal had in its attribute of that name.
         family: the descendants of the owner that were seen while it lived.
         keep: a journal that is final then is put in here instead of being closed; whoever gives it closes it.
-        slow: called before each cleanup that is no plain removal.
+        slow: called before each cleanup that is not a plain removal.
         announce: called before something that may take long, with its limit in seconds.
     """
     try:

@@ -36,7 +36,7 @@ class Family:
         self.seen: dict[Key, Key] = {}
 
     def look(self) -> None:
-        """See who is there now; does nothing once the process has ended.
+        """See which are there now; does nothing once the process has ended.
 
         Raises:
             OSError: /proc cannot be read just now.
@@ -59,7 +59,7 @@ class Family:
     def _children(parent: "Key") -> "Iterator[proc.Process]":
         for pid in proc.children(parent[0]):
             child = proc.look(pid)
-            # A child is never older than its parent; a number that was used again is no child of this one.
+            # A child is never older than its parent; a number that was used again is not a child of this one.
             if child is None or child.dead or child.start < parent[1] or child.ppid != parent[0]:
                 continue
             if not proc.is_reaper(pid):

@@ -213,7 +213,7 @@ class TreeKiller:
         self.seen = frozenset(seen)
         self.led = [led] if led is not None else []
         self.members: dict[int, int] = {}  # pid → start time, living
-        self.leaders: dict[int, int] = {}  # of these, those whose parent is no member
+        self.leaders: dict[int, int] = {}  # of these, those whose parent is not a member
         self.once: set[tuple[int, int]] = set(self.seen)  # everyone who ever was a member: their children are
         self.spared: set[tuple[int, int]] = set()
         self.refused: set[tuple[int, int]] = set()  # may not be signalled: another user's by now

@@ -17,7 +17,7 @@ _pidfd: bool | None = None
 
 
 def passed_on() -> "dict[str, str]":
-    """Return the environment of the reaper: empty, but for what a test pretends."""
+    """Return the environment of the reaper: empty, except what a test pretends."""
     return {VARIABLE: ",".join(sorted(_PRETENDED))} if {""} != _PRETENDED else {}
 
 

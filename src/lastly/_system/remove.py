@@ -385,8 +385,8 @@ def _open_folder(parent: int, name: bytes | str) -> int:
     try:
         return os.open(name, _FOLDER, dir_fd=parent)
     except PermissionError:
-        # A folder without r or x. There is no fchmodat that keeps off links, so: hold it, then change what is
-        # held.
+        # A folder without r or x. There is no fchmodat that does not follow links, so it is opened first,
+        # and then changed.
         held = os.open(name, _STEP, dir_fd=parent)
         try:
             os.chmod(f"/proc/self/fd/{held}", 0o700)

@@ -39,8 +39,8 @@ monotonic = _own()
 def seconds(value: "float | timedelta", what: str) -> float:
     """Return a length of time as a float; it must be a number and not negative.
 
-    A text is none, though ``float("60")`` works: what comes from a file or the environment is converted where
-    it is read, and a mistake is found there. Nor is True, which is 1 to `float`.
+    A string is refused, though ``float("60")`` works: what comes from a file or the environment is converted
+    where it is read, and a mistake is found there. True is refused as well, which is 1 to `float`.
     """
     total: Any = getattr(value, "total_seconds", None)
     number: Any = value

@@ -37,7 +37,7 @@ def cleanup(row: "Mapping[str, Any]", size: str = "") -> str:
 
 
 def owner(row: "Mapping[str, Any]") -> str:
-    """Return who owes: its program, its pid, and whether it lives; its machine, where that is another one."""
+    """Return an owner's program and pid, and whether it lives; its machine, where that is another one."""
     program = os.path.basename(row["argv0"]) or "?"
     place = f" on {row['host']}" if row["alive"] is None and row["host"] else ""
     return f"{program} (pid {row['pid']}, {_LIFE[row['alive']]}){place}"

@@ -156,7 +156,7 @@ class App(_settings.MetaMixin):
     def run_forever(self, interval: float = 1, tb: bool = True) -> None:
         """Run again and again; after an exception log it, wait, and reload the app first.
 
-        Ends by what is no ordinary exception: a caught signal, Ctrl-C, ``sys.exit``.
+        Ends by anything but an ordinary exception: a caught signal, Ctrl-C, ``sys.exit``.
 
         Args:
             interval: Seconds between two runs.
@@ -187,7 +187,7 @@ class App(_settings.MetaMixin):
             code: Becomes :attr:`exit_code`.
 
         Raises:
-            TypeError: *code* is no integer; nothing was run.
+            TypeError: *code* is not an integer; nothing was run.
             CleanupFailed: What failed; with ``exit_on_close`` and an exit code it is printed instead.
             SystemExit: With ``exit_on_close``, with the exit code.
             CaughtSignal: With ``exit_on_close``, if a signal was caught and the exit code left at 0.

@@ -145,7 +145,7 @@ class HandlerManager:
             force: Replace another class that has its label.
 
         Raises:
-            InterfaceError: There is no such interface, the class is no subclass of it, or another one
+            InterfaceError: There is no such interface, the class is not a subclass of it, or another one
                 has its label.
 
         .. versionadded:: 0.1

@@ -5,8 +5,8 @@ app up. All of them are tried. What ended the program is not changed by what fai
 goes on, with a note for each failure; an exit code stays. Only success is not success when a cleanup failed.
 
 What does not work. A ``with`` statement sees neither a failing ``__enter__`` nor a program that never leaves
-it, and a ``finally`` needs somebody to write it. So setting up puts the app on the process's root scope,
-which closes at exit what nobody closed, and a setup that fails closes what it began.
+it, and a ``finally`` must be written. So setting up puts the app on the process's root scope,
+which closes at exit what was not closed, and a setup that fails closes what it began.
 """
 
 import _thread
@@ -57,7 +57,7 @@ class Life:
     def __init__(self) -> None:
         self.state = NEW
         self.pid = os.getpid()
-        self.closer = _thread.allocate_lock()  # whoever gets it closes
+        self.closer = _thread.allocate_lock()  # the thread that gets it closes
         self.body: BaseException | None = None  # what ended the ``with`` block or the setup
         self.exiting = False  # the process is
         self.silent = False  # nothing is printed or logged on the console
@@ -68,7 +68,7 @@ class Life:
         self.registries: tuple[InterfaceManager, HandlerManager] | None = None
         self.watch: _signals.Watch | None = None
         self.settings: dict[str, Any] = {}
-        self.ignored: dict[str, Any] = {}  # keywords that are no setting of the app
+        self.ignored: dict[str, Any] = {}  # keywords that are not settings of the app
 
 
 def reset(app: "App") -> None:

@@ -192,7 +192,7 @@ def check_label(app: "App") -> None:
 
 
 def check_grace(app: "App") -> None:
-    """Raise TypeError or ValueError for a grace that is no length of time."""
+    """Raise TypeError or ValueError for a grace that is not a length of time."""
     if app._meta.grace is not None:
         from lastly._words.clock import seconds
 

@@ -1,7 +1,8 @@
 """Signals of an app: caught while it is open, told to its hooks, answered or not.
 
 `lastly.install` does the work: what a signal raises, when it must not raise, and how the process ends
-afterwards. It knows one set of signals for the process, and apps come nested: here is counted who wants what.
+afterwards. It knows one set of signals for the process, and apps come nested: this file counts which app
+wants what.
 
 A handler runs between any two bytecodes, in the middle of a print as well: nothing of the program's may run
 in it. The functions of the hook ``signal`` therefore run a moment later, where the exception comes by: in

@@ -162,7 +162,7 @@ def s3_prefix(
     Raises:
         NotRecorded: the journal cannot be written; store nothing.
         ImportError: boto3 is missing or too old.
-        TypeError, ValueError: `wait` is no length of time; nothing was asked for.
+        TypeError, ValueError: `wait` is not a length of time; nothing was asked for.
 
     .. versionadded:: 0.1
     """

@@ -46,7 +46,7 @@ def load(app: "Any") -> None:
     hooks: actions deferred to it run after ``kill -9`` as well.
 
     Raises:
-        FrameworkError: that is no application of Cement 3, or it has an attribute ``scope`` already.
+        FrameworkError: it is not an application of Cement 3, or it has an attribute ``scope`` already.
 
     .. versionadded:: 0.1
     """

@@ -10,7 +10,7 @@ that every Ctrl-C brings, one from the terminal and one from the master.
 hook              what we do in it
 ================  ===========================================================================================
 when_ready        have the end of the whole server let nobody new in (_servers/gunicorn.py)
-post_fork         have a worker serve who is in by then
+post_fork         have a worker serve connections accepted by then
 post_worker_init  give gunicorn its signals back, should the application have called ``lastly.install()``
 worker_int        INT, QUIT, the reloader: not ready any more
 worker_abort      ABRT, the worker's time is over: not ready any more, and that is why
@@ -175,8 +175,8 @@ def _touch_heartbeat(when: float) -> None:
 def _ignore_more_signals() -> None:
     """From here on, to be told once more to end tells this worker nothing, and must not cut a cleanup short.
 
-    gunicorn's handlers raise SystemExit, wherever the program is by then. Who does not want to wait presses
-    Ctrl-C once more: the master then kills. (Not SIG_IGN: children would inherit that.)
+    gunicorn's handlers raise SystemExit, wherever the program is by then. A person who does not want to wait
+    presses Ctrl-C once more: the master then kills. (Not SIG_IGN: children would inherit that.)
     """
     for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         if callable(signal.getsignal(signum)):

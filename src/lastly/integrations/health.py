@@ -1,8 +1,8 @@
-"""Whether this process is ready and alive, for whoever asks: Kubernetes, a load balancer, a person.
+"""Whether this process is ready and alive, for Kubernetes, a load balancer, or a person that asks.
 
-*Ready*: it takes new work. No longer from the first signal on, nor once the process's scope begins to close,
-nor after `drain`, by which the hooks of a server that keeps the signals to itself say the same. Whoever
-hands out the work goes elsewhere then, while what is in flight comes to its end.
+*Ready*: it takes new work. It no longer does from the first signal on, once the process's scope begins to
+close, or after `drain`, which the hooks of a server with signal handlers of its own call. New work then goes
+elsewhere, while what is in flight is finished.
 
 *Alive*: it need not be killed. That stays true while it drains and cleans up, whatever its checks say: a
 liveness probe that fails then has the program killed in the middle of its cleanups.
@@ -73,7 +73,7 @@ def draining() -> "str | None":
     if not state.end.begun:
         return None
     reason = state.end.reason
-    if reason is None or reason.signal is None:  # an exception's text is not for everybody
+    if reason is None or reason.signal is None:  # an exception's text is not for strangers
         return "the program ends"
     return str(reason)
 
@@ -87,7 +87,7 @@ class Health:
         ready: the path of the readiness probe.
         live: the path of the liveness probe.
         live_within: seconds, or a timedelta, within which `beat` has to be called again and again for the
-            process to count as alive; None: nobody needs to.
+            process to count as alive; None: it need not be called.
 
     .. versionadded:: 0.1
     """
@@ -110,7 +110,7 @@ class Health:
         """Ask this function, too, whether the process is ready; return it (so: a decorator).
 
         It is a plain function, called at each probe, and must be quick. It fails by an exception or by
-        returning False. The answer names it and says no more: whoever probes need not be trusted.
+        returning False. The answer names it and says no more: the prober need not be trusted.
 
         Args:
             check: the function.
@@ -238,7 +238,7 @@ class Health:
                 fine = check() is not False
             except (KeyboardInterrupt, CaughtSignal):
                 raise
-            except BaseException:  # sys.exit(), or a task's CancelledError: no reason to end who answers
+            except BaseException:  # sys.exit(), or a task's CancelledError: no reason to end the server
                 fine = False
             if not fine:
                 failed.append(name)

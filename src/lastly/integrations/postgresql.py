@@ -5,10 +5,9 @@ mark as its comment. So the undo can do without patience: it first ends every se
 server goes on with a statement whose client has died. When none is left, everything that will ever be there
 is there, and is found by its comment.
 
-**A name does not make it ours.** A database of the wanted name may be somebody else's, and the program may
-die between learning that and saying so. Hence a schema gets its comment in the transaction that creates it;
-and a database, which cannot be created in one, gets a name that nobody else has, its comment, and then its
-own name.
+**A name does not make it ours.** A database of the wanted name may belong to another program, and the program
+may die between learning that and saying so. Hence a schema gets its comment in the transaction that creates
+it; and a database, which cannot be created in one, gets a unique name, its comment, and then its own name.
 """
 
 import os
@@ -156,14 +155,14 @@ def advisory_lock(
     its power; with the undo it is released there, too.
 
     Args:
-        key: of the lock: a number, or a text, of which the server makes one (``hashtextextended``).
+        key: of the lock: a number, or a string, of which the server makes one (``hashtextextended``).
         wait: seconds (or a timedelta) to wait for another holder, 24 days at most. Default 0: not at all.
         conninfo: which database, as for libpq; what it does not say is taken from the environment.
         scope: whose end is its end; default: the process.
 
     Raises:
-        TimeoutError: somebody else holds it.
-        TypeError: the key is neither a number nor a text; nothing was taken.
+        TimeoutError: another session holds it.
+        TypeError: the key is neither a number nor a string; nothing was taken.
         NotRecorded: the journal cannot be written; it was not taken.
         ImportError: psycopg is missing or too old.
         psycopg.Error: what the server says.
@@ -318,7 +317,7 @@ def _prepare(
 ) -> "tuple[list[Any], dict[str, Any]]":
     """Say which server is meant, whatever the environment says when and where the undo is run.
 
-    Passwords are taken out of the connection string; this process keeps them, the journal has none.
+    Passwords are taken out of the connection string; this process keeps them, they are not in the journal.
     """
     portable.check_call(action, args, kwargs)
     parse = _psycopg().conninfo

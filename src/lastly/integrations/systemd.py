@@ -1,7 +1,7 @@
 """systemd: told when the program is ready, when it stops, and that it needs longer than its unit gives it.
 
 The protocol is one datagram to the socket that NOTIFY_SOCKET names; no library is needed for it. A program
-that was not started by systemd tells nobody, and works as ever.
+that was not started by systemd sends nothing, and works as ever.
 
 ``STOPPING=1`` goes out where the program learns of its end: in the handler of the first signal. More time is
 asked for from a thread, every few seconds, since the main thread runs the cleanups. Each time for little: a
@@ -43,7 +43,7 @@ def notify(*lines: str) -> bool:
         another kind (vsock).
 
     Raises:
-        ValueError: a line is no ``NAME=value``, or is more than one line.
+        ValueError: a line is not ``NAME=value``, or is more than one line.
 
     .. versionadded:: 0.1
     """

@@ -5,9 +5,9 @@ read it; but a process that made it with lastly owes its removal, so the identit
 the file's own (device, inode, birth time). A pid file that no journal knows is believed while its pid is
 alive.
 
-**What a file says is no reason to kill.** In a shared folder anybody can write one, copy one of ours, or give
-ours another name. A holder is ended only when the file is ours, the process is ours, and a journal of ours
-says that this very process made this very file at this very path.
+**What a file says is not a reason to kill.** In a shared folder any user can write one, copy one of ours, or
+give ours another name. A holder is ended only when the file is ours, the process is ours, and a journal of
+ours says that this very process made this very file at this very path.
 """
 
 import errno

@@ -105,10 +105,10 @@ class Process:
             input: bytes; default: none.
 
         Returns:
-            what it wrote to its standard output and error; None for what is no pipe.
+            what it wrote to its standard output and error; None for what is not a pipe.
 
         Raises:
-            ValueError: there is `input`, but its standard input is no pipe.
+            ValueError: there is `input`, but its standard input is not a pipe.
         """
         if input is not None and self.stdin is None:
             raise ValueError("communicate(input): the process was started without stdin=PIPE")
@@ -178,7 +178,7 @@ async def open_process(
 
     Args:
         command: the program and its arguments, a list; or a string (or bytes) for the shell.
-        library: ``"asyncio"``, ``"trio"`` or ``"anyio"``: who starts it, and whose streams it gets. Default:
+        library: ``"asyncio"``, ``"trio"`` or ``"anyio"``: what starts it, and whose streams it gets. Default:
             the library whose event loop runs. ``"anyio"`` works in both.
         scope: the scope at whose close it is ended, an `AsyncScope` or a plain one; default: the program's
             end. A plain scope that closes inside a coroutine keeps the event loop waiting meanwhile.

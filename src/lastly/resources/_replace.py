@@ -138,7 +138,7 @@ def atomic_write(
     access control list and extended attributes; a new one has those that `open` would give it. A link is
     followed: what it points to is replaced. Other hard links keep the old content.
 
-    What is no regular file cannot be replaced: a pipe, a terminal, ``/dev/null`` and ``/dev/stdout`` are
+    Only a regular file can be replaced. A pipe, a terminal, ``/dev/null`` and ``/dev/stdout`` are
     written into, as `open` does.
 
     Args:
@@ -343,7 +343,7 @@ def _as_old(fd: int, old: os.stat_result, link: str) -> list[str]:
 def _owner(fd: int, old: os.stat_result) -> list[str]:
     lost = []
     now = os.fstat(fd)
-    # Each by itself: who may not give a file away may still give it to another group of theirs.
+    # Each by itself: a user that may not give a file away may still give it to another of its groups.
     for what, before, after, ids in (
         ("group", old.st_gid, now.st_gid, (-1, old.st_gid)),
         ("user", old.st_uid, now.st_uid, (old.st_uid, -1)),

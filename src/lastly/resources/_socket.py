@@ -52,7 +52,7 @@ def unix_socket(
         scope: the scope at whose close the file goes; default: the program's end.
 
     Raises:
-        FileExistsError: another process listens there, or it is no socket; it was not touched.
+        FileExistsError: another process listens there, or it is not a socket; it was not touched.
         NotRecorded: the journal cannot be written; nothing was created.
 
     .. versionadded:: 0.1

@@ -128,7 +128,7 @@ def _make(
 def _temporary_folder() -> str:
     """Choose as `tempfile.gettempdir` does, without the file that it makes there to try.
 
-    Who is killed between its making and its removal leaves it, and nobody owes its removal.
+    A process killed between creating and deleting that file leaves it behind, with no plan to remove it.
     """
     # Where the program set another folder it has imported tempfile, which is the dearest import of all here.
     chosen = getattr(sys.modules.get("tempfile"), "tempdir", None)

@@ -75,7 +75,7 @@ def _prefix(config: "pytest.Config") -> str:
 
 
 def pytest_sessionstart(session: "pytest.Session") -> None:
-    """Under ``lastly run`` signals are caught from the start: they shall end this run in order as well."""
+    """Under ``lastly run`` signals are caught from the start: they must end this run in order as well."""
     state = sys.modules.get("lastly._exit.state")
     if state is not None and state.end.previous:
         _use(session)

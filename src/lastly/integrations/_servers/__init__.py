@@ -1,1 +1,1 @@
-"""Serving processes: what is in flight, who listens, who answers probes."""
+"""Serving processes: what is in flight, what listens, what answers probes."""

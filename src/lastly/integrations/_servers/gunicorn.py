@@ -1,8 +1,8 @@
-"""gunicorn's end without a connection that is reset: see _door for the reason.
+"""gunicorn's end without a connection that is reset: see listeners.py for the reason.
 
 The master closes its listening sockets, which its workers still have, and tells the workers to end. Each
-finishes what it has fetched; with the last of them the socket goes, and the kernel resets who waited in its
-queue. So the master shuts the door first, where nobody else has the socket, and a worker that is told to
+finishes what it has fetched; with the last of them the socket goes, and the kernel resets what waited in its
+queue. So the master shuts the door first, where no other process has the socket, and a worker that is told to
 end while the door is shut goes on until the queue is empty.
 
 A worker that ends alone (a reload, one worker less) leaves the queue to the others, as ever.
@@ -43,7 +43,7 @@ def opened(server: "Any") -> None:
 
 
 def _is_ours_alone(server: "Any") -> bool:
-    """Whether nobody else has the listening sockets: systemd, the next master, the one before."""
+    """Whether no other process has the listening sockets: systemd, the next master, the one before."""
     return not (server.systemd or server.reexec_pid or server.master_pid or server.cfg.reuse_port)
 
 

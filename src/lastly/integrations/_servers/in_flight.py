@@ -1,11 +1,11 @@
 """The requests that this process is working on, and the end of a server that leaves none of them unanswered.
 
 A server that has no signal handlers of its own (waitress, Werkzeug's) runs its loop in the main thread: an
-exception there, which is what a signal becomes, and nobody fetches what was accepted, or sends what was
-answered. So the signal is held back (lastly._exit.hold) while the loop goes on:
+exception there, which is what a signal becomes, and what was accepted is not fetched, what was answered is
+not sent. So the signal is held back (lastly._exit.hold) while the loop goes on:
 
-1. As long as requests that had begun before are at work, everybody is served, and readiness says 503.
-2. Then the door is shut (_door): nobody new gets in, who is in gets an answer.
+1. As long as requests that had begun before are at work, new ones are served too, and readiness says 503.
+2. Then the door is shut (listeners.py): no new connection gets in, those that are in get an answer.
 3. When nothing has been at work for three looks in a row, or the grace is over, the signal goes on.
 """
 
@@ -107,7 +107,7 @@ class _Answer:
             at_work.pop(self._request, None)
 
     def __del__(self) -> None:
-        """Dropped and never closed, as a test's client does: nobody will send it."""
+        """Dropped and never closed, as a test's client does: it will never be sent."""
         self._at_work.pop(self._request, None)
 
 
@@ -153,7 +153,7 @@ def hold() -> bool:
     try:
         # Not by `threading`: its locks may be what the signal has interrupted.
         _thread.start_new_thread(_drain_and_go_on, (listening,))
-    except RuntimeError:  # no thread can be had: nobody would let the signal go on
+    except RuntimeError:  # no thread is available, which would let the signal go on
         return False
     settings.drained = True
     return True
@@ -200,7 +200,7 @@ def _drain(listening: "list[socket.socket]", *, shut: bool) -> None:
 
 
 def _collect(now: float, last: float) -> float:
-    """Forget requests that nobody works on, now and then; return when that was done last.
+    """Forget requests that are no longer worked on, now and then; return when that was done last.
 
     Werkzeug does not close an answer whose client has reset the connection. If it is an error's, its frame is
     in a circle with that error's traceback, and so only the collector drops it (see `_Answer.__del__`).

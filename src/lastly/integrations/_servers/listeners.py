@@ -1,4 +1,4 @@
-"""The door of a server: who listens, who waits in front of it, and how to let nobody new in.
+"""The door of a server: which sockets listen, what waits in their queues, and how to let nothing new in.
 
 A server that stops closes its listening socket, and with it the kernel resets every connection that it had
 taken for the server and that the server had not fetched yet. Their clients are connected, have sent a request
@@ -8,10 +8,10 @@ Closing later does not help, for as long as one listens others come. So the door
 the listening socket drops what opens a connection (a segment with SYN and without ACK) and lets everything
 else pass, the handshakes that have begun as well. Then those in the queue are served, and then the socket is
 closed. A client whose SYN was dropped has lost nothing: its kernel repeats it after a second, and finds the
-next server there, or nobody.
+next server there, or none.
 
-The filter belongs to the socket, not to the process: never shut a door that somebody else keeps open as well,
-as systemd does, or a new server that took the socket over.
+The filter belongs to the socket, not to the process: never shut a door that another process keeps open as
+well, as systemd does, or a new server that took the socket over.
 """
 
 import os
@@ -88,7 +88,7 @@ def _port(found: socket.socket) -> int:
 
 
 def shut(listening: socket.socket) -> bool:
-    """Let nobody new in; return whether that was possible. A second call does nothing.
+    """Let no new connection in; return whether that was possible. A second call does nothing.
 
     Only TCP has such a door; one that has a filter already keeps it.
     """
@@ -103,7 +103,7 @@ def shut(listening: socket.socket) -> bool:
 
 
 def is_shut(listening: socket.socket) -> bool:
-    """Whether our filter is on it: set here, or by whoever shares the socket."""
+    """Whether our filter is on it: set here, or by a process that shares the socket."""
     try:
         # Asked with a length in instructions; it is answered in them, so that Python sees too few bytes.
         found = listening.getsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, 255)

@@ -1,8 +1,8 @@
 """The small server behind `Health.serve`.
 
 One thread, started when the server is: from Python 3.12 on none can be started any more while the process's
-cleanups run at exit, which is just when it is asked. So one thread serves all, and nobody who connects and
-says nothing can keep the others waiting.
+cleanups run at exit, which is just when it is asked. So one thread serves all, and a client that connects and
+says nothing cannot keep the others waiting.
 """
 
 import selectors
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 5.0  # seconds for a request to be whole
 _MOST = 4096  # bytes of a request's head
-_TOGETHER = 100  # connections; who comes next waits in the kernel's queue
+_TOGETHER = 100  # connections; the next ones wait in the kernel's queue
 
 _servers: "weakref.WeakSet[HealthServer]" = weakref.WeakSet()
 
@@ -151,7 +151,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _forked() -> None:
-    """Close the parent's sockets in a forked child: nobody would answer there once the parent is gone."""
+    """Close the parent's sockets in a forked child: nothing would answer there once the parent is gone."""
     for server in list(_servers):
         server.abandon()
     _servers.clear()

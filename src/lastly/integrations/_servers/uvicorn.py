@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Seconds for the next request on a connection that its client keeps, and for the first one on a new one.
 _KEPT = 0.02
 _PATIENCE = 0.25
-# Between two looks the event loop takes in who waits, and what they send. In a row without news: all is said.
+# Between two looks the event loop accepts connections and reads. In a row without news: all is read.
 _LOOK = 0.001
 _QUIET = 3
 _TICK = 0.05  # seconds between two looks whether it was told again
@@ -120,7 +120,7 @@ class Uvicorn:
         return signal.SIGTERM in self._signals
 
     async def _close_door(self) -> None:
-        """Let nobody new in, and those who have come in say what they want."""
+        """Let no new connection in, and wait for the requests of those that are in."""
         connections = self._server.server_state.connections
         with ExitStack() as stack:
             doors = [

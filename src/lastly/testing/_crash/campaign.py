@@ -144,7 +144,7 @@ class Campaign:
         return done
 
     def _leaks(self, files: "dict[str, list[str]]") -> list[str]:
-        """What is left and is no result; of a folder that is left whole, only its name."""
+        """What is left and is not a result; of a folder that is left whole, only its name."""
         found: list[str] = []
         for root, names in files.items():
             top = ""

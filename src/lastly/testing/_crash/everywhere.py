@@ -95,7 +95,7 @@ def crash_everywhere(
 
     Raises:
         CannotCrash: the program does not end by itself, or has no such points.
-        FileNotFoundError: there is no such script, or no folder of inputs.
+        FileNotFoundError: the script or the folder of inputs does not exist.
         TypeError: the function cannot be imported by another process; or a text where several are wanted,
             or a number of seconds.
         ValueError: there are no such points, or is no such way to die; or a limit that tries nothing.

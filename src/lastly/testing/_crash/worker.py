@@ -176,7 +176,7 @@ def told(item: "dict[str, Any]") -> str:
 
 
 def paths(root: str, but: str) -> set[str]:
-    """Everything below a folder but for one, by its path; folders end with a slash. A file is itself."""
+    """Everything below a folder except one, by its path; folders end with a slash. A file is itself."""
     if not os.path.isdir(root) or os.path.islink(root):
         return {""} if os.path.lexists(root) else set()
     found: set[str] = set()
@@ -191,7 +191,7 @@ def paths(root: str, but: str) -> set[str]:
 
 
 def below() -> list[proc.Process]:
-    """Our living descendants, but for reapers: they serve the home, and end with it."""
+    """Our living descendants, except reapers: they serve the home, and end with it."""
     # The usual case: whoever lost a parent came to us, so without children none is below.
     return proc.below(os.getpid()) if collect() else []
 
