@@ -4,8 +4,8 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 DEMO   := $(VENV)/.installed-demo
 DEV    := $(VENV)/.installed-dev
-# For `make test-pythons`: those of these that are on PATH and start; or name them: make test-pythons PYTHONS="python3.12 /opt/py/bin/python3"
-PYTHONS ?= python3.11 python3.12 python3.13
+# For `make test-pythons`: those on PATH, and those that scripts/pythons gets; or name them: make test-pythons PYTHONS="python3.12 /opt/py/bin/python3"
+PYTHONS ?=
 # What to test: make test T=tests/exit; make test T="tests/cli -k forget"
 T ?=
 # What to measure: make bench B=scope; make bench B="run durable"
@@ -23,7 +23,7 @@ help:
 	@echo 'make demo      a staged build, ended in every way: what plain Python and lastly leave behind'
 	@echo 'make test      the tests of the first tier: every room and every kind; T=tests/exit: of one room'
 	@echo 'make test-all  all tests'
-	@echo 'make test-pythons  all tests with every Python on PATH, 3.11 to 3.13'
+	@echo 'make test-pythons  all tests with every Python from 3.11 to 3.15 that is on PATH or can be got'
 	@echo 'make check     ruff, mypy, pyright as a user has it, and the tests that hold the architecture'
 	@echo 'make bench     benchmarks, beside their floors and peers in the same run; B=scope: one group'
 	@echo 'make docs      the reference pages, from the docstrings, and the site of all pages into build/site'
@@ -63,17 +63,17 @@ bench: $(DEV)
 
 # One environment per version, kept: the second time only the tests run.
 test-pythons:
-	@found=; failed=; \
-	for python in $(PYTHONS); do \
+	@found=; failed=; pythons="$(PYTHONS)"; [ -n "$$pythons" ] || pythons=$$(scripts/pythons); \
+	for python in $$pythons; do \
 	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
 	  found="$$found $$version"; venv=.venvs/$$version; mkdir -p .venvs; \
 	  if [ ! -e $$venv/.installed-dev ] || [ pyproject.toml -nt $$venv/.installed-dev ]; then \
 	    scripts/venv $$venv "$$python" dev && touch $$venv/.installed-dev || exit 1; \
 	  fi; \
 	  echo "== Python $$version"; \
-	  $$venv/bin/python $(PYTEST) $(PYTEST_ARGS) $(T) || failed="$$failed $$version"; \
+	  $$venv/bin/python $(PYTEST) -o cache_dir=$$venv/.pytest_cache $(PYTEST_ARGS) $(T) || failed="$$failed $$version"; \
 	done; \
-	if [ -z "$$found" ]; then echo "make: none of '$(PYTHONS)' is here; name some: make test-pythons PYTHONS=…" >&2; exit 1; fi; \
+	if [ -z "$$found" ]; then echo "make: none of '$$pythons' is here; name some: make test-pythons PYTHONS=…" >&2; exit 1; fi; \
 	if [ -n "$$failed" ]; then echo "make: tests failed with Python$$failed (of$$found)" >&2; exit 1; fi; \
 	echo "All tests pass with Python$$found"
 
