@@ -116,17 +116,18 @@ IN_PROCESS = """
 import os, subprocess, sys, time
 import lastly
 from lastly import actions, defer
-ends = "import signal, sys; signal.signal(15, lambda *_: sys.exit(print('told', flush=True))); print('up', flush=True); signal.pause()"
+ends = "import signal, sys; signal.signal(15, lambda *_: sys.exit(open(sys.argv[1], 'w').close())); print('up', flush=True); signal.pause()"
 made = [lastly.temp_dir(dir="."), lastly.temp_file(dir="."), lastly.pid_file("it.pid"), lastly.lock_file("it.lock")]
 os.makedirs(made[0] / "a/b")
 for start in (lastly.Popen, subprocess.Popen):
-    child = start([sys.executable, "-c", ends], stdout=subprocess.PIPE)
+    child = start([sys.executable, "-c", ends, "told by " + start.__module__], stdout=subprocess.PIPE)
     child.stdout.readline()
+    defer(lambda child=child: print("ended", child.wait()))
     if start is subprocess.Popen:
         defer(actions.kill, child)
-    print("child", child.pid)
-    defer(lambda child=child: print("ended", child.wait(), child.stdout.read()))
-    defer(actions.kill, child) if start is subprocess.Popen else defer(child.close)
+        defer(actions.kill, child)
+    else:
+        defer(child.close)
 defer(actions.run, [sys.executable, "-c", "open('ran', 'w').close()"])
 print("made", all(os.path.exists(each) for each in made), flush=True)
 """
@@ -137,8 +138,10 @@ def in_process(result: object, work: Path) -> None:
     assert result.status == 0, result.err
     assert result.err.count("Warning") == result.err.count("in this process only, kill -9 leaves them: ") == 1, result.err
     assert "made True" in result.lines
-    assert os.listdir(work) == ["ran"]
-    assert result.lines.count("ended 0 b'told\\n'") == 2, result.lines
+    assert result.lines.count("ended 0") == 2, result.lines
+    assert len(told := sorted(os.listdir(work))) == 3, told
+    assert told[0] == "ran"
+    assert all(name.startswith("told by ") for name in told[1:])
 
 
 def test_without_proc_cleanups_run_in_the_process(programs: Programs, tmp_path: Path) -> None:

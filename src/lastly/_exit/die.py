@@ -11,27 +11,23 @@ out every buffer that finalization would have written out, restore the default a
 What finalization does beyond that, and we do not: ``__del__`` of what the program still holds. For what
 ends a file properly only when closed (gzip, bz2, lzma, zipfile, shelve), we close it.
 
-Where the status must be forced but nothing be skipped, `exit_with_at_end` leaves the finalization alone and
-registers with the C library, whose exit functions run after Python is gone.
+Where the status must be forced but nothing be skipped, see last.py.
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 import gc
 import sys
 from _io import _IOBase  # the C class: isinstance costs no ABC look-up
-from posix import _exit, getpid
 
 from lastly._exit.state import end
-from lastly._scope.reason import telling
+from lastly._words import pythons
+from lastly._words.pythons import getpid, leave
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
     from typing import Any, Literal, NoReturn, TypeAlias
 
     Status: TypeAlias = Literal["signal", "code"]
-
-_forced: "int | None" = None
 
 # Seconds that writing out buffers may take where another thread might hold a buffer's lock for ever.
 _FLUSH_LIMIT = 5.0
@@ -49,18 +45,28 @@ def die_of(signum: int, limit: float = 0.0, *, files: bool = True) -> "NoReturn"
         files: False: only the standard streams. Other buffers of a forked worker may hold its parent's text.
     """
     if limit or _thread_count():
-        # A thread that was stopped inside write() keeps that buffer's lock, and no Python handler runs
-        # while we wait for it. The kernel's clock does not need the interpreter.
-        _default(_signal.SIGALRM)
-        _signal.setitimer(_signal.ITIMER_REAL, limit or _FLUSH_LIMIT)
+        _end_in(limit or _FLUSH_LIMIT, signum)
     if files:
         flush_all()
     else:
         flush_standard()
-    if end.status == "signal" and getpid() != 1:
+    if end.status == "signal" and getpid() != 1 and pythons.dies_of_signals():
         _default(signum)
         _signal.raise_signal(signum)
-    _exit(128 + signum)
+    leave(pythons.code_of(signum) if end.status == "signal" else 128 + signum)
+
+
+def _end_in(seconds: float, signum: int) -> None:
+    """End after so many seconds, whatever the buffers do.
+
+    A thread that was stopped inside write() keeps that buffer's lock, and no Python handler runs while we
+    wait for it. The kernel's clock does not need the interpreter.
+    """
+    if pythons.has_timer():
+        _default(_signal.SIGALRM)
+        _signal.setitimer(_signal.ITIMER_REAL, seconds)
+    else:
+        pythons.after(seconds, lambda: leave(pythons.code_of(signum)))
 
 
 def _thread_count() -> int:
@@ -74,9 +80,9 @@ def _default(signum: int) -> None:
     """Give the signal its default action, in whichever thread we are."""
     try:
         _signal.signal(signum, _signal.SIG_DFL)
-        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (signum,))
+        pythons.blocked(pythons.SIG_UNBLOCK, (signum,))
     except ValueError:  # not the main thread
-        _c("signal", signum, 0)
+        pythons.c_call("signal", signum, 0)
 
 
 def flush_all() -> None:
@@ -92,7 +98,7 @@ def flush_all() -> None:
             except BaseException:  # noqa: S110  # a closed file, a broken pipe: nobody is left to tell
                 pass
     flush_standard()
-    _c("fflush", None)
+    pythons.c_call("fflush", None)
 
 
 def flush_standard() -> None:
@@ -136,35 +142,3 @@ def _own_del(kind: type) -> bool:
     if kind.__name__ == "_WriteBufferStream":  # gzip's own, below the file: closed with it
         return False
     return kind.__module__ in ("gzip", "bz2", "lzma", "zipfile", "shelve", "zstd", "compression.zstd")
-
-
-def exit_with_at_end(code: int) -> None:
-    """End with this status after everything else, the interpreter's own finalization included.
-
-    One of which the parent would see 0, like 256, becomes 1. The first call counts, later ones do nothing.
-    Where ctypes is missing the status stays what it was.
-    """
-    global _forced
-    if _forced is None:
-        _forced = telling(code)
-        _c("__cxa_atexit", "exit", _forced, None)
-
-
-def _c(name: str, *args: "Any") -> None:
-    """Call a function of the C library; strings among the arguments name functions of it.
-
-    By _ctypes, which is a tenth of the cost of ctypes. Without it nothing happens.
-    """
-    try:
-        import _ctypes
-    except ImportError:
-        return
-    library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None: this program itself
-    pointers: Any = type("void_p", (_ctypes._SimpleCData,), {"_type_": "P"})  # as ctypes does
-    found = [_address(_ctypes, library, arg) if isinstance(arg, str) else arg for arg in args]
-    _ctypes.call_cdeclfunction(_address(_ctypes, library, name), tuple(map(pointers, found)))
-
-
-def _address(ctypes: "ModuleType", library: int, name: str) -> int:
-    address: int = ctypes.dlsym(library, name)
-    return address

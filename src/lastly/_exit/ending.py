@@ -6,12 +6,13 @@ Three ways lead here: the driver, an atexit function; a wait for threads or work
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 import atexit
-from posix import getpid
 
 from lastly._exit import die, loop_children, pools, root, stack, state
 from lastly._exit import joins as _joins
 from lastly._exit import swallowed as _swallowed
 from lastly._exit.state import end
+from lastly._words import pythons
+from lastly._words.pythons import getpid
 from lastly._words.signal_names import signal_name
 from lastly._words.warn import say
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-class _RanAlready:
+class RanAlready:
     """Equal to every atexit function from the one that runs now on: those have been run, or run.
 
     atexit calls its functions from the last to the first and forgets them only at the very end, so a run
@@ -56,7 +57,7 @@ def driver() -> None:
     """Run the atexit functions that are left; then end by the signal, or make way for the plain end."""
     if end.pid != getpid():
         return
-    atexit.unregister(_RanAlready(driver.__code__))  # type: ignore[arg-type]  # compared, never called
+    atexit.unregister(RanAlready(driver.__code__))  # type: ignore[arg-type]  # compared, never called
     end.driving = True
     if end.signum or loop_children.watching():
         loop_children.end_with_program()
@@ -64,18 +65,18 @@ def driver() -> None:
     if end.inside:
         return
     # From here on a late signal kills by its default action. Blocked first, so that none falls between.
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, end.previous)
+    pythons.blocked(pythons.SIG_BLOCK, end.previous)
     signum = end.signum
     if not signum and end.handled and state.status_would_be_zero():
         signum = end.handled
     if signum:
-        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, end.previous)
+        pythons.blocked(pythons.SIG_UNBLOCK, end.previous)
         _die(signum)
     for number in end.previous:
         if _signal.getsignal(number) is end.handler:
             _signal.signal(number, _signal.SIG_DFL)
     end.bottom = None  # it holds the program's globals, whose ``__del__`` finalization is to call
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, end.previous)
+    pythons.blocked(pythons.SIG_UNBLOCK, end.previous)
 
 
 def end_now(frame: "FrameType | None" = None) -> None:
@@ -107,7 +108,7 @@ def _die(signum: int, limit: float = 0.0) -> "NoReturn":
 def _run_rest(frame: "FrameType") -> bool:
     """Run the exit functions that are left, inside of one; False: which ones are left cannot be told."""
     current = _joins.exit_function(frame)
-    ran = _RanAlready(None if current is None else current.f_code)
+    ran = RanAlready(None if current is None else current.f_code)
     atexit.unregister(ran)  # type: ignore[arg-type]  # compared, never called
     if not ran.seen:
         root.close_for_exit()

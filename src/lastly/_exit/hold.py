@@ -8,10 +8,9 @@ more.
 The wait is the first to go when somebody presses Ctrl-C again; a repeated SIGTERM does not end it.
 """
 
-import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
-
 from lastly._exit import stack, state
 from lastly._exit.state import GOES_ON, NOT_ASKED, RAISE, WAITS, end
+from lastly._words import pythons
 
 
 def waits() -> bool:
@@ -37,4 +36,4 @@ def go_on() -> None:
     if end.held == WAITS:
         end.held = GOES_ON
         end.again = RAISE
-        _signal.pthread_kill(stack.main_ident, end.signum)  # and again by lookout.py, until it is seen
+        pythons.send(stack.main_ident, end.signum)  # and again by lookout.py, until it is seen

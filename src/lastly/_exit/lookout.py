@@ -13,11 +13,12 @@ whenever.
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 import _thread
-from posix import getpid
 
 from lastly._exit import delivery, ending, joins, stack, state, swallowed
 from lastly._exit.state import LOOK, end
+from lastly._words import pythons
 from lastly._words.clock import monotonic
+from lastly._words.pythons import getpid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _look(turn: int, never: "Any") -> None:
     end.looking += 1
     try:
         # A signal for the process must not go to this thread: it would not wake the main one.
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        pythons.blocked(pythons.SIG_BLOCK, _signal.valid_signals())
         never.acquire()
         lost, last = 0, None
         while True:
@@ -78,7 +79,7 @@ def _look(turn: int, never: "Any") -> None:
             if lost >= 2 and not end.again:
                 end.again = LOOK
             if end.waits or end.again:
-                _signal.pthread_kill(stack.main_ident, signum)
+                pythons.send(stack.main_ident, signum)
     finally:
         end.looking -= 1
 
@@ -95,6 +96,9 @@ def look_for_waits() -> None:
 
 def alarm_in(seconds: float) -> None:
     """Come back after so many seconds, if the program does not use SIGALRM itself."""
+    if not pythons.has_timer():
+        pythons.after(seconds, lambda: alarm(0, None))
+        return
     if _signal.getsignal(_signal.SIGALRM) not in (_signal.SIG_DFL, alarm):
         return
     left = _signal.getitimer(_signal.ITIMER_REAL)[0]
@@ -121,7 +125,7 @@ def alarm(_signum: int, frame: "FrameType | None") -> None:
 
 def no_alarm() -> None:
     """Take the alarm back."""
-    if _signal.getsignal(_signal.SIGALRM) is alarm:
+    if pythons.has_timer() and _signal.getsignal(_signal.SIGALRM) is alarm:
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
 

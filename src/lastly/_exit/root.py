@@ -236,9 +236,9 @@ def close_for_exit(limit: "float | None" = None) -> None:
             status = status or 1
             complain(named(cleanup), error)
     if status and zero:
-        from lastly._exit import die
+        from lastly._exit import last
 
-        die.exit_with_at_end(status)
+        last.exit_with_at_end(status)
 
 
 def describe() -> str:

@@ -27,7 +27,6 @@ import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself cos
 import _thread
 import atexit
 import sys
-from posix import getpid, register_at_fork
 
 from lastly._exit import (
     delivery,
@@ -50,9 +49,10 @@ from lastly._exit.state import RAISE, end
 from lastly._scope.now import now
 from lastly._scope.scope import RUNNING
 from lastly._system import proc
-from lastly._words import fork, signal_names
+from lastly._words import fork, pythons, signal_names
 from lastly._words.clock import monotonic
 from lastly._words.clock import seconds as _seconds
+from lastly._words.pythons import getpid, register_at_fork
 from lastly._words.signal_names import signal_name
 from lastly._words.warn import warn
 
@@ -61,14 +61,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import timedelta
     from types import FrameType, TracebackType
+    from typing import Any
 
     from lastly._exit.die import Status
     from lastly._words.signal_names import SignalName
 
-DEFAULT: "tuple[SignalName, ...]" = ("INT", "TERM", "HUP", "QUIT")
+_NAMES: "tuple[Any, ...]" = ("INT", "TERM", "HUP", "QUIT", "BREAK")  # the last one is Windows'
+DEFAULT: "tuple[SignalName, ...]" = tuple(name for name in _NAMES if hasattr(_signal, f"SIG{name}"))
 
 # Pressed by a person at the keyboard: only these can force.
-_KEYBOARD = (_signal.SIGINT, _signal.SIGQUIT)
+_KEYBOARD = (_signal.SIGINT, pythons.number("SIGQUIT"), pythons.number("SIGBREAK"))
 _FORCE_AFTER = 2.0
 # A grace of so many seconds counts as none: the kernel's and the reaper's clocks end somewhere.
 _ENDLESS = 1e9
@@ -187,7 +189,7 @@ def _take(signum: int) -> None:
             _set(signum, _handler)
         return
     previous = _signal.getsignal(signum)
-    if previous is None or (previous == _signal.SIG_IGN and signum != _signal.SIGPIPE):
+    if previous is None or (previous == _signal.SIG_IGN and signum != pythons.number("SIGPIPE")):
         return
     if previous == _signal.SIG_DFL and proc.caught() >> (signum - 1) & 1:
         return  # C code took it since the start (faulthandler, a debugger's library): Python does not know
@@ -304,13 +306,13 @@ _masks: "dict[int, set[int]]" = {}
 def _before_fork() -> None:
     """Hold our signals back: the interpreter drops what reaches a child before its first bytecode."""
     if end.previous:
-        _masks[_thread.get_ident()] = _signal.pthread_sigmask(_signal.SIG_BLOCK, end.previous)
+        _masks[_thread.get_ident()] = pythons.blocked(pythons.SIG_BLOCK, end.previous)
 
 
 def _after_fork() -> None:
     mask = _masks.pop(_thread.get_ident(), None)
     if mask is not None:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        pythons.blocked(pythons.SIG_SETMASK, mask)
 
 
 def _forked() -> None:
@@ -326,8 +328,7 @@ def _forked() -> None:
     for signum, handler in previous.items():
         if _signal.getsignal(signum) is _handler:
             _signal.signal(signum, handler)
-    if _signal.getsignal(_signal.SIGALRM) is lookout.alarm:
-        _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+    lookout.no_alarm()  # a child has its parent's handler, and no timer
     _after_fork()
 
 

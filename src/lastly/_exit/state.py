@@ -21,10 +21,10 @@ program that embeds Python returns. They count as 0, so that no failure is hidde
 import sys
 from _thread import get_native_id
 from os import environ
-from posix import getpid
 
 from lastly._scope.now import now
 from lastly._scope.reason import ExitReason, status_of
+from lastly._words.pythons import getpid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,10 +15,11 @@ handlers of its own) keeps it.
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
-from posix import O_CLOEXEC, O_NONBLOCK, close, fstat, pipe2
 
 from lastly._exit import state
 from lastly._exit.state import end
+from lastly._words import pythons
+from lastly._words.pythons import close, fstat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def lend(signals: "tuple[int, ...]", grace: "float | None") -> None:
     if _client is None or not signals:
         return
     if _ends is None:
-        ends = pipe2(O_CLOEXEC | O_NONBLOCK)
+        ends = pythons.pipe()
         try:
             before = _signal.set_wakeup_fd(ends[1], warn_on_full_buffer=False)
         except ValueError:  # not the main thread

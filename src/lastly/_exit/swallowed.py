@@ -38,6 +38,7 @@ from _weakref import ref
 
 from lastly._exit import stack, state, uncaught
 from lastly._exit.state import LOOK, end
+from lastly._words import pythons
 from lastly.errors import CaughtInterrupt, CaughtSignal
 
 TYPE_CHECKING = False
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # For `interrupt_main`: a signal that never has a Python handler, so nothing happens.
-_NOTHING = int(_signal.SIGKILL)
+_NOTHING = pythons.number("SIGKILL" if hasattr(_signal, "SIGKILL") else "SIGILL")
 TRIES = 20
 
 watched: "Watch | None" = None

@@ -12,8 +12,6 @@ The *value* beside the handle in the dict is its time limit, so that a loop over
 comparison that there is none.
 """
 
-import _functools  # type: ignore[import-not-found]  # no stub; functools costs an import of collections
-
 from lastly._scope.now import now
 from lastly._words.clock import seconds
 from lastly._words.fork import look
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
     Stack = dict["Cleanup", float | None]
 else:
-    partial = _functools.partial
+    from lastly._words.pythons import partial
 
 # The limit of a cleanup that is to run in the closing thread, however long it takes.
 HERE = float("inf")

@@ -7,8 +7,9 @@ reads the same clock, a little slower.
 """
 
 import time
-from _functools import partial  # type: ignore[import-not-found]  # no stub; functools costs an import of collections
 from _thread import get_ident
+
+from lastly._words.pythons import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ def untouched(function: object) -> bool:
 
 
 def _own() -> "Callable[[], float]":
-    read: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
-    if untouched(time.monotonic):
-        read = partial(time.monotonic)
+    read: Callable[[], float] = partial(time.monotonic)
+    if not untouched(time.monotonic) and hasattr(time, "clock_gettime"):  # Windows has the one clock only
+        read = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
     return read
 
 

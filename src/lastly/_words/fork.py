@@ -8,7 +8,7 @@ of memory that a child finds wiped (Linux 4.14). Until that page is made, and wh
 compared.
 """
 
-from posix import getpid, register_at_fork
+from lastly._words.pythons import getpid, register_at_fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,12 @@ def arm() -> None:
 
         made = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         made.madvise(_WIPE_ON_FORK)
-    except (OSError, ImportError):  # an old kernel, or one that only looks like Linux; no descriptor is left
+    except (
+        OSError,
+        ImportError,
+        AttributeError,
+        TypeError,
+    ):  # an old kernel or another system; no descriptor left
         return
     made[0] = 1
     page = made

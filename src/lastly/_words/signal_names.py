@@ -2,6 +2,8 @@
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 
+from lastly._words import pythons
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Literal, TypeAlias
@@ -56,6 +58,6 @@ def _number(signal: "int | str") -> int:
         number = int(signal)
     if number is None:
         raise ValueError(f"{signal!r} is not the name of a signal")
-    if number not in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
+    if number not in _signal.valid_signals() - {pythons.number("SIGKILL"), pythons.number("SIGSTOP")}:
         raise ValueError(f"{signal!r} cannot be caught")
     return int(number)

@@ -2,7 +2,8 @@
 
 import sys
 from _warnings import warn_explicit  # a name that lasts to the very end of the interpreter
-from posix import write
+
+from lastly._words.pythons import write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ which closes at exit what was not closed, and a setup that fails closes what it 
 import _thread
 import os
 import sys
-from _functools import partial  # type: ignore[import-not-found]  # no stub; functools costs an import
 
 from lastly._exit import root, state
 from lastly._scope import closing
 from lastly._scope.failures import conclude, flattened, unnamed
 from lastly._scope.reason import ExitReason, telling
 from lastly._words import signal_names
+from lastly._words.pythons import partial
 from lastly.app import _parts, _signals
 from lastly.app._cement_only import check_settings
 from lastly.app._dispatch import dispatch
@@ -295,9 +295,9 @@ def _close_at_exit(app: "App") -> None:
     app._life.exiting = True
     failures = _closed(app)
     if app._meta.exit_on_close and app.exit_code:
-        from lastly._exit import die
+        from lastly._exit import last
 
-        die.exit_with_at_end(app.exit_code)
+        last.exit_with_at_end(app.exit_code)
     _conclude(app, failures, None)
 
 

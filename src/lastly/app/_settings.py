@@ -94,10 +94,9 @@ class Settings:
     exit_on_close = False
     #: Signals that are caught, by number or by name ("USR1"); None leaves every signal as it is.
     catch_signals: "ClassVar[Sequence[int | SignalName] | None]" = [
-        _signal.SIGTERM,
-        _signal.SIGINT,
-        _signal.SIGHUP,
-        _signal.SIGQUIT,
+        getattr(_signal, name)
+        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK")
+        if hasattr(_signal, name)
     ]
     #: Called as (signum, frame) by a caught signal, instead of raising CaughtSignal.
     signal_handler: "ClassVar[Callable[[int, FrameType | None], Any] | None]" = None

@@ -14,12 +14,12 @@ that gives none still ends by the signal, unless the app was reloaded since or i
 """
 
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
-from posix import getpid
 
 from lastly._exit import delivery, signals, stack, state
 from lastly._exit.state import end
 from lastly._scope.failures import conclude, unnamed
 from lastly._words import fork, signal_names
+from lastly._words.pythons import getpid
 from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False

@@ -13,7 +13,7 @@ import os
 import sys
 from types import GeneratorType
 
-from lastly._exit import die, root, state
+from lastly._exit import last, root, state
 from lastly._scope import closing as _closing
 from lastly._scope.failures import conclude, unnamed
 from lastly._scope.scope import Scope
@@ -199,4 +199,4 @@ class _Closing:
             self.close()
         except SystemExit as error:
             if zero and isinstance(error.code, int) and error.code:
-                die.exit_with_at_end(error.code)
+                last.exit_with_at_end(error.code)

@@ -12,8 +12,14 @@ Used by: users, testing, integrations.
 
 # Names only: subprocess costs 11 ms to import, socket 8; only for those who start children, or listen.
 
+from lastly._system import probe
+from lastly.errors import UnsupportedPlatform
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
     from lastly.resources._child import Popen, server
     from lastly.resources._lock_file import lock_file, pid_file
     from lastly.resources._process import Process, open_process
@@ -42,12 +48,23 @@ _WHERE = {
     "temp_file": "_temporary",
     "unix_socket": "_socket",
 }
+# Whether who holds a name is dead, and what stands there, is judged as on Linux only.
+_LINUX = frozenset({"_lock_file", "_replace", "_socket"})
+
+
+def _refusing(name: str, why: str) -> "Callable[..., NoReturn]":
+    def refuse(*_: object, **__: object) -> "NoReturn":
+        raise UnsupportedPlatform(f"lastly.{name} is not to be had here: {why}; nothing was made")
+
+    return refuse
 
 
 def __getattr__(name: str) -> object:
     where = _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if where in _LINUX and (why := probe.no_reaper()):
+        return _refusing(name, why)
     value: object = getattr(__import__(f"lastly.resources.{where}", fromlist=["*"]), name)
     globals()[name] = value
     return value

@@ -1,0 +1,51 @@
+"""A status that must be forced where nothing may be skipped: no exit function, and no finalization.
+
+The C library's exit functions run after Python is gone, and may end the process with another status. Windows
+has them for its own libraries only: there the exit functions that are left are run, the buffers are written
+out, and the process ends without the finalization.
+"""
+
+import sys
+
+from lastly._scope.reason import telling
+from lastly._words import pythons
+
+_forced: "int | None" = None
+
+
+def exit_with_at_end(code: int) -> None:
+    """End with this status after everything else, the interpreter's own finalization included.
+
+    One of which the parent would see 0, like 256, becomes 1. The first call counts, later ones do nothing.
+    """
+    global _forced
+    if _forced is not None:
+        return
+    _forced = telling(code)
+    if pythons.c_call("__cxa_atexit", "exit", _forced, None):
+        return
+    import atexit
+
+    from lastly._exit import joins
+
+    inside = joins.exit_function(sys._getframe())  # the only way to one's own frame
+    if inside is None:
+        atexit.register(_end)  # runs first, and runs the others
+    else:
+        _run_rest(inside.f_code)
+
+
+def _end() -> None:
+    _run_rest(_end.__code__)
+
+
+def _run_rest(running: object) -> None:
+    """Run the exit functions after the one that runs, and end."""
+    import atexit
+
+    from lastly._exit import die, ending
+
+    atexit.unregister(ending.RanAlready(running))  # type: ignore[arg-type]  # compared, never called
+    atexit._run_exitfuncs()  # atexit's own test hook, and all there is
+    die.flush_all()
+    pythons.leave(_forced or 0)
