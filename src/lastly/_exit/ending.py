@@ -10,6 +10,7 @@ import atexit
 from lastly._exit import die, loop_children, pools, root, stack, state
 from lastly._exit import joins as _joins
 from lastly._exit import swallowed as _swallowed
+from lastly._exit.last import RanAlready
 from lastly._exit.state import end
 from lastly._words import pythons
 from lastly._words.pythons import getpid
@@ -21,36 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
     from typing import NoReturn
-
-
-class RanAlready:
-    """Equal to every atexit function from the one that runs now on: those have been run, or run.
-
-    atexit calls its functions from the last to the first and forgets them only at the very end, so a run
-    inside the run would call some twice; and it shows its list to nobody. But `unregister` compares with
-    ``==``, from the first to the last, and thus lets us name those behind the driver.
-    """
-
-    __slots__ = ("code", "seen")
-    __hash__ = None  # type: ignore[assignment]  # equal to many
-
-    def __init__(self, code: object) -> None:
-        self.code = code
-        self.seen = False
-
-    def __eq__(self, other: object) -> bool:
-        self.seen = self.seen or _code(other) is self.code
-        return self.seen
-
-
-def _code(fn: object) -> object:
-    """Return the code that runs when it is called, where that is Python's."""
-    while hasattr(fn, "func"):  # a partial, a cleanup
-        fn = fn.func
-    fn = getattr(fn, "__func__", fn)
-    if not hasattr(fn, "__code__"):
-        fn = getattr(type(fn).__call__, "__func__", type(fn).__call__)
-    return getattr(fn, "__code__", None)
 
 
 def driver() -> None:
