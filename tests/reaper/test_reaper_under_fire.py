@@ -196,7 +196,7 @@ def test_a_signal_that_is_answered(programs, home):
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
     def answer(*_):
-        client.calm()
+        client.signal_answered()
         os.write(1, b"answered\\n")
     signal.signal(signal.SIGTERM, answer)
     lastly.temp_dir()

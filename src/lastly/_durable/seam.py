@@ -13,7 +13,7 @@ from lastly import errors
 from lastly._action import Action
 from lastly._durable import own, portable
 from lastly._journal import home
-from lastly._scope.handle import OWN, Cleanup, name_of
+from lastly._scope.handle import CALLS_ITSELF, Cleanup, name_of
 from lastly._system import host
 from lastly._words import built_in, naming
 from lastly._words.clock import BACKOFF, RETRIES, TIMEOUT
@@ -40,7 +40,7 @@ class DurableCleanup(Cleanup):
 
     __slots__ = ("attempts", "awaited", "id", "journal", "keywords", "known", "shared")
 
-    _keywords = OWN
+    _keywords = CALLS_ITSELF
     keywords: "dict[str, Any]"
     journal: "Journal | None"
     id: int
@@ -495,5 +495,5 @@ def _ensure(path: str) -> None:
         _ensure_reaper = client.ensure
         _ensure_reaper(path)
         if (wakeup := sys.modules.get("lastly._exit.stuck")) is not None:  # install() was called, or will be
-            wakeup.meet(client)
+            wakeup.connect(client)
     _ensure_reaper(path)

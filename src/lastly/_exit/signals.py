@@ -156,7 +156,7 @@ def own(numbers: "Iterable[int]", status: "Status" = "signal", grace: "float | N
     atexit.register(ending.driver)
     if pools.is_worker():
         pools.before_exit(ending.end_worker)
-    stuck.lend(tuple(end.previous), end.grace)
+    stuck.guard(tuple(end.previous), end.grace)
 
 
 def uninstall() -> None:

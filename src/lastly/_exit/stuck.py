@@ -35,14 +35,14 @@ _kept = False  # whether the reaper has been asked
 _lasting = False  # whether the time is for everything, not for the answer
 
 
-def meet(client: "Any") -> None:
+def connect(client: "Any") -> None:
     """Know the reaper's client; called when something durable is owed for the first time."""
     global _client
     _client = client
-    lend(tuple(end.previous), end.grace)
+    guard(tuple(end.previous), end.grace)
 
 
-def lend(signals: "tuple[int, ...]", grace: "float | None") -> None:
+def guard(signals: "tuple[int, ...]", grace: "float | None") -> None:
     """Have the reaper watch over these signals; the last call counts. Outside the main thread: nothing."""
     global _ends, _inode, _kept, _lasting
     if _client is None or not signals:
@@ -71,7 +71,7 @@ def answered(*, ending: bool = True) -> None:
     Without a grace that is enough; with one the clock goes on while the process is ending.
     """
     if _kept and not (_lasting and ending):
-        _client.calm()
+        _client.signal_answered()
 
 
 def _nothing_ends() -> None:

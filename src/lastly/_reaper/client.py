@@ -135,7 +135,7 @@ def deadline(wakeup_fd: int, signals: tuple[int, ...], grace: float) -> bool:
     return _send_deadline(line)
 
 
-def calm() -> None:
+def signal_answered() -> None:
     """Tell the reaper that the signal was answered and this process lives on."""
     line = _line
     if line is not None and line.pid == os.getpid() and _own(line) and line.socket is not None:

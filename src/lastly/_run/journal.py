@@ -114,7 +114,7 @@ def _open() -> "Journal":
         from lastly._reaper import client
 
         # Exit functions need a main thread that comes back to Python: the reaper keeps the time until then.
-        stuck.meet(client)
+        stuck.connect(client)
     return opened
 
 

@@ -19,7 +19,7 @@ from lastly._scope.backends import backend, is_async
 from lastly._scope.budget import budget_of, seconds_for
 from lastly._scope.closing import clock
 from lastly._scope.failures import note, outcome_of, settle, without_us
-from lastly._scope.handle import HERE, Cleanup
+from lastly._scope.handle import UNLIMITED, Cleanup
 from lastly._scope.now import CLOSED, CLOSING, OPEN, callers, now
 from lastly._scope.scope import Scope
 from lastly._words import fork
@@ -198,7 +198,7 @@ class AsyncScope(Scope):
         plain = stack is self._stack and limit is None and budget is None and not cleanup._here
         if plain and is_async(cleanup):
             stack[cleanup] = None
-            await waiting.apart(cleanup, self._drain_plain(failures), HERE)
+            await waiting.apart(cleanup, self._drain_plain(failures), UNLIMITED)
             return
         try:
             await self._astep(waiting, cleanup, seconds_for(limit, budget, len(self)), limit, failures)
@@ -220,7 +220,7 @@ class AsyncScope(Scope):
                 self._stack[cleanup] = limit
                 return
             if not many or limit is not None or cleanup.nested is not None or cleanup.blocks:
-                await self._astep(inside, cleanup, HERE if limit is None else limit, limit, failures)
+                await self._astep(inside, cleanup, UNLIMITED if limit is None else limit, limit, failures)
                 continue
             self._current = cleanup
             self._untimed += 1
@@ -246,7 +246,7 @@ class AsyncScope(Scope):
         told = self._body
         requests = waiting.requests()
         try:
-            threaded = limit != HERE and (limit is not None or cleanup.blocks)
+            threaded = limit != UNLIMITED and (limit is not None or cleanup.blocks)
             await waiting.run(self, cleanup, allowed, threaded=threaded)
         except BaseException as error:
             outcome, text = outcome_of(error), repr(error)

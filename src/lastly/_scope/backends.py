@@ -9,7 +9,7 @@ import time
 
 from lastly._scope.budget import too_late
 from lastly._scope.closing import clock
-from lastly._scope.handle import HERE, Cleanup
+from lastly._scope.handle import UNLIMITED, Cleanup
 from lastly._words.clock import untouched
 
 TYPE_CHECKING = False
@@ -67,14 +67,14 @@ class Asyncio:
             raise too_late(cleanup, "was not begun: no time was left", "skipped")
         nested: Any = cleanup.nested
         if hasattr(nested, "_aclose"):
-            await nested._close_inside(scope._body, None if limit == HERE else limit)
+            await nested._close_inside(scope._body, None if limit == UNLIMITED else limit)
             return
         if nested is not None or (threaded and not is_async(cleanup)):
             await self.in_thread(cleanup, limit)
             return
         result: Any = cleanup()
         if hasattr(result, "__await__"):
-            wait = self.inline if cleanup._here or (self.inside and limit == HERE) else self.apart
+            wait = self.inline if cleanup._here or (self.inside and limit == UNLIMITED) else self.apart
             await wait(cleanup, result, limit)
 
     async def apart(self, cleanup: Cleanup, awaitable: "Any", limit: float) -> None:
@@ -97,7 +97,7 @@ class Asyncio:
         """Wait for a task; a cancellation of the waiting one is kept for later. False: the time is over."""
         import asyncio
 
-        end = None if limit == HERE else clock() + limit
+        end = None if limit == UNLIMITED else clock() + limit
         while not task.done():
             left = None if end is None else end - clock()
             if left is not None and left <= 0:
@@ -127,7 +127,7 @@ class Asyncio:
         """Await in this task."""
         import asyncio
 
-        if limit == HERE:
+        if limit == UNLIMITED:
             await awaitable
             return
         loop = asyncio.get_running_loop()
@@ -173,7 +173,7 @@ class Asyncio:
 
         tasks = [asyncio.ensure_future(step(*args)) for args in steps]
         if tasks:
-            await self.wait(asyncio.gather(*tasks), HERE)
+            await self.wait(asyncio.gather(*tasks), UNLIMITED)
 
 
 class Trio(Asyncio):
@@ -193,7 +193,7 @@ class Trio(Asyncio):
         token: Any = sys.modules["trio"].lowlevel.current_trio_token()
         with _anyio().CancelScope(shield=True, deadline=_anyio().current_time() + limit) as scope:
             off = _nothing
-            if frozen and limit != HERE:
+            if frozen and limit != UNLIMITED:
                 off = _alarm(limit, lambda: token.run_sync_soon(scope.cancel))
             try:
                 await awaitable
@@ -203,7 +203,7 @@ class Trio(Asyncio):
             raise too_late(cleanup, f"did not end within {limit:.3g} s and was cancelled", "timeout")
 
     async def inline(self, cleanup: Cleanup, awaitable: "Any", limit: float) -> None:
-        if limit != HERE:
+        if limit != UNLIMITED:
             await self.apart(cleanup, awaitable, limit)
         else:
             await awaitable

@@ -3,7 +3,7 @@
 import _thread
 import sys
 
-from lastly._scope.handle import HERE
+from lastly._scope.handle import UNLIMITED
 from lastly._scope.now import now
 from lastly._words.clock import monotonic
 from lastly.errors import CleanupTimeout
@@ -52,19 +52,19 @@ def budget_of(scope: "Scope", limit: "float | None") -> "Budget | None":
 
 
 def seconds_for(limit: "float | None", budget: "Budget | None", following: int) -> float:
-    """Return how long a cleanup may take that has this limit of its own; HERE: as long as it wants."""
+    """Return how long a cleanup may take that has this limit of its own; UNLIMITED: as long as it wants."""
     if budget is None:
-        return HERE if limit is None else limit
-    if limit == HERE:
-        return HERE
+        return UNLIMITED if limit is None else limit
+    if limit == UNLIMITED:
+        return UNLIMITED
     share = budget.limit(following)
     return share if limit is None else min(share, limit)
 
 
 def bound(cleanup: "Cleanup", limit: "float | None", budget: "Budget | None", following: int) -> float:
-    """Return how long it may take in a thread of its own; HERE: it runs in this one."""
+    """Return how long it may take in a thread of its own; UNLIMITED: it runs in this one."""
     if limit is None and budget is not None and bound_to_thread(cleanup.func):
-        return HERE
+        return UNLIMITED
     return seconds_for(limit, budget, following)
 
 

@@ -17,7 +17,7 @@ import os
 
 from lastly._scope.budget import bound, budget_of, too_late
 from lastly._scope.failures import outcome_of, without_us
-from lastly._scope.handle import FUNCTION, HERE, OWN, finish, name_of
+from lastly._scope.handle import CALLS_ITSELF, FUNCTION, UNLIMITED, finish, name_of
 from lastly._scope.now import CLOSED, CLOSING, OPEN, now
 from lastly._words.clock import monotonic
 
@@ -127,14 +127,14 @@ def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") ->
                 fn = cleanup.func
                 if (keywords := cleanup._keywords) is None:
                     result = fn(*cleanup.args)
-                elif keywords is not OWN:
+                elif keywords is not CALLS_ITSELF:
                     result = fn(*cleanup.args, **keywords)
                 else:
                     result = cleanup()
                 if result is not None:
                     finish(result)
                 after = clock()
-                if keywords is not OWN:
+                if keywords is not CALLS_ITSELF:
                     # Of a method only the name is kept: the report must not keep its object alive.
                     name = kind = cleanup._name or (fn if type(fn) is FUNCTION else name_of(fn))
                 else:
@@ -158,7 +158,7 @@ def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
             if limit is None:
                 if (keywords := cleanup._keywords) is None:
                     result = cleanup.func(*cleanup.args)
-                elif keywords is not OWN:
+                elif keywords is not CALLS_ITSELF:
                     result = cleanup.func(*cleanup.args, **keywords)
                 else:
                     result = cleanup()
@@ -251,10 +251,10 @@ def run(scope: "Scope", cleanup: "Cleanup", limit: float) -> None:
         raise too_late(cleanup, "was not begun: no time was left", "skipped")
     if cleanup.nested is not None:
         scope._begun = cleanup
-        cleanup.nested._close_inside(scope._body, None if limit == HERE else limit)
+        cleanup.nested._close_inside(scope._body, None if limit == UNLIMITED else limit)
         return
     job = None
-    if limit != HERE:
+    if limit != UNLIMITED:
         from lastly._scope import threads
 
         scope._begun = cleanup
@@ -265,7 +265,7 @@ def run(scope: "Scope", cleanup: "Cleanup", limit: float) -> None:
     scope._begun = cleanup
     if (keywords := cleanup._keywords) is None:
         result = cleanup.func(*cleanup.args)
-    elif keywords is not OWN:
+    elif keywords is not CALLS_ITSELF:
         result = cleanup.func(*cleanup.args, **keywords)
     else:
         result = cleanup()

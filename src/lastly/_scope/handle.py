@@ -31,9 +31,9 @@ else:
     from lastly._words.pythons import partial
 
 # The limit of a cleanup that is to run in the closing thread, however long it takes.
-HERE = float("inf")
+UNLIMITED = float("inf")
 # Instead of a handle's keyword arguments: it has a ``__call__`` of its own.
-OWN: "dict[str, Any]" = {}
+CALLS_ITSELF: "dict[str, Any]" = {}
 
 
 def checked_name(name: "Any", what: str) -> str:
@@ -182,12 +182,12 @@ class Cleanup:
         Raises:
             TypeError, ValueError: not a length of time.
         """
-        value = HERE if timeout is None else seconds(timeout, "within")
+        value = UNLIMITED if timeout is None else seconds(timeout, "within")
         stack = self._stack
         # Nothing between these two lines calls anything: no other thread can take it in between.
         if self in stack:
             stack[self] = value
-        if value != HERE:
+        if value != UNLIMITED:
             now.limit_set(stack)
         return self
 

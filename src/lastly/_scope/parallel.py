@@ -4,7 +4,7 @@ from lastly._scope import closing, threads
 from lastly._scope.budget import bound
 from lastly._scope.closing import clock
 from lastly._scope.failures import outcome_of, without_us
-from lastly._scope.handle import HERE
+from lastly._scope.handle import UNLIMITED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _start(
         # All run at once: each may use all the time that is left.
         allowed = bound(cleanup, limit, budget, 0)
         job = None
-        if allowed > 0 and limit != HERE and cleanup.nested is None:
+        if allowed > 0 and limit != UNLIMITED and cleanup.nested is None:
             scope._begun = cleanup
             job = threads.start(cleanup)
             if job is not None:
@@ -67,7 +67,7 @@ def _wait(
     cleanup: Cleanup = job.cleanup
     outcome, text = "done", None
     try:
-        closing.await_job(job, start + allowed - clock() if allowed != HERE else HERE)
+        closing.await_job(job, start + allowed - clock() if allowed != UNLIMITED else UNLIMITED)
     except BaseException as exc:
         outcome, text = outcome_of(exc), repr(exc)
         failures.append((cleanup, without_us(exc)))

@@ -15,7 +15,7 @@ import sys
 
 from lastly._exit import loop_children
 from lastly._scope.backends import Asyncio
-from lastly._scope.handle import HERE
+from lastly._scope.handle import UNLIMITED
 from lastly._system import proc
 from lastly._system.wait import send
 from lastly._words.clock import seconds
@@ -254,7 +254,7 @@ async def _to_its_end(step: "Coroutine[Any, Any, None]") -> None:
     waiting = Asyncio()
     with waiting.shield():
         task = asyncio.ensure_future(step)
-        await waiting.wait(task, HERE)
+        await waiting.wait(task, UNLIMITED)
         error = task.exception()
     if waiting.cancelled is not None:
         raise waiting.cancelled
@@ -291,7 +291,7 @@ class _Native:
                 await sys.modules["trio"].to_thread.run_sync(end)
             else:
                 job: Any = end  # is called as a cleanup is
-                await Asyncio().in_thread(job, HERE)
+                await Asyncio().in_thread(job, UNLIMITED)
             if self.child is not None:
                 await self.child.wait()
         finally:

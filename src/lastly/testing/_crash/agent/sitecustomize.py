@@ -186,10 +186,11 @@ def where(files: Files) -> str:
 
 def cleanups(points: Points, _files: Files) -> None:
     """Before and after each cleanup of a scope."""
-    # A cleanup without a limit runs in the loop itself. Told to stay HERE, it runs the same way, by `step`.
+    # A cleanup without a limit runs in the loop itself. With UNLIMITED it runs the same way, by
+    # `step`.
     from lastly._scope import aio
     from lastly._scope import closing as _closing
-    from lastly._scope.handle import HERE
+    from lastly._scope.handle import UNLIMITED
 
     drain, step, astep = _closing.drain, _closing.step, aio.AsyncScope._astep  # noqa: SLF001  # what we are about
 
@@ -197,7 +198,7 @@ def cleanups(points: Points, _files: Files) -> None:
         if budget is None:
             for cleanup, limit in list(scope._stack.items()):  # noqa: SLF001  # as above
                 if limit is None:
-                    scope._stack[cleanup] = HERE  # noqa: SLF001  # as above
+                    scope._stack[cleanup] = UNLIMITED  # noqa: SLF001  # as above
         drain(scope, budget, failures)
 
     def marked(scope: "Any", cleanup: "Any", *rest: "Any") -> None:
