@@ -38,6 +38,6 @@ def _watch(parent: int, start: int) -> None:
     # Again and again: what arrives in the instant before the main thread begins to wait does not wake it.
     # Once SIGTERM is given back it would kill: but then the run is over.
     while signal.SIGTERM in end.previous and not end.signum:
-        signal.pthread_kill(stack.main_ident, signal.SIGTERM)  # whom _signals wakes, too
+        signal.pthread_kill(stack.main_ident, signal.SIGTERM)  # it has a handler, and wakes up
         time.sleep(pause)
         pause = min(2 * pause, 1.0)
