@@ -182,3 +182,59 @@ with lastly.Scope("window") as scope:
     program.send(TERM, busy=True)
     result = program.wait()
     assert (result.status, result.lines[1:]) == (-TERM, ["finally", "scope", "root"]), result.err
+
+
+LEAVES = {
+    "a slot of PyQt6": "QTimer.singleShot(0, lambda: sys.exit(3)); app.exec()",
+    "a slot of PySide6": "QTimer.singleShot(0, lambda: sys.exit(3)); app.exec()",
+    "a C program's string": "ctypes.pythonapi.PyRun_SimpleString(b'raise SystemExit(3)')",
+}
+
+
+@pytest.mark.parametrize("where", LEAVES)
+def test_an_exit_inside_c_code_names_the_scopes_that_it_leaves_open(programs: Programs, where: str) -> None:
+    """Whoever prints a SystemExit ends the process below every ``with``; only the process's own cleanups run."""
+    qt = where.rpartition(" ")[2] if "slot" in where else ""
+    if qt and importlib.util.find_spec(qt) is None:
+        pytest.skip(f"{qt} is not installed")
+    result = programs.run(
+        f"""
+        import ctypes, sys
+        import lastly
+        {f"from {qt}.QtCore import QCoreApplication, QTimer; app = QCoreApplication([])" if qt else ""}
+        lastly.defer(print, "root", flush=True)
+        closed = lastly.Scope("closed")
+        closed.defer(print, "closed", flush=True)
+        closed.close()
+        with lastly.Scope("window") as scope:
+            scope.defer(print, "never")
+            scope.parallel("helpers").defer(print, "never")
+            {LEAVES[where]}
+        """,
+        env={"QT_QPA_PLATFORM": "offscreen"},
+    )
+    assert (result.lines, result.status) == (["closed", "root"], 3), result.err
+    (line,) = [line for line in result.err.splitlines() if line.startswith("lastly: ")]
+    assert "not closed: scope 'window' (helpers, print);" in line
+    assert ", in <module>);" in line
+
+
+def test_scopes_that_a_program_forgets_are_no_news_of_its_exit(programs: Programs) -> None:
+    result = programs.run(
+        """
+        import lastly, multiprocessing, sys
+        lastly.defer(print, "root")
+        kept = lastly.Scope("forgotten")
+        kept.defer(print, "never")
+        def child():
+            global kept
+            kept = lastly.Scope("forgotten")
+            kept.defer(print, "never")
+            lastly.defer(print, "child")
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join()
+        sys.exit(3)
+        """
+    )
+    assert (result.lines, result.err, result.status) == (["child", "root"], "", 3)

@@ -14,10 +14,12 @@ from lastly._scope.now import NO_LATE_THREADS, OPEN, SOON, UNOPENED, now
 from lastly._scope.reason import ExitReason, status_of
 from lastly._scope.scope import Scope, in_child, look
 from lastly._words import fork
+from lastly._words.warn import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
     from typing import ParamSpec, TypeVar
 
     from lastly._scope.failures import Failure
@@ -63,7 +65,7 @@ class Root(Scope):
         if not self._armed:
             self._armed = True
             fork.arm()
-            atexit.register(close_for_exit)
+            atexit.register(_at_exit)
             # A failed cleanup turns 0 into 1, and leaves 3 alone; the interpreter does not tell which it is.
             state.observe_exit("root")
             if NO_LATE_THREADS and os.isatty(2):
@@ -202,6 +204,30 @@ def watch() -> None:
         from lastly._scope import progress
 
         progress.stay()
+
+
+def _at_exit() -> None:
+    close_for_exit()
+    if not end.exiting:  # else it has been said where the program ended
+        _tell_left_open()
+
+
+def _tell_left_open() -> None:
+    """Say which scopes stay open when the program has ended in the middle of their blocks.
+
+    C code that reports a SystemExit ends the process there, below what called it: a slot of Qt's, a callback
+    of GLib's. Python code that calls the exit functions itself (multiprocessing's) is not meant.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("lastly."):
+        frame = frame.f_back
+    if frame is None or "_run_exitfuncs" in frame.f_code.co_names or not (left := closing.left_open(root)):
+        return
+    place = f"{frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
+    say(
+        f"the program ended inside a call of C code ({place}); not closed: {', '.join(left)}; "
+        "leave that call first (in Qt QCoreApplication.exit()), then exit"
+    )
 
 
 def close_for_exit(limit: "float | None" = None) -> None:

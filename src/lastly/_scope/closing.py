@@ -307,3 +307,16 @@ def body_of(scope: "Scope") -> "BaseException | None":
 def pending(scope: "Scope") -> "list[Cleanup]":
     """Return what is still to run, in the order in which it would."""
     return scope._pending()
+
+
+def left_open(outermost: "Scope") -> "list[str]":
+    """Return the names of other scopes that are open and have something to do, without those inside them."""
+    alive = [scope for reference in now.scopes.copy() if (scope := reference()) is not None]
+    there = [scope for scope in alive if scope is not outermost and len(scope) and scope._closer is None]
+    nested = {id(cleanup.nested) for scope in there for cleanup in scope._pending()}
+    found = []
+    for scope in there:
+        if id(scope) not in nested and scope._shut != CLOSED:
+            names = [cleanup.name for cleanup in scope._pending()]
+            found.append(f"{scope._title} ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})")
+    return found
