@@ -116,11 +116,11 @@ def death(shared, cloud, folder: Path) -> float:
     )  # fmt: skip
     worker.stderr.readline()
     (folder / "rent.py").write_text(RENT)
-    ten = "; ".join(f"{sys.executable} {folder}/rent.py 10 h{n} <&3 &" for n in range(10)).replace("&;", "&")
     home = folder / "home"
     home.mkdir(mode=0o700)
+    (folder / "host.sh").write_text("exec 3<&0\n" + "".join(f"{sys.executable} {folder}/rent.py 10 h{n} <&3 &\n" for n in range(10)) + "wait\n")
     host = subprocess.Popen(
-        ["unshare", "--pid", "--net", "--mount-proc", "--fork", "--kill-child", "sh", "-c", f"exec 3<&0; {ten} wait"],
+        ["unshare", "--pid", "--net", "--mount-proc", "--fork", "--kill-child", "sh", str(folder / "host.sh")],
         env={**env, "LASTLY_HOME": str(home), "LASTLY_JOURNAL": shared.url("web1", **url)},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip

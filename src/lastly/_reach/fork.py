@@ -1,13 +1,18 @@
-"""Run a function in a forked child: bounded in time and output, and leaving nothing behind.
+"""Run functions in a forked child: bounded in time and output, and leaving nothing behind.
 
-As `_settle.child`, without starting an interpreter: the modules are imported already. Whatever the child
-leaves running becomes a child of this process, which adopts orphans, and is killed.
+As `_settle.child`, without starting an interpreter: the modules are imported already. The child is kept for
+the next function of the same owner as long as nothing is wrong with it: the last one succeeded in time, and
+nothing that it started is left. Whatever a child leaves running becomes a child of this process, which
+adopts orphans, and is killed.
 """
 
+import fcntl
 import json
 import os
 import select
 import signal
+import sys
+import traceback
 
 from lastly._settle.child import TAIL
 from lastly._system import kill, libc, proc, wait
@@ -36,70 +41,114 @@ class Outcome:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def call(function: "Callable[[], None]", limit: float, boss: int) -> Outcome | None:
-    """Call it in a child.
+class Runner:
+    """A child for one function after the other, and another child when something is wrong with it."""
 
-    Args:
-        function: what to call; what it raises is a failure, `NotOurs` for good.
-        limit: seconds after which it is killed.
-        boss: the socket of whoever asked; once there is something to read, nobody wants the answer any more.
+    def __init__(self, perform: "Callable[[dict[str, Any]], None]") -> None:
+        """Begin without a child.
 
-    Returns:
-        how it went; None when nobody wants to know any more.
-    """
-    output, its_output = os.pipe()
-    answer, its_answer = os.pipe()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _be_child(function, its_output, its_answer, parent)
-    os.close(its_output)
-    os.close(its_answer)
-    os.set_blocking(output, False)
-    os.set_blocking(answer, False)
-    said, printed = bytearray(), bytearray()
-    try:
-        how = _watch(pid, {output: printed, answer: said}, answer, boss, monotonic() + limit)
-    finally:
-        status = _end(pid)
-        for fd in (output, answer):
+        Args:
+            perform: what the child does with a request. What it raises is a failure, `NotOurs` for good.
+        """
+        self.perform = perform
+        self.pid = 0
+        self.question = self.answer = self.output = -1
+        self.death: wait.Watch | None = None
+        self.status = 0
+
+    def run(self, request: "dict[str, Any]", limit: float, boss: int, *, fresh: bool) -> Outcome | None:
+        """Have a request performed.
+
+        Args:
+            request: JSON.
+            limit: seconds after which the child is killed.
+            boss: the socket of whoever asked; with something to read there, nobody wants the answer any more.
+            fresh: in a child that has performed nothing yet.
+
+        Returns:
+            how it went; None when nobody wants to know any more.
+        """
+        if fresh or not self.pid:
+            self.end()
+            self._start()
+        said, printed = bytearray(), bytearray()
+        try:
+            _write(self.question, json.dumps(request).encode("ascii") + b"\n")
+            how = self._watch({self.output: printed, self.answer: said}, boss, monotonic() + limit)
+        except BaseException:
+            self.end()
+            raise
+        told = json.loads(said) if said.endswith(b"\n") else None
+        if told is None or told["state"] != "done" or not self._is_clean():
+            self.end()
+        text = printed.decode("utf-8", "replace")
+        if told is not None:
+            return Outcome(told["state"], told["error"], text)
+        if how == "boss":
+            return None
+        if how == "late":
+            return Outcome("failed", f"took longer than {limit:g} s and was killed", text)
+        code = os.waitstatus_to_exitcode(self.status)
+        died = f"died of signal {-code} ({signal_name(-code)})" if code < 0 else f"ended with status {code}"
+        return Outcome("failed", f"its process {died} before the function returned", text)
+
+    def _start(self) -> None:
+        question, self.question = os.pipe()
+        self.answer, answer = os.pipe()
+        self.output, output = os.pipe()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_child(self.perform, question, answer, output, parent)
+        for fd in (question, answer, output):
             os.close(fd)
-    text = printed.decode("utf-8", "replace")
-    if how == "boss":
-        return None
-    if said:
-        told = json.loads(said)
-        return Outcome(told["state"], told["error"], text)
-    if how == "late":
-        return Outcome("failed", f"took longer than {limit:g} s and was killed", text)
-    code = os.waitstatus_to_exitcode(status)
-    died = f"died of signal {-code} ({signal_name(-code)})" if code < 0 else f"ended with status {code}"
-    return Outcome("failed", f"its process {died} before the function returned", text)
+        for fd in (self.answer, self.output):
+            os.set_blocking(fd, False)
+        self.death = wait.Watch(self.pid, proc.start_time(self.pid) or 0)
 
+    def _is_clean(self) -> bool:
+        """Whether nothing is left of what it started: neither below it nor, orphaned, below us."""
+        return not proc.children(self.pid) and proc.children(os.getpid()) == [self.pid]
 
-def _watch(pid: int, pipes: "dict[int, bytearray]", answer: int, boss: int, until: float) -> str:
-    """Read what it says until it has answered, ended, is late, or nobody waits."""
-    death = wait.Watch(pid, proc.start_time(pid) or 0)
-    poll = select.poll()
-    for fd in (boss, *pipes, *([death.fd] if death.fd is not None else [])):
-        poll.register(fd, select.POLLIN)
-    try:
+    def _watch(self, pipes: "dict[int, bytearray]", boss: int, until: float) -> str:
+        """Read what it says until it has answered, ended, is late, or nobody waits."""
+        death = self.death
+        assert death is not None
+        poll = select.poll()
+        for fd in (boss, *pipes, *([death.fd] if death.fd is not None else [])):
+            poll.register(fd, select.POLLIN)
         while (rest := until - monotonic()) > 0:
             ready = [fd for fd, _ in poll.poll(death.limit(rest))]
-            for fd in pipes:
-                if fd in ready and not _drain(fd, pipes[fd]):
-                    poll.unregister(fd)
-            if pipes[answer].endswith(b"\n"):
-                return "answered"
-            if death.ended():
+            if self.answer in ready or death.ended():
                 for fd, kept in pipes.items():
                     _drain(fd, kept)
-                return "ended"
+                if pipes[self.answer].endswith(b"\n"):
+                    return "answered"
+                if death.ended():
+                    return "ended"
+            elif self.output in ready and not _drain(self.output, pipes[self.output]):
+                poll.unregister(self.output)  # it has closed its own: the answer is still to come
             if boss in ready:
                 return "boss"
-    finally:
-        death.close()
-    return "late"
+        return "late"
+
+    def end(self) -> None:
+        """Kill it, with all that it started; twice is fine."""
+        if not self.pid:
+            return
+        self.status, self.pid = _end(self.pid), 0
+        for fd in (self.question, self.answer, self.output):
+            os.close(fd)
+        if self.death is not None:
+            self.death.close()
+
+
+def _write(fd: int, data: bytes) -> None:
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except BrokenPipeError:
+        pass  # it has ended: that is seen next
 
 
 def _drain(fd: int, kept: bytearray) -> bool:
@@ -136,37 +185,42 @@ def _end(pid: int) -> int:
     return status
 
 
-def _be_child(function: "Callable[[], None]", output: int, answer: int, parent: int) -> "NoReturn":
+def _be_child(
+    perform: "Callable[[dict[str, Any]], None]", question: int, answer: int, output: int, parent: int
+) -> "NoReturn":
     try:
         os.setsid()
         libc.die_with_parent(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(125)  # it died before that line
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (question, answer)]
         os.dup2(output, 1)
         os.dup2(output, 2)
-        answer = os.dup2(answer, 3) if answer != 3 else 3
-        os.set_inheritable(3, False)
-        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+        for fd, to in zip(high, (3, 4), strict=True):
+            os.dup2(fd, to, inheritable=False)
+        os.closerange(5, os.sysconf("SC_OPEN_MAX"))
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(signum, signal.SIG_DFL)
-        state, error = "done", ""
-        try:
-            function()
-        except BaseException as raised:
-            import traceback
-
-            traceback.print_exc()
-            state = "abandoned" if isinstance(raised, NotOurs) else "failed"
-            error = "".join(traceback.format_exception_only(raised)).strip()[-_ERROR:]
-        _flush()
-        os.write(answer, json.dumps({"state": state, "error": error}).encode("ascii") + b"\n")
+        with os.fdopen(3, "rb") as requests:
+            for request in requests:
+                state, error = _perform(perform, json.loads(request))
+                _flush()
+                os.write(4, json.dumps({"state": state, "error": error}).encode("ascii") + b"\n")
     finally:
         os._exit(0)
 
 
-def _flush() -> None:
-    import sys
+def _perform(perform: "Callable[[dict[str, Any]], None]", request: "dict[str, Any]") -> tuple[str, str]:
+    try:
+        perform(request)
+    except BaseException as raised:
+        traceback.print_exc()
+        state = "abandoned" if isinstance(raised, NotOurs) else "failed"
+        return state, "".join(traceback.format_exception_only(raised)).strip()[-_ERROR:]
+    return "done", ""
 
+
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,11 +1,12 @@
 """The processes that run the actions of a worker.
 
-    worker ── forkserver ── hand ── one child per cleanup
+    worker ── forkserver ── hand ── child
               (has imported the modules)   └─ (a session of its own; killed when it is late)
 
 The worker itself, which holds connections and claims, imports nobody's code: what crashes, hangs or fills
-the memory is a child. A hand is forked once per slot, and forks a child for each cleanup; that costs a
-millisecond, for the modules are there already.
+the memory is a child. A hand is forked once per slot. It forks a child per owner, which costs a
+millisecond, for the modules are there already; and another one after a cleanup that failed, was late, or
+left something running.
 """
 
 import json
@@ -95,7 +96,8 @@ class Hand:
         """Run one cleanup.
 
         Args:
-            request: action, args, kwargs, attempt, token, confirmed, timeout.
+            request: action, args, kwargs, attempt, token, confirmed, timeout; fresh: in a process that has
+                run nothing yet.
             every: seconds between two calls of `still` while it runs.
             still: whether the caller still may.
 
@@ -159,23 +161,21 @@ def _hand(line: socket.socket, served: "dict[str, Action[Any, Any]]", parent: in
         libc.die_with_parent(signal.SIGKILL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         libc.adopt_orphans()
+        runner = fork.Runner(lambda request: _call(served[request["action"]], request))
         while os.getppid() == parent and (raw := line.recv(_LIMIT)):
-            answer = _perform(json.loads(raw), served, line)
-            if answer is None:
-                break
-            line.send(json.dumps(answer).encode("ascii"))
+            request = json.loads(raw)
+            if request["action"] not in served:
+                answer = fork.Outcome("failed", f"no worker knows {request['action']}")
+            else:
+                limit = max(request["timeout"], 0.1)
+                found = runner.run(request, limit, line.fileno(), fresh=request["fresh"])
+                if found is None:
+                    break
+                answer = found
+            line.send(json.dumps(answer.to_mapping()).encode("ascii"))
+        runner.end()
     finally:
         os._exit(0)
-
-
-def _perform(
-    request: "dict[str, Any]", served: "dict[str, Action[Any, Any]]", line: socket.socket
-) -> "dict[str, Any] | None":
-    action = served.get(request["action"])
-    if action is None:
-        return {"state": "failed", "error": f"no worker knows {request['action']}", "output": ""}
-    outcome = fork.call(lambda: _call(action, request), max(request["timeout"], 0.1), line.fileno())
-    return None if outcome is None else outcome.to_mapping()
 
 
 def _call(action: "Action[Any, Any]", request: "dict[str, Any]") -> None:

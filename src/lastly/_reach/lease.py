@@ -238,7 +238,7 @@ class Lease:
             self._flying = plans = [self._plans.popleft() for _ in range(min(len(self._plans), BATCH))]
             words = [self._words.pop(key) for key in list(self._words)[:BATCH]]
         try:
-            self._commit(plans, words)
+            self._commit(self._without_lost(plans), words)
         except BaseException:
             with self._wake:  # nobody knows what was committed: all of it is said again
                 self._flying = []
@@ -252,6 +252,19 @@ class Lease:
         if now() >= self._looked_at + 1.0:
             self._looked_at = now()
             self._look()
+
+    def _without_lost(self, plans: "list[Plan]") -> "list[Plan]":
+        """Tell owners once that workers have settled something of theirs: that plan is not taken."""
+        left = []
+        for plan in plans:
+            name = plan.row["journal"]
+            if plan.word or name not in self.untold:
+                left.append(plan)
+                continue
+            self.untold.discard(name)
+            plan.answer({"lost": {n: by for n, (state, by) in self.lost[name].items() if state == "done"}})
+            plan.answer, plan.keep = _gave_up, False
+        return left
 
     def _commit(self, plans: "list[Plan]", words: "list[dict[str, Any]]") -> None:
         psycopg = driver()

@@ -194,11 +194,6 @@ class Relay:
 
     def _plan(self, peer: Peer, message: "dict[str, Any]") -> None:
         name, given = message["journal"], message["cleanup"]
-        if name in self.lease.untold:
-            self.lease.untold.discard(name)
-            settled = {number: by for number, (state, by) in self.lease.lost[name].items() if state == "done"}
-            peer.say({"lost": settled})
-            return
         kept = ("id", "action", "args", "kwargs", "known", "what", "phase", "retries", "timeout", "backoff")
         row = {field: given[field] for field in kept if field in given}
         row |= {

@@ -84,7 +84,7 @@ class Settling:
         request = {
             "action": cleanup["action"], "args": cleanup["args"], "kwargs": cleanup["kwargs"],
             "attempt": cleanup["attempts"] + 1, "token": f"{self.claimed['token']}.{cleanup['id']}",
-            "confirmed": cleanup["known"], "timeout": cleanup["timeout"],
+            "confirmed": cleanup["known"], "timeout": cleanup["timeout"], "fresh": not self.ran,
         }  # fmt: skip
         answer = self.hand().run(request, self.hold / 3, self._renew)
         self.broken = answer is None

@@ -315,6 +315,8 @@ BEGIN
   UPDATE owners SET claimed_until = clock_timestamp() + make_interval(secs => p_secs)
    WHERE owner = p_owner AND claim = p_claim AND state = 'orphan' RETURNING claimed_by INTO who;
   IF NOT FOUND THEN RETURN NULL; END IF;
+  -- A crash of this server may forget the last moments: then it is run once more. A claim is never forgotten.
+  PERFORM set_config('synchronous_commit', 'off', true);
   IF p_ended IS NOT NULL THEN
     IF p_outcome = 'done' THEN
       UPDATE cleanups SET state = 'done', next_at = NULL, changed = clock_timestamp()
@@ -325,7 +327,9 @@ BEGIN
     END IF;
   END IF;
   IF p_begin IS NOT NULL THEN
-    UPDATE cleanups SET state = 'running', attempts = attempts + 1, claim = p_claim, changed = clock_timestamp()
+    -- Begun already: the answer was lost, and this is the same step again.
+    UPDATE cleanups SET state = 'running', claim = p_claim, changed = clock_timestamp(),
+           attempts = attempts + CASE WHEN state = 'running' AND claim = p_claim THEN 0 ELSE 1 END
      WHERE owner = p_owner AND id = p_begin AND owed(state);
     IF NOT FOUND THEN RETURN jsonb_build_object('state', 'skip'); END IF;  -- a person has forgotten it meanwhile
   END IF;
