@@ -10,30 +10,10 @@ from typing import Any
 
 import pytest
 from harness import Programs, wait_until
-from reaping import archived, log, owner, ready
+from reaping import archived, log, owner, ready, stale
 
 from lastly._journal import home as homes
-from lastly._journal.file import Journal
 from lastly._reaper import client, desk, pool
-from lastly._system.identity import Identity
-
-
-def stale(count: int, *plans: Any) -> None:
-    """So many journals of a process that nobody ever saw, with these actions and arguments each."""
-    pid = os.fork()
-    if not pid:
-        try:
-            me = Identity.current()
-            me.start = 1
-            for number in range(count):
-                journal = Journal.create(me)
-                for action, args, kwargs in plans:
-                    words = [word.format(number) if isinstance(word, str) else word for word in args]
-                    journal.plan(action, words, kwargs)
-                os.close(journal.fd)
-        finally:
-            os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.fixture

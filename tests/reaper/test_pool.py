@@ -8,6 +8,7 @@ import os
 import socket
 
 import pytest
+from reaping import stale
 
 from lastly._reaper import pool
 from lastly._settle import child
@@ -35,6 +36,51 @@ def test_without_descriptors_a_job_waits(workers, monkeypatch):
     workers.spare()
     workers.tick()
     assert (workers.busy, workers.workers) == (1, {})
+
+
+REHEARSAL = """
+import gc, os, resource, sys, time
+from lastly._reaper import jobs, loop
+from lastly._journal import home
+from lastly._system import remove
+
+class Answers:
+    def add(self, place, answer): print(answer["state"], end=" ")
+    def send(self, **how): pass
+
+remove.identity("/")
+gc.collect()
+gc.freeze()
+for path, rehearses in zip(home.journals(), (True, False)):
+    if os.fork():
+        assert os.wait()[1] == 0
+        continue
+    before = os.listdir("/proc/self/fd")
+    if rehearses:
+        jobs.rehearse()
+    assert os.listdir("/proc/self/fd") == before
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    died = (time.time(), time.clock_gettime(time.CLOCK_BOOTTIME))
+    job = {"do": "settle", "path": path, "died": died, "force": False, "unwritten": []}
+    jobs.work([(0, job)], lambda limit: None, Answers())
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults, flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_worker_that_has_rehearsed_has_its_memory(programs, home, tmp_path):
+    """The first death that it meets does not wait until the pages are copied that it shares with the reaper."""
+    made = tmp_path / "made"
+    made.mkdir()
+    for number in range(2):
+        (made / str(number)).touch()
+    stale(2, ("lastly.actions:remove", [str(made / "{}")], {"expect": {}}))
+    got = programs.run(REHEARSAL)
+    assert (got.status, got.err) == (0, "")
+    first, second = (line.split() for line in got.out.splitlines())
+    assert first[0] == second[0] == "final"
+    assert int(first[1]) * 2 < int(second[1])
+    assert os.listdir(made) == []
 
 
 def test_workers_that_have_ended_do_not_stay_zombies(workers):

@@ -1,9 +1,13 @@
 """What the tests of the reaper share: an owner with a temp dir, and ways to wait for the reaper."""
 
+import os
+
 from harness import PATIENCE, wait_until
 
 from lastly._journal import home as homes
+from lastly._journal.file import Journal
 from lastly._reaper import desk
+from lastly._system.identity import Identity
 
 OWNER = """
 import os, sys, time
@@ -72,3 +76,21 @@ if __name__ == "__main__":
 def proc(pid, name):
     with open(f"/proc/{pid}/{name}", "rb") as file:
         return file.read().decode(errors="replace")
+
+
+def stale(count, *plans):
+    """So many journals of a process that nobody ever saw, with these actions and arguments each."""
+    pid = os.fork()
+    if not pid:
+        try:
+            me = Identity.current()
+            me.start = 1
+            for number in range(count):
+                journal = Journal.create(me)
+                for action, args, kwargs in plans:
+                    words = [word.format(number) if isinstance(word, str) else word for word in args]
+                    journal.plan(action, words, kwargs)
+                os.close(journal.fd)
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0

@@ -1,7 +1,7 @@
 """What workers do: settle one dead owner, or write settled ones into the history."""
 
-from lastly._settle import child, history
-from lastly._settle.settle import settle
+from lastly._settle import child, history, settle
+from lastly._system import probe
 from lastly._system.family import Family
 
 TYPE_CHECKING = False
@@ -20,11 +20,24 @@ _MORE = 16  # owners in one message after which others are expected
 
 def work(todo: "Iterable[tuple[int, Job]]", announce: "Callable[[float], None]", answers: "Answers") -> None:
     """Do jobs in a worker, and say what became of each; never raises."""
+    _prepare()
+    _Work(announce, answers).do(todo)
+
+
+def rehearse() -> None:
+    """Make a worker ready for its first death."""
+    _prepare()
+    try:
+        settle.rehearse(probe.unnamed_file("rehearsal"))
+    except OSError:  # no descriptors, no memory: what it was for does without
+        pass
+
+
+def _prepare() -> None:
     global _ready
     if not _ready:
         child.adopt_orphans()
         _ready = True
-    _Work(announce, answers).do(todo)
 
 
 class _Work:
@@ -77,7 +90,7 @@ class _Work:
 
 
 def _settle(job: "Job", **how: "Any") -> "Job":
-    outcome = settle(
+    outcome = settle.settle(
         job["path"], force=job["force"], died=job["died"], unwritten=job["unwritten"],
         family=Family.from_mapping(job["family"]) if job.get("family") else None, **how,
     )  # fmt: skip

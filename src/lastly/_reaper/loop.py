@@ -70,7 +70,7 @@ class Reaper:
         self.relays = Relays(self)
         self.pool = Pool(
             jobs.work, watch=self._watch_worker, unwatch=self._unwatch_worker, answer=self._answer,
-            keep=lambda: {self.log.fd},
+            keep=lambda: {self.log.fd}, rehearse=jobs.rehearse,
         )  # fmt: skip
 
     # ---- the loop

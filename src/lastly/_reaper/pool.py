@@ -104,8 +104,10 @@ class Pool:
         unwatch: "Callable[[int], None]",
         answer: "Callable[[Job, Job], None]",
         keep: "Callable[[], set[int]]",
+        rehearse: "Callable[[], None]" = lambda: None,
     ) -> None:
         self.work = work
+        self.rehearse = rehearse  # done by a worker that is forked before there is a job for it
         self.watch = watch
         self.unwatch = unwatch
         self.answer = answer
@@ -145,7 +147,7 @@ class Pool:
     def spare(self) -> None:
         """Have one idle worker ready for the next death."""
         waiting = self.urgent or self.queue
-        if not self.idle and not waiting and self._room() and (worker := self._fork()) is not None:
+        if not self.idle and not waiting and self._room() and (worker := self._fork(spare=True)) is not None:
             self.idle.append(worker)
 
     def heard(self, worker: Worker) -> None:
@@ -271,7 +273,7 @@ class Pool:
         _gone.append(worker.pid)
         reap_zombies()
 
-    def _fork(self) -> Worker | None:
+    def _fork(self, *, spare: bool = False) -> Worker | None:
         try:
             ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         except OSError:  # no descriptors left
@@ -284,7 +286,7 @@ class Pool:
             its.close()
             return None
         if pid == 0:
-            _worker(its, self.work, self.keep(), mark)
+            _worker(its, self.work, self.keep(), mark, self.rehearse if spare else None)
         its.close()
         worker = self.workers[pid] = Worker(pid, ours, mark)
         self.watch(ours.fileno(), worker)
@@ -305,7 +307,9 @@ def reap_zombies() -> None:
             _gone.remove(pid)
 
 
-def _worker(its: _socket.socket, work: "Work", keep: "set[int]", mark: Mark) -> None:
+def _worker(
+    its: _socket.socket, work: "Work", keep: "set[int]", mark: Mark, rehearse: "Callable[[], None] | None"
+) -> None:
     """The life of a worker. Never returns."""
     status = 1
     try:
@@ -314,6 +318,8 @@ def _worker(its: _socket.socket, work: "Work", keep: "set[int]", mark: Mark) -> 
         descriptors.close_all_but({0, 1, 2, its.fileno(), *keep} - {-1})  # -1: no log could be opened
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, signal.SIG_DFL)
+        if rehearse is not None:
+            rehearse()
         while raw := its.recv(MESSAGE):
             answers = Answers(its)
             work(_begun(json.loads(raw), mark), _announcer(its), answers)

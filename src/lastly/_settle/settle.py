@@ -127,6 +127,28 @@ def settle(
             journal.close()
 
 
+def rehearse(fd: int) -> None:
+    """Settle a journal that is about nothing, in an empty file that has no name.
+
+    After a fork each page of memory is copied when it is first written to, and in Python that is whatever is
+    used. A worker that has rehearsed has its pages when somebody dies.
+
+    Args:
+        fd: of that file; it is closed.
+    """
+    journal = Journal("", fd, {}, 1)
+    try:
+        for _ in range(2):
+            journal.plan("lastly.actions:remove", ["/proc/nothing-of-this-name"], {"expect": {}})
+        seen = Replay("", lambda offset, size: os.pread(fd, size, offset))
+        settling = _Settling(
+            journal, seen, "reaper", None, world_over=False, family=None, announce=None, slow=None
+        )
+        settling.run(force=False, only=None)
+    finally:
+        journal.close()
+
+
 def not_dead(seen: Replay, *, elsewhere: bool = False) -> Outcome | None:
     """Why this owner's cleanups must not be run, or None when they may."""
     if seen.newer:
