@@ -78,6 +78,21 @@ def test_who_ignores_sigterm_is_killed_after_the_grace(plant):
     assert all(map(process_gone, pids))
 
 
+def test_without_a_grace_nobody_waits_for_a_scan(plant, monkeypatch):
+    """Reading all of /proc takes the longer the more processes there are: the tree is killed before."""
+    top, pids = plant(3, "session")
+    scan = proc.processes
+
+    def scan_late():
+        for pid in pids:
+            wait_process_gone(pid)
+        return scan()
+
+    monkeypatch.setattr(proc, "processes", scan_late)
+    assert kill_tree(identity(top.pid), grace=0) == 4
+    assert top.wait() == -signal.SIGKILL
+
+
 def test_grandchildren_in_sessions_of_their_own(plant):
     top, pids = plant(2, "session")
     kill_tree(identity(top.pid), grace=1)
@@ -149,7 +164,7 @@ def test_the_pid_changes_hands_between_scan_and_signal(plant, monkeypatch):
     hunt = kill.TreeKiller(None)
     hunt.members = {top.pid: identity(top.pid)["start"]}
     monkeypatch.setattr(proc, "start_time", lambda pid: 1)
-    hunt.signal(signal.SIGKILL)
+    hunt.kill()
     monkeypatch.undo()
     assert hunt.hit == set()
     assert top.poll() is None

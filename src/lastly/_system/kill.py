@@ -9,7 +9,9 @@ has another parent.
 * A tree ends from the top down, as it would by itself: its leader gets SIGTERM and ends its children in its
   own way; children that it leaves get a moment to end by themselves (their pipe has closed), then SIGTERM.
 * The tree is scanned again and again: TERM, grace, then stop, kill and look until two scans in a row are
-  empty. Stopping before killing keeps a fork bomb from outrunning us.
+  empty. Stopping before killing keeps a fork bomb from outrunning us: what is stopped has no more children
+  than the kernel lists for it. Without a grace, who is known is killed before the first scan of /proc, which
+  takes longer the more processes the machine has.
 * Orphans are found by the token that `lastly.Popen` and `lastly run` put into the environment of what they
   start; by pid and start time, if somebody saw them while their parent lived (see `family`); and by the
   session or process group that the leader of the tree led.
@@ -41,6 +43,7 @@ _GIVE_UP = 10.0  # seconds for SIGKILL to take effect: longer means a process st
 _RESCAN = 0.02
 _QUIET = 10  # empty scans after which the tree counts as empty, although other processes come and go
 _LONGEST = 80  # characters of a command line that are kept
+_STOPS = 0.05  # seconds for SIGSTOP to take effect
 _BY_THEMSELVES = 1.0  # seconds in which the children of a process that has ended may end by themselves
 
 
@@ -145,11 +148,14 @@ def kill_tree(
     if why := probe.wrong_proc():
         raise NotOurs(f"no process is signalled by a number read from /proc: {why}")
     killer = TreeKiller(_here(root), token.encode() if token else None, only_children, seen, led)
-    if killer.scan() or killer.wait_for_newborn(newborn):
+    at_once = grace <= 0 and killer.find_known()
+    if at_once:
+        killer.kill()
+    if killer.scan() or at_once or killer.wait_for_newborn(newborn):
         if grace > 0:
             killer.ask(grace, orphans=orphans)
         if killed is not None:
-            killed.update(killer.members.items())
+            killed.update(killer.hit if at_once else killer.members.items())
         _finish(killer)
     if left := killer.out_of_reach():
         raise PermissionError(f"process {left} lives and belongs to another user: it cannot be ended")
@@ -170,13 +176,7 @@ def _finish(killer: "TreeKiller") -> None:
         empty = 0
         if monotonic() > give_up:
             raise TimeoutError(f"SIGKILL does not end {sorted(killer.members)}: stuck in the kernel")
-        known = -1
-        while len(killer.members) != known:  # a stopped process has no more children
-            known = len(killer.members)
-            killer.signal(signal.SIGSTOP)
-            killer.scan()
-        killer.signal(signal.SIGKILL)
-        killer.resume_spared()
+        killer.kill()
         killer.wait(0.25)
 
 
@@ -252,6 +252,61 @@ class TreeKiller:
             queue += [(c, leads) for c in parents.get(process.pid, ()) if c.start >= process.start]
         return len(self.members)
 
+    def find_known(self) -> bool:
+        """Take as members who is known by pid, with all below them; returns whether there is anybody."""
+        user = os.geteuid()
+        for key in (self.root, *self.seen):
+            head = proc.look(key[0], user) if key is not None else None
+            if head is None or head.key != key or head.dead:
+                continue
+            if key == self.root:
+                self._note_what_root_leads({head.pid: head})
+            if self.spare_root and key == self.root:
+                self._take(self._children(*key))
+            else:
+                self._take([head])
+        return bool(self.members)
+
+    def kill(self) -> None:
+        """Stop all members and what they have started, then SIGKILL."""
+        until = monotonic() + _STOPS
+        new = list(self.members.items())
+        while new:
+            self.stopped.update(new)
+            self._signal(dict(new), signal.SIGSTOP)
+            for pid, _ in new:
+                while not proc.is_stopped(pid) and monotonic() < until:
+                    time.sleep(0.0002)
+            new = [key for member in new for key in self._take(self._children(*member))]
+        # Before its exec a tracker looks like its parent.
+        for pid in [pid for pid in self.members if proc.is_tracker(pid) or proc.is_reaper(pid)]:
+            del self.members[pid]
+        self._signal(self.members, signal.SIGKILL)
+        for pid, start in self.stopped.items() - self.members.items():
+            wait.send(pid, start, signal.SIGCONT)
+        self.stopped = {}
+
+    def _take(self, processes: "list[proc.Process]") -> list[tuple[int, int]]:
+        """Make these and all below them members, if they may be hit; returns those that are new."""
+        ancestors = proc.ancestors()
+        found: list[tuple[int, int]] = []
+        while processes:
+            process = processes.pop()
+            if process.dead or process.pid in self.members or process.key in self.refused:
+                continue
+            if self._may_be_hit(process, ancestors):
+                self.members[process.pid] = process.start
+                self.once.add(process.key)
+                found.append(process.key)
+                processes += self._children(*process.key)
+        return found
+
+    @staticmethod
+    def _children(pid: int, start: int) -> "list[proc.Process]":
+        """A child is never older than its parent; a number that was used again is no child of this one."""
+        found = (proc.look(child, os.geteuid()) for child in proc.children(pid))
+        return [child for child in found if child and child.ppid == pid and child.start >= start]
+
     def _root_has_gone(self) -> bool:
         if self.token is not None or self.root is None or self.once or self.led:
             return False
@@ -313,11 +368,6 @@ class TreeKiller:
         for signum in (signal.SIGTERM, signal.SIGCONT):  # what is stopped cannot answer
             self._signal(processes, signum)
 
-    def signal(self, signum: int) -> None:
-        if signum == signal.SIGSTOP:
-            self.stopped.update(self.members)
-        self._signal(self.members, signum)
-
     def _signal(self, processes: dict[int, int], signum: int) -> None:
         for member in list(processes.items()):
             try:
@@ -326,12 +376,6 @@ class TreeKiller:
             except PermissionError:  # the others are ended all the same
                 self.refused.add(member)
                 self.members.pop(member[0], None)
-
-    def resume_spared(self) -> None:
-        """Continue what was stopped and is to be spared: before its exec a tracker looks like its parent."""
-        for pid, start in self.stopped.items() - self.members.items():
-            wait.send(pid, start, signal.SIGCONT)
-        self.stopped = {}
 
     def wait(self, seconds: float, *, leaders: bool = False) -> None:
         """Wait until all members (also those that appear meanwhile) are dead, at most ``seconds``.

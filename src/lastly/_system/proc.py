@@ -113,6 +113,19 @@ def lives(pid: int, start: int) -> bool:
     return found is not None and found.start == start and not found.dead
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether all threads of a process have stopped or ended: it then starts nobody."""
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                raw = file.read()
+            if raw[raw.rindex(b")") + 2 :][:1] not in b"TtZXx":
+                return False
+    except _GONE:  # a thread, or the process
+        return not exists(pid)
+    return True
+
+
 def exists(pid: int) -> bool:
     """Whether the kernel knows the pid, for a /proc that is missing or hides other people's processes."""
     try:
