@@ -222,3 +222,14 @@ def test_a_name_that_the_program_gave_is_shown_after_its_death(programs: Program
     assert "too late" not in str(filed)
     assert lastly(programs, "retry", machine).status == 1  # from the history, in a journal of its own
     assert GIVEN[0] in lastly(programs, "ls").out
+
+
+@pytest.mark.parametrize("options", [[], ["--supervise"]])
+def test_what_a_run_owes_is_the_killing_of_all_its_children(programs: Programs, options: list[str]) -> None:
+    code = "import subprocess, time; subprocess.Popen(['sleep', '1000']); print('ready', flush=True); time.sleep(600)"
+    program = programs.start_command(["lastly", "run", *options, "-c", code])
+    program.line("ready")
+    owed = [item["what"] for owner in data(programs, "ls")["owners"] for item in owner["cleanups"]]
+    assert [text for text in owed if text.startswith("kill")] == ["kill its children"] * (1 + len(options))
+    program.send(15)
+    program.wait()

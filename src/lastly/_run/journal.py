@@ -9,6 +9,7 @@ import os
 import sys
 
 from lastly._words import fork
+from lastly._words.built_in import CHILDREN
 from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
@@ -42,12 +43,12 @@ def keep_for(of: "Program") -> None:
     program = of
 
 
-def plan(action: str, args: "list[Any]", kwargs: "dict[str, Any] | None" = None) -> int:
+def plan(action: str, args: "list[Any]", kwargs: "dict[str, Any] | None" = None, **more: "Any") -> int:
     """Write a plan. Raises RunIsOver, NotRecorded, or whatever else is wrong with our files."""
     fork.look()
     journal = opened or _open()
     key = journal.key
-    number = journal.plan(action, args, kwargs or {}, run=True)
+    number = journal.plan(action, args, kwargs or {}, run=True, **more)
     if journal.key != key and not program.is_me():
         raise RunIsOver  # the file was removed, so the journal has made another one
     ensure(journal.path)
@@ -79,7 +80,7 @@ def plan_children() -> None:
         child_starts(opened.path if opened is not None else "")
         return
     program.mark_forks()
-    children_id = plan(KILL, [None], {"token": program.token, "grace": program.grace})
+    children_id = plan(KILL, [None], {"token": program.token, "grace": program.grace}, what=CHILDREN)
     child_starts(opened.path if opened is not None else "")
 
 
@@ -95,7 +96,8 @@ def bequeath(pid: int, paths: "list[str]") -> None:
     journal = journal_class.create(identity=heir)
     ended = True
     try:
-        journal.plan(KILL, [None], {"token": program.token, "grace": program.grace}, run=True)
+        kwargs = {"token": program.token, "grace": program.grace}
+        journal.plan(KILL, [None], kwargs, run=True, what=CHILDREN)
         for path in paths:
             journal.plan(REMOVE, [path], {"expect": {}}, run=True)
         ended = heir.alive() is False

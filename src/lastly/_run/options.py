@@ -11,7 +11,8 @@ usage: lastly run [--grace S] [--keep | --remove-always] [--supervise] [--] CMD 
        lastly run [options] script.py [ARG...]
        lastly run [options] -c CODE | -m MODULE [ARG...]
 
-Run any program, unchanged; what it leaves behind is cleaned up, however it ends.
+Run a program, unchanged; what it leaves behind is cleaned up, however it ends. Of a program that is no
+Python (a shell, make) only the Python programs below it are guarded, and with --supervise all its children.
 
   --grace S        seconds between TERM and KILL for children left by a crash (default 10)
   --keep           leave temp files and folders alone, also after a crash

@@ -106,7 +106,7 @@ class Supervisor:
 
             self.journal = Journal.create()
             tree = {"token": self.token, "grace": self.grace}
-            self.journal.plan(built_in.KILL, [None], tree, run=True)
+            self.journal.plan(built_in.KILL, [None], tree, run=True, what=built_in.CHILDREN)
             if self.group.path:
                 # A group that has gone is what is wanted; `rmdir` alone would call it a failure.
                 argv = [sys.executable, "-I", "-S", "-c", _RMDIR, self.group.path]

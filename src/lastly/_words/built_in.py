@@ -8,6 +8,9 @@ PREFIX = "lastly.actions:"  # of what the journal calls them
 REMOVE, KILL, KILL_TOKEN, RUN = f"{PREFIX}remove", f"{PREFIX}kill", f"{PREFIX}kill_token", f"{PREFIX}run"
 
 
+CHILDREN = "kill its children"  # what people call the killing of all that a run has started
+
+
 class BuiltIn:
     """What has to be known of one, beside how it is done.
 
