@@ -35,9 +35,12 @@ RIGHT = {
     "reaper": ["--idle", "0"],
     "completion": ["bash"],
 }
+# These need a shared journal, which is a database.
+SHARED = {"journal": ["migrate"], "worker": ["--once"], "hosts": []}
 TAKE_AN_ID = ["why", "reap", "retry", "forget"]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
-every = pytest.mark.parametrize("name", RIGHT)
+every = pytest.mark.parametrize("name", [*RIGHT, *SHARED])
+local = pytest.mark.parametrize("name", RIGHT)
 OFF = {"LASTLY_REAPER": "0"}  # so that what is owed waits for the commands
 
 
@@ -99,22 +102,25 @@ def status(name: str) -> int:
 
 
 def test_every_command_stands_in_these_tests() -> None:
-    assert set(RIGHT) == {command.name for command in COMMANDS}
+    assert {*RIGHT, *SHARED} == {command.name for command in COMMANDS}
 
 
 @every
+@pytest.mark.slow(keep=3)
 def test_a_wrong_option(programs: Programs, name: str) -> None:
     one_line(call(programs, name, "--nonsense"), 2, "no such option: --nonsense", f"see `lastly {name} --help`")
 
 
-@pytest.mark.parametrize("name", [name for name in RIGHT if name not in ("run", "crash", "doctor")])
+@pytest.mark.parametrize("name", [name for name in (*RIGHT, *SHARED) if name not in ("run", "crash", "doctor", "journal")])
+@pytest.mark.slow(keep=2)
 def test_an_argument_too_many(programs: Programs, name: str) -> None:
     """`run` and `crash` give what follows to the program, `doctor` takes any number of files."""
     operand = {"completion": "bash"}.get(name, "deadbeef.1" if name in TAKE_AN_ID else "")
     one_line(call(programs, name, *filter(None, [operand]), "more"), 2, "one argument too many: 'more'", f"`lastly {name} --help`")
 
 
-@pytest.mark.parametrize("name", ["run", "crash", "why", "retry", "forget", "completion"])
+@pytest.mark.parametrize("name", ["run", "crash", "why", "retry", "forget", "completion", "journal"])
+@pytest.mark.slow(keep=2)
 def test_an_argument_too_few(programs: Programs, name: str) -> None:
     one_line(call(programs, name), 2, f"see `lastly {name} --help`")
 
@@ -123,10 +129,20 @@ def test_an_argument_too_few(programs: Programs, name: str) -> None:
 @pytest.mark.parametrize(
     "ref", ["deadbeef.1", "nonsense", "", "deadbeef.", ".1", "12", "-", "../../etc", "\x1b[31mred", "a\nb", "%.%", "x" * 3000]
 )
-@pytest.mark.slow(keep=8)
+@pytest.mark.slow(keep=3)
 def test_a_wrong_id(programs: Programs, owed: str, name: str, ref: str) -> None:
     one_line(call(programs, name, *["--yes"][: name == "forget"], ref), 1, "see `lastly ls`")
     assert owed in call(programs, "ls").out
+
+
+@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [(None, "set LASTLY_JOURNAL=postgresql://"), ("nonsense", "must begin with postgresql://"), ("postgresql://127.0.0.1:1/x", "")],  # refused; or `worker` has no actions
+)
+@pytest.mark.slow(keep=2)
+def test_a_shared_journal_that_is_not_there(programs: Programs, name: str, url: str | None, says: str) -> None:
+    one_line(call(programs, name, *SHARED[name], LASTLY_JOURNAL=url), 1, says)
 
 
 def broken_home(kind: str, folder: Path) -> str:
@@ -142,8 +158,8 @@ def broken_home(kind: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", ["a file", "below a file", "relative", "writable for others"])
-@every
-@pytest.mark.slow(keep=11)
+@local
+@pytest.mark.slow(keep=4)
 def test_a_broken_home(programs: Programs, tmp_path: Path, kind: str, name: str) -> None:
     (here(programs) / "program.py").write_text("pass\n")
     home = broken_home(kind, tmp_path)
@@ -157,7 +173,8 @@ def test_a_broken_home(programs: Programs, tmp_path: Path, kind: str, name: str)
         one_line(got, 1, "lastly: cannot use the home", "LASTLY_HOME" if kind != "writable for others" else "chmod 700")
 
 
-@every
+@local
+@pytest.mark.slow(keep=3)
 def test_without_a_terminal_and_without_standard_input(programs: Programs, owed: str, name: str) -> None:
     """As a cron job or a service calls it."""
     env = {**ready(programs, owed, name), "TERM": None}
@@ -174,7 +191,8 @@ def test_who_cannot_be_asked_has_not_agreed(programs: Programs, owed: str) -> No
     assert owed in call(programs, "ls").out
 
 
-@every
+@local
+@pytest.mark.slow(keep=3)
 def test_a_pipe_that_nobody_reads(programs: Programs, owed: str, name: str) -> None:
     """`lastly … | true`: no word of it, whatever is written, the help too."""
     env = ready(programs, owed, name)
@@ -186,6 +204,7 @@ def test_a_pipe_that_nobody_reads(programs: Programs, owed: str, name: str) -> N
 
 
 @every
+@pytest.mark.slow(keep=3)
 def test_a_full_disk_behind_the_output(programs: Programs, name: str) -> None:
     got = written_to(os.open("/dev/full", os.O_WRONLY), programs, [name, "--help"], OFF)
     assert (got.returncode, got.stderr) == (1, "lastly: No space left on device\n")
@@ -204,6 +223,7 @@ def written_to(fd: int, programs: Programs, words: list[str], env: dict[str, str
 
 @pytest.mark.parametrize("name", ["ls", "why", "history", "reap", "doctor"])
 @pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.slow(keep=3)
 def test_on_a_narrow_terminal(programs: Programs, owed: str, name: str, columns: int) -> None:
     """No line is longer than the terminal is wide, and an ID can be copied."""
     long = "/".join(["directory-with-a-long-name"] * 4)
@@ -219,7 +239,8 @@ def test_the_help_on_a_terminal_of_80_columns(programs: Programs) -> None:
     assert [line for line in shown.splitlines() if len(line) > 80] == []
 
 
-@every
+@local
+@pytest.mark.slow(keep=2)
 def test_no_color(programs: Programs, owed: str, name: str) -> None:
     """Bold is no colour; a program that is run decides for itself."""
     out = on_terminal(programs, 100, right(name, owed), {**ready(programs, owed, name), "NO_COLOR": "1"})

@@ -31,8 +31,8 @@ def anything(*args: object, **more: object) -> None:
         ("destroy {name:{region}}", ValueError, "must be a constant"),
         ("destroy {name", ValueError, "describe='destroy {name': expected '}'"),
         ("destroy }", ValueError, "describe='destroy }': Single '}'"),
-        (7, TypeError, "describe=7: a text"),
-        (b"destroy {name}", TypeError, "a text"),
+        (7, TypeError, "describe must be a string like 'destroy VM {name}', not 7"),
+        (b"destroy {name}", TypeError, "describe must be a string"),
     ],
 )
 def test_bad_templates_are_refused_at_decoration(template: str, error: type[Exception], said: str) -> None:
