@@ -356,13 +356,13 @@ def test_what_is_not_understood(write: Any) -> None:
 @pytest.mark.parametrize("name", ["include", "watch", "allow"])
 def test_a_text_where_several_are_wanted(write: Any, name: str) -> None:
     """Of the letters of "*.log" the first one would allow everything."""
-    with pytest.raises(TypeError, match=f"{name}=.*a list"):
+    with pytest.raises(TypeError, match=f"{name} must be a list"):
         crash_everywhere(write(TEMPORARY), **{name: "*.log"})
 
 
 @pytest.mark.parametrize("name", ["at_most", "timeout", "jobs"])
 def test_limits_that_try_nothing(write: Any, name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}=0"):
+    with pytest.raises(ValueError, match=f"{name} must be more than 0"):
         crash_everywhere(write(TEMPORARY), **{name: 0})
 
 

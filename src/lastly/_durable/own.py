@@ -76,15 +76,15 @@ def is_ours(journal: "Journal") -> bool:
 def leave() -> None:
     """Remove the journal as soon as nothing is owed: the process is about to end.
 
-    Run by atexit, perhaps before the cleanups are: so it also sets a flag, and `settled` removes the file
-    after the last one. What is still owed then stays, for the reaper.
+    Run by atexit, perhaps before the cleanups are: so it also sets a flag, and `remove_if_leaving` removes
+    the file after the last one. What is still owed then stays, for the reaper.
     """
     global _leaving
     _leaving = True
-    settled()
+    remove_if_leaving()
 
 
-def settled() -> None:
+def remove_if_leaving() -> None:
     """Call it after the final state of a cleanup is written."""
     global _journal
     if not _leaving:

@@ -126,7 +126,7 @@ class DurableCleanup(Cleanup):
                 stack[self] = limit
                 raise
             self._tell("released")
-            own.settled()
+            own.remove_if_leaving()
         return True
 
     def __call__(self, /, *_: "Any", **__: "Any") -> "Any":
@@ -187,7 +187,7 @@ class DurableCleanup(Cleanup):
             except errors.NotRecorded:
                 pass  # the reaper will do it once more, and find nothing there
             self._tell("done")
-            own.settled()
+            own.remove_if_leaving()
 
     def _failed(self, error: BaseException) -> None:
         if self.journal is None:
@@ -197,7 +197,7 @@ class DurableCleanup(Cleanup):
             if isinstance(error, errors.NotOurs):
                 self.journal.abandon(self.id, text, by="owner")
                 self._tell("abandoned", text)
-                own.settled()
+                own.remove_if_leaving()
             else:
                 self.journal.fail(self.id, text, attempt=self.attempts, by="owner")
                 self._tell("failed", text)
@@ -219,7 +219,7 @@ class DurableCleanup(Cleanup):
         by = shared.settled_elsewhere(self.shared, self.journal, self.id)
         if by:
             self.journal.done(self.id, by=by)
-            own.settled()
+            own.remove_if_leaving()
         return bool(by)
 
 

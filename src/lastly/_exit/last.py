@@ -7,7 +7,7 @@ out, and the process ends without the finalization.
 
 import sys
 
-from lastly._scope.reason import telling
+from lastly._scope.reason import visible_code
 from lastly._words import pythons
 
 _forced: "int | None" = None
@@ -51,7 +51,7 @@ def exit_with_at_end(code: int) -> None:
     global _forced
     if _forced is not None:
         return
-    _forced = telling(code)
+    _forced = visible_code(code)
     if pythons.c_call("__cxa_atexit", "exit", _forced, None):
         return
     import atexit

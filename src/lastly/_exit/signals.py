@@ -133,7 +133,7 @@ def install(
         _forked()
     for signum in [signum for signum in end.previous if signum not in numbers]:
         _give_back(signum)
-    own(numbers, status, seconds)
+    install_bare(numbers, status, seconds)
     # Loads `threading`, which is told of the interpreter's end before everything else.
     root.arm_early()
     stack.trust_threading()
@@ -144,7 +144,7 @@ def install(
     return Installation()
 
 
-def own(numbers: "Iterable[int]", status: "Status" = "signal", grace: "float | None" = None) -> None:
+def install_bare(numbers: "Iterable[int]", status: "Status" = "signal", grace: "float | None" = None) -> None:
     """Do what `install` does, but load nothing."""
     for signum in numbers:
         _take(signum)

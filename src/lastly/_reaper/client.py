@@ -85,7 +85,7 @@ def ensure(journal: str) -> None:
     line = _ours()
     if line.off:
         return
-    _own(line)
+    _is_usable(line)
     if line.socket is not None and line.journal == journal:
         try:
             while line.socket.recv(protocol.LIMIT):
@@ -138,7 +138,7 @@ def deadline(wakeup_fd: int, signals: tuple[int, ...], grace: float) -> bool:
 def signal_answered() -> None:
     """Tell the reaper that the signal was answered and this process lives on."""
     line = _line
-    if line is not None and line.pid == os.getpid() and _own(line) and line.socket is not None:
+    if line is not None and line.pid == os.getpid() and _is_usable(line) and line.socket is not None:
         try:
             line.socket.send(protocol.encode("calm"))
         except OSError:
@@ -152,7 +152,7 @@ def child_starts(journal: str) -> None:
     """
     line = _ours()
     now = monotonic()
-    if now < line.children_at or not _own(line) or line.socket is None:
+    if now < line.children_at or not _is_usable(line) or line.socket is None:
         return
     line.children_at = now + _CHILDREN
     try:
@@ -166,7 +166,7 @@ def share(url: str, key: str) -> str:
     line = _ours()
     if line.off:
         return "LASTLY_REAPER is off, so there is no relay for the shared journal: unset it"
-    if not _own(line) or line.socket is None:
+    if not _is_usable(line) or line.socket is None:
         return ""  # a reaper is being started
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     message = protocol.encode("share", key=key, url=url, exe=sys.executable or "", root=root)
@@ -239,7 +239,7 @@ def _connected(line: _Line, made: _Socket, journal: str) -> None:
         _send_deadline(line)
 
 
-def _own(line: _Line) -> bool:
+def _is_usable(line: _Line) -> bool:
     """Whether there is a connection, and its descriptor still is ours; forgets it when it is not."""
     if line.socket is None:
         return False
@@ -283,7 +283,7 @@ def _connect() -> _Socket | None:
 
 
 def _send_deadline(line: _Line) -> bool:
-    if not _own(line) or line.socket is None or line.deadline is None:
+    if not _is_usable(line) or line.socket is None or line.deadline is None:
         return False
     fd, inode, signals, grace = line.deadline
     try:

@@ -64,7 +64,7 @@ def each(
     for seen in _journals():
         items = seen.items.values() if all else seen.items.unsettled()
         owner = rows.owner(seen)
-        yield owner, _told(owner, items, looker)
+        yield owner, _rows_of(owner, items, looker)
 
 
 def first(most: int) -> "tuple[list[dict[str, Any]], int]":
@@ -80,7 +80,7 @@ def first(most: int) -> "tuple[list[dict[str, Any]], int]":
         count = sum(seen.items.counts()) or int(bool(seen.damage or seen.newer))
         if most > 0 and count:
             owner = rows.owner(seen)
-            cleanups = list(_told(owner, islice(seen.items.unsettled(), most), looker))
+            cleanups = list(_rows_of(owner, islice(seen.items.unsettled(), most), looker))
             found.append({**owner, "cleanups": cleanups})
             shown = max(1, len(cleanups))
             most -= shown
@@ -120,7 +120,7 @@ def _journals() -> "Iterator[Replay]":
             yield seen
 
 
-def _told(
+def _rows_of(
     owner: "dict[str, Any]", items: "Iterator[Item]", looker: sizes.Looker
 ) -> "Iterator[dict[str, Any]]":
     here = looker if owner["alive"] is not None else None  # of another machine's things nothing is known

@@ -201,7 +201,7 @@ class Reaper:
             short = any(o.state == owners.WATCHED and o.pidfd is None for o in self.owners.values())
             self.at(1.0 if short and not self.polling else RESCAN, self._rescan)
 
-    def own(self, name: str, pid: int, peer_pidfd: "Callable[[], int | None]") -> Owner:
+    def add_owner(self, name: str, pid: int, peer_pidfd: "Callable[[], int | None]") -> Owner:
         """A process says that it owes what stands in this journal.
 
         Raises:

@@ -210,7 +210,7 @@ class Peers:
             raise ValueError("not the name of a journal")
         if ".." in name.split("/"):
             raise ValueError("not the name of a journal")
-        owner = self.reaper.own(name, peer.pid, lambda: _peer_pidfd(peer.socket))
+        owner = self.reaper.add_owner(name, peer.pid, lambda: _peer_pidfd(peer.socket))
         if message.get("children") is True:
             self.reaper.families.expect(owner)
             return None

@@ -25,7 +25,7 @@ _settled_by = 0
 def at_exit() -> None:
     """The last of the exit functions."""
     _look()
-    _settle(crashed=crashed())
+    _end_once(crashed=crashed())
 
 
 def _look() -> None:
@@ -46,7 +46,7 @@ def crashed() -> bool:
     return error is not None and not isinstance(error, SystemExit)
 
 
-def _settle(*, crashed: bool) -> None:
+def _end_once(*, crashed: bool) -> None:
     """Once per process: strike out, release, remove. Never raises."""
     global _settled_by
     fork.look()
@@ -135,7 +135,7 @@ def note_hard_exits() -> None:
         if status == 0 and ledger.program.main:
             _look()
             if ledger.program.is_me():
-                _settle(crashed=False)
+                _end_once(crashed=False)
         _hard_exit(status)
 
     _exit.__module__, _exit.__qualname__ = "posix", "_exit"

@@ -156,7 +156,7 @@ def take_signals(names: "Iterable[SignalName]") -> None:
     from lastly._words import signal_names
 
     # Not install(): an unmodified program has nothing to load `threading` for.
-    signals.own(signal_names.numbers(names))
+    signals.install_bare(signal_names.numbers(names))
     state.unobserve_exit("signals")  # sys.exit stays the program's; what it is given is not needed here
 
 

@@ -18,7 +18,7 @@ from lastly._scope import closing
 from lastly._scope.backends import backend, is_async
 from lastly._scope.budget import budget_of, seconds_for
 from lastly._scope.closing import clock
-from lastly._scope.failures import note, outcome_of, settle, without_us
+from lastly._scope.failures import note, outcome_of, raise_failures, without_us
 from lastly._scope.handle import UNLIMITED, Cleanup
 from lastly._scope.now import CLOSED, CLOSING, OPEN, callers, now
 from lastly._scope.scope import Scope
@@ -162,7 +162,7 @@ class AsyncScope(Scope):
                     name = "a cleanup" if cleanup is None else f"cleanup {cleanup.name}"
                     note(cancelled, f"{name} failed: {type(failed).__name__}: {failed}")
                 raise cancelled
-            settle(self, failures, ending)
+            raise_failures(self, failures, ending)
             if answer is not None and answer is not body:
                 raise answer
         finally:

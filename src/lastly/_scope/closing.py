@@ -17,7 +17,7 @@ import os
 
 from lastly._scope.budget import bound, budget_of, too_late
 from lastly._scope.failures import outcome_of, without_us
-from lastly._scope.handle import CALLS_ITSELF, FUNCTION, UNLIMITED, finish, name_of
+from lastly._scope.handle import CALLS_ITSELF, FUNCTION, UNLIMITED, name_of, run_coroutine
 from lastly._scope.now import CLOSED, CLOSING, OPEN, now
 from lastly._words.clock import monotonic
 
@@ -132,7 +132,7 @@ def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") ->
                 else:
                     result = cleanup()
                 if result is not None:
-                    finish(result)
+                    run_coroutine(result)
                 after = clock()
                 if keywords is not CALLS_ITSELF:
                     # Of a method only the name is kept: the report must not keep its object alive.
@@ -163,7 +163,7 @@ def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
                 else:
                     result = cleanup()
                 if result is not None:
-                    finish(result)
+                    run_coroutine(result)
             else:
                 scope._begun = None
                 count -= 1
@@ -270,7 +270,7 @@ def run(scope: "Scope", cleanup: "Cleanup", limit: float) -> None:
     else:
         result = cleanup()
     if result is not None:
-        finish(result)
+        run_coroutine(result)
 
 
 def await_job(job: "Any", limit: float) -> None:
@@ -289,7 +289,7 @@ def await_job(job: "Any", limit: float) -> None:
 def run_all(
     scope: "Scope", reason: "BaseException | None" = None, limit: "float | None" = None
 ) -> "list[Failure]":
-    """Close a scope, whose body has ended by `reason`; return what failed, for the caller to settle.
+    """Close a scope, whose body has ended by `reason`; return what failed, for the caller to raise.
 
     Args:
         scope: the scope.

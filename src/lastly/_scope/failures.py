@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Failure = tuple[Cleanup | None, BaseException]
 
 
-def settle(scope: "Scope", failures: "list[Failure]", body: "BaseException | None") -> None:
+def raise_failures(scope: "Scope", failures: "list[Failure]", body: "BaseException | None") -> None:
     """Decide what leaves the scope: see `conclude`. Returns when the body's own exception is to go on."""
     if failures:
         conclude(scope._title, [(named(cleanup), error) for cleanup, error in failures], body)

@@ -208,7 +208,7 @@ COROUTINE = _probe()
 FUNCTION = type(_probe)
 
 
-def finish(result: object) -> None:
+def run_coroutine(result: object) -> None:
     """Await what an ``async def`` cleanup returned to a scope that is not asynchronous."""
     if not isinstance(result, COROUTINE):
         return

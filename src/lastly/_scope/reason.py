@@ -20,7 +20,7 @@ def fail(ending: SystemExit) -> None:
         ending.code = 1
 
 
-def telling(code: int) -> int:
+def visible_code(code: int) -> int:
     """Return a code that says failure when this one does: of 256 the parent would see 0."""
     return code if status_of(code) else int(bool(code))
 

@@ -12,7 +12,7 @@ import _thread
 
 from lastly._action import Action
 from lastly._scope import closing
-from lastly._scope.failures import settle
+from lastly._scope.failures import raise_failures
 from lastly._scope.handle import FUNCTION, Cleanup, checked_name
 from lastly._scope.now import CLOSED, CLOSING, OPEN, now
 from lastly._words import fork
@@ -109,7 +109,7 @@ class Scope:
         self._current: Cleanup | None = None  # what runs
         self._begun: Cleanup | None = None  # it has really been called
         self._body: BaseException | None = None
-        self._over = False  # closed, and what failed has been settled
+        self._over = False  # closed, and what failed has been raised
         self._ran: list[Any] = []
         self._untimed = self._guests = 0  # guests: those from outside while one of them ran
         self._ref = ref(self)
@@ -289,9 +289,9 @@ class Scope:
         self._close(error)
 
     def _close(self, body: "BaseException | None") -> None:
-        failures = self._run_all(body, settles=True)
+        failures = self._run_all(body, raises=True)
         try:
-            settle(self, failures, body)
+            raise_failures(self, failures, body)
         finally:
             failures.clear()  # they hold tracebacks, which hold this frame
             self._body = body = None
@@ -300,18 +300,18 @@ class Scope:
 
     def _close_inside(self, body: "BaseException | None", limit: "float | None" = None) -> None:
         """Close as a cleanup of another scope, whose body ended by `body`: what fails here fails there."""
-        failures = self._run_all(body, limit, settles=True)
+        failures = self._run_all(body, limit, raises=True)
         try:
-            settle(self, failures, None)
+            raise_failures(self, failures, None)
         finally:
             failures.clear()
             self._body = body = None
             self._over = self._shut == CLOSED
 
     def _run_all(
-        self, body: "BaseException | None" = None, limit: "float | None" = None, *, settles: bool = False
+        self, body: "BaseException | None" = None, limit: "float | None" = None, *, raises: bool = False
     ) -> "list[Failure]":
-        """Run everything; return what failed. The caller that settles it says when the scope is over."""
+        """Run everything; return what failed. The caller that raises it says when the scope is over."""
         failures: list[Failure] = []
         fork.look()
         me = _thread.get_ident()
@@ -330,7 +330,7 @@ class Scope:
             if self._shut == CLOSED:
                 now.scopes.discard(self._ref)
         try:
-            if not settles:
+            if not raises:
                 self._over = self._shut == CLOSED
             now.let_out(self)
         except BaseException as error:

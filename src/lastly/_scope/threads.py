@@ -12,7 +12,7 @@ limit.
 import _contextvars
 import _thread
 
-from lastly._scope.handle import finish
+from lastly._scope.handle import run_coroutine
 from lastly._scope.now import callers, now
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ class Job:
 
     def _call(self) -> None:
         if (result := self.cleanup()) is not None:
-            finish(result)
+            run_coroutine(result)
 
 
 class _Worker:

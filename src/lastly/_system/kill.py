@@ -156,13 +156,13 @@ def kill_tree(
             killer.ask(grace, orphans=orphans)
         if killed is not None:
             killed.update(killer.hit if at_once else killer.members.items())
-        _finish(killer)
+        _kill_rest(killer)
     if left := killer.out_of_reach():
         raise PermissionError(f"process {left} lives and belongs to another user: it cannot be ended")
     return len(killer.hit)
 
 
-def _finish(killer: "TreeKiller") -> None:
+def _kill_rest(killer: "TreeKiller") -> None:
     """SIGKILL until two scans in a row find nothing."""
     give_up = monotonic() + _GIVE_UP
     empty = restless = 0
@@ -357,14 +357,14 @@ class TreeKiller:
         until = monotonic() + grace
         if orphans:
             self.wait(moment(grace))
-        self._tell(self.leaders)
+        self._send_term(self.leaders)
         if len(self.leaders) < len(self.members):
             self.wait(max(0.0, until - monotonic() - grace / 2), leaders=True)
             self.wait(min(moment(grace), max(0.0, until - monotonic())))
-            self._tell(self.members)
+            self._send_term(self.members)
         self.wait(max(0.0, until - monotonic()))
 
-    def _tell(self, processes: dict[int, int]) -> None:
+    def _send_term(self, processes: dict[int, int]) -> None:
         for signum in (signal.SIGTERM, signal.SIGCONT):  # what is stopped cannot answer
             self._signal(processes, signum)
 

@@ -172,7 +172,7 @@ def namespace(kind: str, pid: "int | str" = "self") -> str:
 def command(pid: int) -> list[bytes]:
     """Return the words of its command line; none when it has gone or hides them."""
     try:
-        raw = _told(pid, "cmdline")
+        raw = _read_start(pid, "cmdline")
     except OSError:
         return []
     return raw.rstrip(b"\0").split(b"\0") if raw else []
@@ -203,7 +203,7 @@ def has_token(pid: int, token: bytes) -> bool | None:
     A program that renames itself may have overwritten that environment.
     """
     try:
-        raw = _told(pid, "environ")
+        raw = _read_start(pid, "environ")
     except (FileNotFoundError, ProcessLookupError):
         return None
     except PermissionError:
@@ -219,7 +219,7 @@ def has_token(pid: int, token: bytes) -> bool | None:
 def is_tracker(pid: int) -> bool:
     """Whether it is multiprocessing's or loky's resource tracker."""
     try:
-        raw = _told(pid, "cmdline")
+        raw = _read_start(pid, "cmdline")
     except _GONE:
         return False
     return any(name in raw for name in _TRACKERS)
@@ -233,7 +233,7 @@ def is_reaper(pid: int) -> bool:
     return b"-I" in words and any(b"lastly._reaper" in word for word in words)
 
 
-def _told(pid: int, name: str) -> bytes:
+def _read_start(pid: int, name: str) -> bytes:
     """Read what a process was started with, waiting while an exec is under way and nothing can be read."""
     until = monotonic() + _EXEC
     while not (raw := _read(pid, name)):

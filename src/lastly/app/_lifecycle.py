@@ -16,7 +16,7 @@ import sys
 from lastly._exit import root, state
 from lastly._scope import closing
 from lastly._scope.failures import conclude, flattened, unnamed
-from lastly._scope.reason import ExitReason, telling
+from lastly._scope.reason import ExitReason, visible_code
 from lastly._words import signal_names
 from lastly._words.pythons import partial
 from lastly.app import _parts, _signals
@@ -234,7 +234,7 @@ def close(app: "App", code: int | None) -> None:
     failures = _close_once(app)
     ending: BaseException | None = None
     if app._meta.exit_on_close and not app._life.exiting:
-        ending = SystemExit(telling(app.exit_code)) if app.exit_code else caught
+        ending = SystemExit(visible_code(app.exit_code)) if app.exit_code else caught
     _conclude(app, failures, ending)
     if isinstance(ending, CaughtSignal):
         raise ending
@@ -243,7 +243,7 @@ def close(app: "App", code: int | None) -> None:
     if ending is None:
         _signals.raise_due()
     if app._meta.exit_on_close:
-        sys.exit(telling(app.exit_code))
+        sys.exit(visible_code(app.exit_code))
 
 
 def _conclude(app: "App", failures: "list[BaseException]", ending: "BaseException | None") -> None:

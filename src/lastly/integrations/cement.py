@@ -83,9 +83,9 @@ class _Closing:
         self.close_of_its_class = app.close
         app.close = self.close
         setattr(app, _ATTRIBUTE, self)
-        self.own()
+        self.close_at_end()
 
-    def own(self) -> None:
+    def close_at_end(self) -> None:
         """Have this process close the app at its end."""
         self.pid = os.getpid()
         self.at_exit = root.root.defer_early(self.close_at_exit).named(f"close of app {self.app.label!r}")
@@ -116,7 +116,7 @@ class _Closing:
         def daemonize_and_own() -> None:
             daemonize()
             if os.getpid() != self.pid:
-                self.own()
+                self.close_at_end()
 
         app.daemonize = daemonize_and_own
 

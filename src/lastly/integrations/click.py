@@ -13,7 +13,7 @@ goes by names, and imports neither.
 import sys
 
 from lastly._scope import closing
-from lastly._scope.failures import settle
+from lastly._scope.failures import raise_failures
 from lastly._scope.scope import Scope
 
 TYPE_CHECKING = False
@@ -154,7 +154,7 @@ class _Closer:
             if error.__context__ is way_out:  # that is not part of it
                 error.__context__ = None
         try:
-            settle(self.scope, failures, ending)
+            raise_failures(self.scope, failures, ending)
         except BaseException:
             _take_off(self.context)
             raise

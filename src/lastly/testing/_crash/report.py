@@ -173,7 +173,7 @@ class Report:
         for run in leaks:
             groups.setdefault(run.place or "a run that ended before its point", []).append(run)
         for place, runs in groups.items():
-            yield from _told(place, runs, command)
+            yield from _place_text(place, runs, command)
 
     def __repr__(self) -> str:
         return (
@@ -181,7 +181,7 @@ class Report:
         )
 
 
-def _told(place: str, runs: "Sequence[Run]", command: bool) -> "Iterator[str]":
+def _place_text(place: str, runs: "Sequence[Run]", command: bool) -> "Iterator[str]":
     yield f"{shown(place)}"
     leaks = runs[0].leaks
     for leak in leaks[:_SHOWN]:

@@ -69,7 +69,7 @@ def obey(order: "Order") -> "dict[str, Any]":
     ours = os.path.dirname(folder)  # may lie in a watched folder
     before = {name: paths(root, ours) for name, root in roots.items()}
     ended = run(order, work)
-    owed = settle(order, os.path.join(folder, "home"))
+    owed = reap_all(order, os.path.join(folder, "home"))
     left = {name: sorted(paths(root, ours) - before[name]) for name, root in roots.items()}
     return {**ended, "files": left, "processes": described(below()), "owed": owed}
 
@@ -121,7 +121,7 @@ def ends(pid: int, within: float) -> bool:
     return True
 
 
-def settle(order: "Order", home: str) -> list[str]:
+def reap_all(order: "Order", home: str) -> list[str]:
     """Run what is owed to its end, and wait for those that end by themselves. Returns what is still owed."""
     owed = swept(home, order["timeout"])
     until = monotonic() + order["wait"]
@@ -164,10 +164,10 @@ def reap() -> list[str]:
             break
         time.sleep(0.01)
     left = [item for owner in desk.owners() if owner["alive"] is False for item in owner["cleanups"]]
-    return [told(item) for item in (*left, *desk.abandoned())]
+    return [owed_line(item) for item in (*left, *desk.abandoned())]
 
 
-def told(item: "dict[str, Any]") -> str:
+def owed_line(item: "dict[str, Any]") -> str:
     why = item.get("reason") or item.get("error") or ""
     return f"{item['what']}, {item['state']}{f': {why}' if why else ''}"[:500]
 

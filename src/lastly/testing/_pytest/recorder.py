@@ -123,9 +123,9 @@ def _watch() -> None:
         (os, "fork"), (os, "forkpty"), (os, "posix_spawn"), (os, "posix_spawnp"),
         (_posixsubprocess, "fork_exec"), (subprocess, "_fork_exec"),
     ):  # fmt: skip
-        _put(place, name, _told(getattr(place, name), _child))
-    _put(threading.Thread, "start", _told(threading.Thread.start, _thread))
-    _put(Scope, "__init__", _told(Scope.__init__, _scope))
+        _put(place, name, _recording(getattr(place, name), _child))
+    _put(threading.Thread, "start", _recording(threading.Thread.start, _thread))
+    _put(Scope, "__init__", _recording(Scope.__init__, _scope))
     if not _hooked:
         _hooked = True
         sys.addaudithook(_event)
@@ -142,7 +142,7 @@ def _put_back() -> None:
         setattr(place, name, function)
 
 
-def _told(
+def _recording(
     function: "Callable[..., Any]", note: "Callable[[Recorder, Any, Any], None]"
 ) -> "Callable[..., Any]":
     @functools.wraps(function)
