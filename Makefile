@@ -16,7 +16,7 @@ PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
 N    ?= 1000
 SEED ?=
 
-.PHONY: demo test check bench dist test-all test-pythons docs matrix chaos crash soak transparency clean help
+.PHONY: chaos-hosts leases demo test check bench dist test-all test-pythons docs matrix chaos crash soak transparency clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,8 @@ help:
 	@echo 'make matrix    the kill matrix: what 44 ways to end leave behind, into docs/'
 	@echo 'make transparency  CPython'\''s own tests under lastly run and without it, compared (some 20 minutes)'
 	@echo 'make chaos     1,000 random kills of programs, reaper and workers (N=… SEED=…); make soak: 10,000'
+	@echo 'make chaos-hosts  300 random deaths of whole hosts that rent things, PostgreSQL restarted in between (N=… SEED=…)'
+	@echo 'make leases    the leases of 10,000 hosts on a real PostgreSQL, restarted and frozen'
 	@echo 'make crash     the examples, ended at each of their points in every way'
 	@echo 'make dist      the wheel and the sdist, built twice, compared and checked'
 	@echo 'make clean     remove the environments that these commands have made'
@@ -108,6 +110,12 @@ chaos: $(DEV)
 
 crash: $(DEV)
 	@$(PY) tests/whole/crash_examples.py
+
+chaos-hosts: $(DEV)
+	@$(PY) tests/reach/chaos.py $(if $(filter 1000,$(N)),300,$(N)) $(SEED)
+
+leases: $(DEV)
+	@$(PY) tests/reach/leases.py
 
 soak: $(DEV)
 	@$(PY) tests/whole/chaos.py 10000 $(SEED)

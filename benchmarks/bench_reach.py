@@ -49,9 +49,9 @@ sys.stdin.readline()
 os._exit(0)
 """
 RENT = """
-import sys, lastly, cloud
+import os, sys, lastly, cloud
 for n in range(int(sys.argv[1])): lastly.defer(cloud.destroy, f"{sys.argv[2]}-{n}")
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 sys.stdin.readline()
 """
 

@@ -419,3 +419,16 @@ def test_a_prefix_that_is_deleted_is_forgotten(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(_aws, "_here", {("bucket", "one/"), ("bucket", "two/")})
     _aws.delete_prefix("bucket", "one/")
     assert _aws._here == {("bucket", "two/")}
+
+
+def test_a_profile_is_of_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker elsewhere has none of that name, or another one."""
+    monkeypatch.setenv("LASTLY_JOURNAL", "postgresql:///lastly")
+    with pytest.raises(ValueError, match="profile='shop' cannot be used with a shared journal"):
+        _aws._prepare_instances((), {"token": "t", "region": "eu-central-1", "profile": "shop"})
+    monkeypatch.setenv("AWS_PROFILE", "shop")
+    monkeypatch.setattr(_aws, "_session", lambda _profile, region: type("S", (), {"region_name": region, "profile_name": None}))
+    monkeypatch.setattr(_aws, "_account_now", lambda *_: "123456789012")
+    _, kwargs = _aws._prepare_instances((), {"token": "t", "region": "eu-central-1"})
+    assert kwargs.get("profile") is None
+    assert (kwargs["region"], kwargs["account"]) == ("eu-central-1", "123456789012")

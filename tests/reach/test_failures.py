@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Program, wait_until
+from harness import Program, end_all_of, wait_until
 from sharing import LONG, RENT, Fleet, Shared, needs_server
 
 pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
@@ -425,3 +425,48 @@ def test_programs_end_before_others_undo_what_they_have(
     fleet.shared.server.stop()
     host.wait(within=LONG)
     assert fleet.cloud.left == ([] if policy == "stop" else ["vm-1"])
+
+
+def all_at_once(fleet: Fleet, **query: Any) -> Path:
+    """A host without namespaces of its own: program, reaper and relay, killed one after the other. Returns its home.
+
+    What comes back after a reboot is in the same pid namespace, and a new one can never be that of a dead host.
+    """
+    home = fleet.folder / "home1"
+    home.mkdir(mode=0o700)
+    env = {**fleet.env(**query), "LASTLY_HOME": str(home)}
+    program = fleet.programs.start(RENT, "vm-1", env=env, stdin=-1)
+    program.line("ready", within=LONG)
+    end_all_of(home)
+    return home
+
+
+def come_back(fleet: Fleet, home: Path, **query: Any) -> Program:
+    return fleet.programs.start_command(["lastly", "reaper"], env={**fleet.env(**query), "LASTLY_HOME": str(home)})
+
+
+def test_a_host_that_comes_back_before_it_was_judged(fleet: Fleet) -> None:
+    """`lastly reaper` takes its things back, and undoes them itself: nobody else does."""
+    home = all_at_once(fleet, ttl=60)
+    reaper = come_back(fleet, home, ttl=60)
+    wait_until(lambda: fleet.cloud.left == [], within=LONG)
+    wait_until(lambda: fleet.states() == {"done": 1}, within=LONG)
+    assert fleet.cloud.runs == ["vm-1"]
+    reaper.send(signal.SIGINT, busy=True)
+    reaper.wait(within=LONG)
+    end_all_of(home)
+
+
+def test_a_host_that_comes_back_after_it_was_judged(fleet: Fleet) -> None:
+    """What workers have undone is not undone again: the name may mean another thing by now."""
+    serving(fleet)
+    home = all_at_once(fleet)
+    wait_until(fleet.all_given_back, within=LONG)
+    (fleet.cloud.things / "vm-1").touch()  # somebody else's, by now
+    reaper = come_back(fleet, home)
+    wait_until(lambda: not list(home.glob("owners/*/*.j")), within=LONG, what="its journal is settled")
+    assert fleet.cloud.left == ["vm-1"]
+    assert fleet.cloud.runs == ["vm-1"]
+    reaper.send(signal.SIGINT, busy=True)
+    reaper.wait(within=LONG)
+    end_all_of(home)

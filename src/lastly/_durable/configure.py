@@ -1,5 +1,17 @@
 """Where this program keeps what must outlive its machine."""
 
+import os
+import sys
+
+
+def is_shared() -> bool:
+    """Whether remote actions go into a shared journal, so that another machine may run them."""
+    if "lastly._durable.shared" in sys.modules:
+        from lastly._durable import shared
+
+        return shared.url() is not None
+    return bool(os.environ.get("LASTLY_JOURNAL"))
+
 
 def configure(*, journal: str) -> None:
     """Use a shared journal from here on: what remote actions undo is then undone when this machine dies, too.

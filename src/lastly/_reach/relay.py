@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 TICK = 0.05  # seconds between two looks at whose time is over, while somebody waits
+_TURN = 0.0005  # seconds that a thread may keep the other one waiting: 5 ms would be half of a commit
 _LOOK = 1.0  # seconds between two looks at the reaper
 _CRED = struct.Struct("3i")
 _PORTION = 64  # messages of one connection read at a time
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> None:
     os.chdir("/")
     os.umask(0o077)
     libc.name_process("lastly-relay")
+    sys.setswitchinterval(_TURN)
     log = Log(state)
     lock = os.open(os.path.join(runtime, f"relay-{key}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

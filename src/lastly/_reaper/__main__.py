@@ -83,6 +83,11 @@ def serve(
     gc.freeze()  # the workers share these pages as long as nobody writes to them
     libc.give_back_memory()
     log("start", version=__version__, idle=None if idle == float("inf") else idle)
+    if foreground and (url := os.environ.get("LASTLY_JOURNAL")):
+        try:
+            reaper.relays.serve(url, sys.executable)
+        except ValueError as error:
+            log("error", why=f"LASTLY_JOURNAL: {error}")
     try:
         reaper.run()
     except KeyboardInterrupt:

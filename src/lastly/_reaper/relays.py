@@ -73,6 +73,17 @@ class Relays:
         else:
             self._start(relay)
 
+    def serve(self, url: str, exe: str) -> None:
+        """Start one without a program: for what is owed since an earlier boot.
+
+        Raises:
+            ValueError: it is no such address.
+        """
+        from lastly._journal.shared_url import SharedUrl
+
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        self.share({"key": SharedUrl(url).key, "url": url, "exe": exe, "root": root}, 0)
+
     def tell(self, name: str, ran: "list[dict[str, Any]]") -> None:
         """Tell what became of a dead owner's cleanups."""
         words = [{key: one.get(key) for key in ("id", "state", "error")} for one in ran if one.get("state")]

@@ -5,6 +5,7 @@ from time import sleep
 
 from lastly._action import Action
 from lastly._durable import portable
+from lastly._durable.configure import is_shared
 from lastly._words.clock import seconds
 from lastly.errors import LastlyError
 from lastly.integrations._rented.handle import at_least, bound, elapsed, looks, warn_of_secret
@@ -88,11 +89,17 @@ def _recorded(
     kwargs = dict(kwargs)
     if "wait" in kwargs:
         kwargs["wait"] = seconds(kwargs["wait"], "wait")
+    shared = is_shared()
+    if shared and kwargs.get("profile") is not None:
+        raise ValueError(
+            f"profile={kwargs['profile']!r} cannot be used with a shared journal: it is in the files of this "
+            "machine, and a worker on another one has credentials of its own; leave it out"
+        )
     session = _session(kwargs.get("profile"), kwargs.get("region"))
     portable.allow(*VARIABLES)
     if kwargs.get("profile") is None and _SECRETS[0] in os.environ:
         warn_of_secret(_SECRETS, "a profile, a role or a credentials file")
-    elif kwargs.get("profile") is None:
+    elif kwargs.get("profile") is None and not shared:
         kwargs["profile"] = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
     kwargs["region"] = session.region_name
     kwargs["endpoint_url"] = kwargs.get("endpoint_url") or _endpoint(service)

@@ -1,0 +1,154 @@
+"""The leases of 10,000 hosts on a real PostgreSQL: some die, the server is restarted and frozen, nobody else is judged.
+
+    python tests/reach/leases.py [hosts]            make leases
+
+No host is started: one driver beats for all of them, over 8 connections, as relays do; the judge is the worker's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+sys.path[:0] = [str(HERE.parents[1] / "support")]
+
+from sharing import Shared, new_database, new_server, psycopg  # noqa: E402 - found by the line above
+
+from lastly._reach.judge import Judge  # noqa: E402
+
+TTL = 30.0
+CONNECTIONS = 8
+
+
+class Hosts:
+    """The hosts of the driver: who lives beats every sixth of the ttl, as far as the server keeps up."""
+
+    def __init__(self, shared: Shared, count: int) -> None:
+        self.shared = shared
+        with psycopg.connect(shared.url("web1"), autocommit=True) as connection:
+            rows = connection.execute(
+                "SELECT lastly.join_host('h' || n, 'b', %s) FROM generate_series(1, %s) AS n", [TTL, count]
+            ).fetchall()
+        self.living = [epoch for (epoch,) in rows]
+        self.flushes = 0
+        self.refused: list[int] = []
+        self.stop = False
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self._beat, args=(n,), daemon=True) for n in range(CONNECTIONS)]
+        for thread in self.threads:
+            thread.start()
+
+    def kill(self, count: int) -> set[int]:
+        with self.lock:
+            dead, self.living = self.living[:count], self.living[count:]
+        return set(dead)
+
+    def _beat(self, part: int) -> None:
+        connection: Any = None
+        while not self.stop:
+            began = time.monotonic()
+            with self.lock:
+                mine = self.living[part::CONNECTIONS]
+            for epoch in mine:
+                try:
+                    if connection is None:
+                        connection = psycopg.connect(self.shared.url("web1"), autocommit=True, connect_timeout=5)
+                        connection.prepare_threshold = 1
+                    if not connection.execute("SELECT lastly.flush(%s)", [epoch]).fetchone()[0]:
+                        self.refused.append(epoch)
+                    self.flushes += 1
+                except psycopg.Error:  # away: a relay tries again, too
+                    connection = None
+                    time.sleep(0.2)
+                if self.stop:
+                    return
+            time.sleep(max(0.0, TTL / 6 - (time.monotonic() - began)))
+
+
+class Watching:
+    """A worker's judge, on a thread of its own."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared, self.judge = shared, Judge()
+        self.judged: dict[int, float] = {}
+        self.longest = 0.0
+        self.stop = False
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        connection: Any = None
+        while not self.stop:
+            time.sleep(self.judge.every)
+            try:
+                if connection is None:
+                    connection = psycopg.connect(self.shared.url("hand1"), autocommit=True, connect_timeout=5)
+                began = time.monotonic()
+                sql = "SELECT epoch, beat, ttl FROM lastly.hosts WHERE state = 'alive'"
+                rows = connection.execute(sql).fetchall()
+                self.longest = max(self.longest, time.monotonic() - began)
+                for epoch, beat in self.judge.silent(rows, began):
+                    connection.execute("SELECT * FROM lastly.judge(%s, %s)", [epoch, beat])
+                    self.judged.setdefault(epoch, time.monotonic())
+            except psycopg.Error:
+                self.judge.reset()
+                connection = None
+
+
+def wait_for(condition: Any, seconds: float, what: str) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.2)
+
+
+def dead_in(shared: Shared) -> set[int]:
+    return {epoch for (epoch,) in shared.all("SELECT epoch FROM lastly.hosts WHERE state = 'dead'")}
+
+
+def run(count: int) -> None:
+    """Assert it all, and say what was measured."""
+    server, folder = new_server("-c", "synchronous_commit=on")
+    try:
+        shared = new_database(server)
+        hosts, judge = Hosts(shared, count), Watching(shared)
+        dead: set[int] = set()
+        for few in (1, count // 100):
+            killed, at = hosts.kill(few), time.monotonic()
+            dead |= killed
+            wait_for(lambda: dead_in(shared) >= dead, 3 * TTL, f"{few} dead hosts are judged")
+            late = max(judge.judged[epoch] for epoch in killed) - at
+            print(f"{few} of {count} hosts die: judged after at most {late:.1f} s (ttl {TTL:g})", flush=True)
+        server.stop()
+        time.sleep(5)
+        server.start()
+        print("restarted after a crash and 5 s", flush=True)
+        server.freeze()
+        time.sleep(2 * TTL)
+        server.thaw()
+        print(f"frozen for {2 * TTL:g} s", flush=True)
+        time.sleep(2 * TTL)
+        assert dead_in(shared) == dead, "a living host was judged"
+        many = count * 4 // 10
+        hosts.kill(many)
+        wait_for(lambda: judge.judge.open, 4 * TTL, "the breaker opens")
+        assert dead_in(shared) == dead, "somebody was judged although the breaker is open"
+        print(f"{many} fall silent at once: {judge.judge.open}", flush=True)
+        assert hosts.refused == []
+        rate = shared.one("SELECT n_tup_hot_upd::float8 / n_tup_upd FROM pg_stat_user_tables WHERE relname = 'hosts'")
+        size = shared.one("SELECT pg_total_relation_size('lastly.hosts') / 1e6")
+        print(f"{hosts.flushes} beats, {rate:.1%} of them HOT updates; the table has {size:.1f} MB; a look took {judge.longest * 1e3:.0f} ms at most")
+        hosts.stop = judge.stop = True
+    finally:
+        server.thaw()
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    run(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
