@@ -489,3 +489,15 @@ def test_no_function_is_too_long() -> None:
                 if (n := node.end_lineno - first.lineno + 1) > FUNCTION:
                     long[f"{file.module}:{node.name}"] = n
     assert long == {}
+
+
+def test_the_map_names_what_is_there() -> None:
+    """Each room has a line in docs/explanation/the-house.md; each file that it and CONTRIBUTING.md name exists."""
+    house = (ROOT / "docs" / "explanation" / "the-house.md").read_text(encoding="utf-8")
+    assert sorted(room for room in rooms() - {"_pyinstaller"} if f"\n| `{room}` |" not in house) == []
+    gone, folder = [], PACKAGE
+    for name in re.findall(r"`([\w/]+\.(?:py|md))`", house + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
+        found = [place / name for place in (folder, PACKAGE, ROOT) if (place / name).exists()]
+        gone += [] if found else [name]
+        folder = found[0].parent if found else PACKAGE  # "`_exit/swallowed.py`, `clauses.py`"
+    assert gone == []
