@@ -70,6 +70,7 @@ def test_a_transaction_is_rolled_back_when_the_body_fails(grace):
     db.rollback()
     assert db.execute("select x from t").fetchall() == [(0,)]
     db.close()
+    db.close()
 
 
 def test_a_half_written_file_is_not_published(tmp_path, home, monkeypatch):

@@ -89,6 +89,7 @@ def without_proc(function):
 
 
 def become(system):
+    asyncio.new_event_loop().close()
     windows = system == "win32"
     for module in (os, posix):
         drop(module, NO_WINDOWS if windows else NO_DARWIN)
@@ -96,7 +97,11 @@ def become(system):
         drop(module, NO_WINDOWS_SIGNAL if windows else NO_DARWIN_SIGNAL)
     drop(sys.modules["_socket"], NO_SOCKET[system])
     if windows:
-        os.name = "nt"  # asyncio, loaded already, is the Unix one
+        os.name = "nt"
+        # asyncio and subprocess stay the Unix ones; what they look up late is made now, or done without.
+        subprocess._USE_POSIX_SPAWN = shutil._use_fd_functions = False
+        if hasattr(shutil, "_rmtree_impl"):
+            shutil._rmtree_impl = shutil._rmtree_unsafe
     else:
         drop(socket, NO_SOCKET[system])
     sys.platform = system

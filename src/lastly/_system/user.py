@@ -11,7 +11,7 @@ import stat
 
 def may_use(folder: str) -> bool:
     """Whether a folder that a variable names is this user's to use, or what it would be made in."""
-    if os.geteuid() != 0:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:  # Windows has no root
         return True
     while True:
         try:
