@@ -357,7 +357,7 @@ def test_doctor_and_a_home_with_a_long_name(programs: Programs, tmp_path: Path) 
     home = tmp_path / ("long" * 30)
     got = lastly(programs, "doctor", "--json", env={"LASTLY_HOME": str(home)})
     [found] = [finding for finding in json.loads(got.out)["findings"] if finding["name"] == "socket"]
-    assert (found["level"], found["what"]) == ("ok", f"{home}/reaper.sock")
+    assert (found["level"], found["what"]) == ("ok", f"the reaper's socket is {home}/reaper.sock")
 
 
 # -- completion, by the shells themselves

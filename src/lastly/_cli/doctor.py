@@ -44,7 +44,7 @@ def home() -> list[Finding]:
     where.check()
     path = where.state_path()
     if not os.path.lexists(path):
-        return [Finding("home", "ok", f"{path}: not made yet, the first cleanup makes it")]
+        return [Finding("home", "ok", f"the home {path} is not made yet, the first cleanup makes it")]
     where.state_dir()
     probe = os.path.join(path, f".doctor-{os.getpid()}")
     try:
@@ -52,8 +52,8 @@ def home() -> list[Finding]:
         os.unlink(probe)
     except OSError as error:
         fix = "make it writable, or set LASTLY_HOME"
-        return [Finding("home", "wrong", f"{path}: cannot be written: {error.strerror}", fix)]
-    return [Finding("home", "ok", f"{path}: yours, private, writable")]
+        return [Finding("home", "wrong", f"the home {path} cannot be written: {error.strerror}", fix)]
+    return [Finding("home", "ok", f"the home {path} is yours, private, writable")]
 
 
 def trust() -> list[Finding]:
@@ -87,7 +87,8 @@ def socket_path() -> list[Finding]:
     from lastly._journal import home as where
     from lastly._reaper import protocol
 
-    return [Finding("socket", "ok", os.path.join(where.runtime_path(), protocol.SOCKET))]
+    path = os.path.join(where.runtime_path(), protocol.SOCKET)
+    return [Finding("socket", "ok", f"the reaper's socket is {path}")]
 
 
 def reaper() -> list[Finding]:
@@ -101,8 +102,8 @@ def reaper() -> list[Finding]:
         return [Finding("reaper", "unprotected", what, "unset LASTLY_REAPER")]
     running = desk.status()
     if running is None:
-        return [Finding("reaper", "ok", "none runs; the first durable cleanup starts one")]
-    return [Finding("reaper", "ok", f"pid {running['pid']} runs")]
+        return [Finding("reaper", "ok", "no reaper runs; the first durable cleanup starts one")]
+    return [Finding("reaper", "ok", f"the reaper runs (pid {running['pid']})")]
 
 
 def owed() -> list[Finding]:
