@@ -589,3 +589,12 @@ def test_an_interrupt_while_a_turn_is_waited_for_keeps_no_descriptor(home, where
         lastly.pid_file(where / "pid")
     names = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
     assert not [name for name in names if "/turns/" in name]
+
+
+@pytest.mark.parametrize("make", [lastly.lock_file, lastly.pid_file, lastly.unix_socket])
+def test_an_error_names_the_path_that_was_asked_for(home, tmp_path, make):
+    """Not the hidden name under which it would have been made."""
+    path = os.path.realpath(tmp_path / "nowhere" / "shop.x")
+    with pytest.raises(FileNotFoundError) as caught:
+        make(path)
+    assert caught.value.filename == path

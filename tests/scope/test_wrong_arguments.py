@@ -148,3 +148,9 @@ def test_a_nul_byte_in_a_command_is_refused_when_deferred():
     """Not by the reaper, which could only try again and give up."""
     with pytest.raises(ValueError, match="NUL byte"):
         lastly.defer(actions.run, ["echo", "a\0b"])
+
+
+@pytest.mark.parametrize("name", ["defer", "defer_early"])
+def test_a_function_that_was_called_already_is_refused_with_the_way_to_write_it(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^None is not callable: write {name}\(function, argument\), without calling"):
+        getattr(lastly, name)(print())

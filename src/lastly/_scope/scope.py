@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 else:
     from _weakref import ref
 
+_AS = "write {}(function, argument), without calling the function"
 GUESTS = 1000  # how many cleanups from outside a closing scope accepts while it runs one of those: _takes
 
 
@@ -138,7 +139,7 @@ class Scope:
             if type(fn) is Action:
                 return self._defer_durable(fn, args, kwargs, self._stack)
             if not callable(fn):
-                raise TypeError(f"{fn!r} is not callable: defer(function, *arguments)")
+                raise TypeError(f"{fn!r} is not callable: {_AS.format('defer')}")
         cleanup = Cleanup()
         cleanup.func = fn
         cleanup.args = args
@@ -169,7 +170,7 @@ class Scope:
         if type(fn) is Action:
             return self._defer_durable(fn, args, kwargs, self._early)
         if not callable(fn):
-            raise TypeError(f"{fn!r} is not callable: defer_early(function, *arguments)")
+            raise TypeError(f"{fn!r} is not callable: {_AS.format('defer_early')}")
         cleanup = Cleanup()
         cleanup.func, cleanup.args, cleanup._keywords = fn, args, kwargs or None
         cleanup._stack = self._early

@@ -56,8 +56,10 @@ def place(path: str, create: "Callable[[str], None]", scope: "Scope | None") -> 
         file = _made(temporary)
         scope = root if scope is None else scope
         cleanup = seam.deferred(scope, actions.remove, path, expect=file)
-    except Exception:
+    except Exception as error:
         first.run()
+        if isinstance(error, OSError) and error.filename in (None, temporary) and error.errno:
+            error.filename = path  # the caller has never heard of the other name
         raise
     try:
         _name(temporary, path)
