@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,20 +34,26 @@ def sleep(out=sys.stdout):
     os.write(1 if out is sys.stdout else int(sys.argv[2]), b"child %d\\n" % os.getpid()); time.sleep(600); os._exit(0)
 if __name__ == "__main__":
     {start}
-    time.sleep({wait})
+    {wait}
     {end}
 """
 
 
-def start(programs: Programs, how: str, end: str, *, wait: float = 600) -> tuple[Program, int]:
+def start(programs: Programs, how: str, end: str, *, ends: bool = False) -> tuple[Program, int]:
+    """Start a program with a child; with `ends` it ends as soon as the child is there."""
     import json
 
     out = os.dup(1)
+    wait = "sys.stdin.readline()" if ends else "time.sleep(600)"
     program = programs.start_command(
-        [*RUN, "-c", PROGRAM.format(start=STARTS[how], wait=wait, end=end), json.dumps(SLEEP), "1"]
+        [*RUN, "-c", PROGRAM.format(start=STARTS[how], wait=wait, end=end), json.dumps(SLEEP), "1"],
+        stdin=subprocess.PIPE if ends else None,
     )
     os.close(out)
-    return program, int(program.line("child").split()[1])
+    child = int(program.line("child").split()[1])
+    if ends:
+        program.write("\n")
+    return program, child
 
 
 @pytest.fixture
@@ -67,7 +74,7 @@ def test_gone_after_sigkill(programs: Programs, how: str) -> None:
 @pytest.mark.parametrize("end", ["1/0", "os.abort()", "os._exit(3)"])
 @pytest.mark.slow(keep=3)
 def test_gone_after_other_crashes(programs: Programs, how: str, end: str) -> None:
-    program, child = start(programs, how, end, wait=0.1)
+    program, child = start(programs, how, end, ends=True)
     assert program.wait().status != 0
     wait_process_gone(child)
 
@@ -77,7 +84,7 @@ def test_gone_after_other_crashes(programs: Programs, how: str, end: str) -> Non
 @pytest.mark.slow(keep=3)
 def test_daemons_of_a_normal_end_live_on(programs: Programs, how: str, end: str) -> None:
     """Daemonized on purpose: the program chose its end, and owes nothing. (A daemon that is the program's own code does.)"""
-    program, child = start(programs, how, end, wait=0.1)
+    program, child = start(programs, how, end, ends=True)
     program.wait()
     try:
         wait_until(
