@@ -39,8 +39,10 @@ OVER = {
     "shown, syntax": "import code; code.InteractiveInterpreter().runsource('1 +* 1')",
     "console": "import code, io; sys.stdin = io.StringIO('1/0\\n'); code.interact()",
     "doctest": "import doctest; doctest.DebugRunner\ntry: 1 / 0\nexcept Exception as error: sys.last_exc = sys.last_value = error",
-    "pytest": "import pathlib, pytest; pathlib.Path('test_x.py').write_text('def test_x(): 1/0')\n"
-    "pytest.main(['-q', '-p', 'no:cacheprovider', 'test_x.py'])",
+    # With our plugin, but not with all others that are installed here: loading them takes a busy machine half a minute.
+    "pytest": "import os, pathlib, pytest; pathlib.Path('test_x.py').write_text('def test_x(): 1/0')\n"
+    "os.environ['PYTEST_DISABLE_PLUGIN_AUTOLOAD'] = '1'\n"
+    "pytest.main(['-q', '-p', 'no:cacheprovider', '-p', 'lastly.testing.plugin', 'test_x.py'])",
     "pdb": "import pdb, io; pdb.Pdb(stdin=io.StringIO('q\\n'), stdout=io.StringIO())",
     "unraisable": "class Bad:\n  def __del__(self): sys.exit(2)\nBad()",
     "exit function": "import atexit; atexit.register(sys.exit, 2)",

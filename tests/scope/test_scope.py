@@ -15,6 +15,7 @@ import pytest
 
 import lastly
 from lastly import Scope
+from lastly._scope import budget, closing
 from lastly._scope.now import now
 from lastly.errors import CaughtInterrupt, CaughtSignal, CleanupFailed, CleanupTimeout, ScopeClosed
 
@@ -374,14 +375,28 @@ def test_within_stops_waiting_and_goes_on(ran, hang):
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_hanging_cleanups_do_not_eat_the_time_of_older_ones(ran, hang, count):
+def test_hanging_cleanups_do_not_eat_the_time_of_older_ones(ran, hang, count, monkeypatch):
+    """The time is counted, not measured: a hanging cleanup takes all that it gets, the others take none."""
+    wait, spent, left = closing.await_job, [0.0], []
+
+    def counted(job, limit):
+        if job.cleanup.func is hang:
+            spent.append(limit)
+            wait(job, 0.0)
+        left.append(limit)
+        wait(job, 30)
+
+    monkeypatch.setattr(budget, "monotonic", lambda: sum(spent))
+    monkeypatch.setattr(closing, "await_job", counted)
     with pytest.raises(CleanupFailed) as caught:
-        with Scope(grace=1.5) as scope:
+        with Scope(grace=10) as scope:
             scope.defer(ran.append, "oldest")
-            scope.defer(lambda: (time.sleep(0.02), ran.append("older")))
+            scope.defer(ran.append, "older")
             for _ in range(count):
                 scope.defer(hang)
     assert ran == ["older", "oldest"]
+    assert min(left) > 10 / (2 * (count + 2)) * 0.99  # at least its part of the half that is reserved
+    assert sum(spent) + min(left) < 10.01
     assert len(caught.value.exceptions) == count
     assert all(isinstance(error, CleanupTimeout) for error in caught.value.exceptions)
 
