@@ -367,7 +367,7 @@ os._exit(len(raised))
     program = programs.start(code, env={"HOME": str(programs.home)}, stdin=-1)
     for number in range(3):
         program.write("import time; print('wai' + 'ts', flush=True); time.sleep(60)\n")
-        program.line("waits")
+        program.line("waits", within=60)  # IPython alone takes seconds of processor time to start
         program.send(INT)
         program.write("from lastly._exit.state import end\n")
         program.write("while end.signum: time.sleep(0.01)\n\n")
