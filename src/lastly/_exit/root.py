@@ -4,8 +4,6 @@ import atexit
 import os
 import sys
 
-from lastly._exit import state
-from lastly._exit.state import FORKING, end
 from lastly._scope import closing
 from lastly._scope.budget import budget_of
 from lastly._scope.failures import complain, named
@@ -61,6 +59,8 @@ class Root(Scope):
 
     def _open(self) -> None:
         """Ask to be closed at exit: at the first use, so that what atexit got before runs after us."""
+        from lastly._exit import state
+
         self._shut = OPEN
         if not self._armed:
             self._armed = True
@@ -68,9 +68,11 @@ class Root(Scope):
             atexit.register(_at_exit)
             # A failed cleanup turns 0 into 1, and leaves 3 alone; the interpreter does not tell which it is.
             state.observe_exit("root")
+            if SOON:
+                state.subscribe(signal=_prepare_soon)
             if NO_LATE_THREADS and os.isatty(2):
                 arm_early()  # for the live line's thread
-        if not FORKING.isdisjoint(sys.modules):
+        if not state.FORKING.isdisjoint(sys.modules):
             from lastly._exit import pools
 
             pools.at_end(close_for_exit)
@@ -178,6 +180,8 @@ def arm_early() -> None:
 
 def before_join() -> None:
     """Run what must run before CPython waits for threads, and start the threads that may be needed later."""
+    from lastly._exit import state
+
     fork.look()
     state.tell_ending(begun=True)
     root._run_early()
@@ -194,8 +198,6 @@ def _prepare_soon(_signum: int, deadline: "float | None") -> None:
 
 
 now.subscribe(limit_set=root._expect)
-if SOON:
-    state.subscribe(signal=_prepare_soon)
 
 
 def watch() -> None:
@@ -207,8 +209,10 @@ def watch() -> None:
 
 
 def _at_exit() -> None:
+    from lastly._exit import state
+
     close_for_exit()
-    if not end.exiting:  # else it has been said where the program ended
+    if not state.end.exiting:  # else it has been said where the program ended
         _tell_left_open()
 
 
@@ -238,9 +242,11 @@ def close_for_exit(limit: "float | None" = None) -> None:
     Args:
         limit: seconds for all of them together, in addition to the scope's own grace; None: no limit.
     """
+    from lastly._exit import state
+
     fork.look()
     state.tell_ending(begun=True)
-    reason = end.reason
+    reason = state.end.reason
     if reason is not None and reason.signal:
         from lastly._exit import loop_children
 
@@ -288,8 +294,10 @@ def exit_reason() -> "ExitReason | None":
     for scope in reversed(list(now.closing)):
         if scope is not root:
             return ExitReason.of(closing.body_of(scope))
-    if end.reason is not None:
-        return end.reason
+    from lastly._exit import state
+
+    if state.end.reason is not None:
+        return state.end.reason
     if root._closer is None and root not in now.closing:
         return None
     return ExitReason.of(state.ended_by())
@@ -314,7 +322,6 @@ def _in_child() -> None:
     for name in ("lastly._scope.threads", "lastly._scope.progress"):
         if module := sys.modules.get(name):
             module.forget()
-    end.reason, end.begun = None, False
     root._reset()
 
 

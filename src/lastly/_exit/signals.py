@@ -323,7 +323,6 @@ def _forked() -> None:
     stuck.give_back()
     stack.note_main_thread()
     atexit.unregister(ending.driver)
-    state.forget()
     state.unobserve_exit("signals")
     for signum, handler in previous.items():
         if _signal.getsignal(signum) is _handler:

@@ -24,6 +24,7 @@ from os import environ
 
 from lastly._scope.now import now
 from lastly._scope.reason import ExitReason, status_of
+from lastly._words import fork
 from lastly._words.pythons import getpid
 
 TYPE_CHECKING = False
@@ -304,3 +305,11 @@ def forget() -> None:
     """Know nothing: a forked child ends by itself."""
     global code
     code = UNKNOWN
+
+
+def _forked() -> None:
+    forget()
+    end.reason, end.begun = None, False
+
+
+fork.in_child(_forked)
