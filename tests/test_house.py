@@ -2,9 +2,6 @@
 
 Every file is parsed once. An arrow is any use of another module of ours: an import at the top or in a function, by name
 (``import_module``, ``__import__``) or by a look into ``sys.modules``. Imports for type checking only are free.
-
-What is not yet so stands in the KNOWN lists. They can only shrink: a fault that is not in them is red, and so is an
-entry that is no longer needed.
 """
 
 from __future__ import annotations
@@ -55,21 +52,6 @@ THIRD_PARTY = {
 LINES, FUNCTION = 500, 50
 # A file of tests is a list: it may be longer before somebody loses the thread.
 OTHER_LINES = {"benchmarks": 400, "examples": 400, "scripts": 400, "tests": 700}
-
-# Arrows that run up.
-KNOWN_UP: set[str] = set()
-# Arrows to cut: with all of them gone no circle of files is left. Each of them closes one by itself.
-KNOWN_CIRCLES: set[str] = set()
-# An integration that uses another.
-KNOWN_STRAYS: set[str] = set()
-# Private names of another room.
-KNOWN_PRIVATE: set[str] = set()
-# The same by an attribute of an object.
-KNOWN_TOUCHED: set[str] = set()
-# Variables of a module that another module sets.
-KNOWN_FILLED: set[str] = set()
-# The kernel asked elsewhere than in _system.
-KNOWN_KERNEL: set[str] = set()
 
 
 class Arrow(NamedTuple):
@@ -198,12 +180,9 @@ def inner() -> tuple[Arrow, ...]:
     return tuple(a for a in arrows() if a.target in files() and a.target != a.source)
 
 
-def judge(found: dict[str, object], known: set[str]) -> None:
-    """Faults by their names, and the names of those that are known."""
-    new = [f"{name}: {where}" for name, where in found.items() if name not in known]
-    assert not new, "not allowed:\n" + "\n".join(new)
-    gone = sorted(known - found.keys())
-    assert not gone, "no longer so, take it out of the KNOWN list above:\n" + "\n".join(gone)
+def judge(found: dict[str, object]) -> None:
+    """None may be found; they are said by their names."""
+    assert not found, "not allowed:\n" + "\n".join(f"{name}: {where}" for name, where in found.items())
 
 
 def named(bad: list[Arrow]) -> dict[str, object]:
@@ -259,7 +238,7 @@ def test_every_arrow_is_allowed_by_its_room() -> None:
             return False
         return target not in may_use(source)
 
-    judge(named([a for a in inner() if bad(a)]), KNOWN_UP)
+    judge(named([a for a in inner() if bad(a)]))
 
 
 def test_exactly_one_arrow_runs_up() -> None:
@@ -270,20 +249,11 @@ def test_exactly_one_arrow_runs_up() -> None:
 
 
 def test_no_circle_of_files_at_run_time() -> None:
-    """Without the arrows that are to be cut; each of them closes a circle, by itself."""
     graph: dict[str, set[str]] = {}
     for a in inner():
         if (a.source, a.target) != STAIR and a.source != OTHER_PROCESS:
             graph.setdefault(a.source, set()).add(a.target)
-    cut = {(source, target) for source, _, target in (name.partition(" → ") for name in KNOWN_CIRCLES)}
-    rest = {source: {t for t in found if (source, t) not in cut} for source, found in graph.items()}
-    assert circles(rest) == []
-    needed = [
-        f"{source} → {target}"
-        for source, target in cut
-        if target in graph.get(source, ()) and circles({**rest, source: {*rest[source], target}})
-    ]
-    assert set(needed) == KNOWN_CIRCLES
+    assert circles(graph) == []
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -320,7 +290,7 @@ def test_an_integration_imports_no_other() -> None:
         both = a.rooms == ("integrations", "integrations")
         return both and not a.target.startswith(("integrations._", "integrations.health"))
 
-    judge(named([a for a in inner() if strays(a)]), KNOWN_STRAYS)
+    judge(named([a for a in inner() if strays(a)]))
 
 
 def test_frameworks_are_imported_by_their_own_file_only() -> None:
@@ -330,14 +300,14 @@ def test_frameworks_are_imported_by_their_own_file_only() -> None:
             return False
         return top not in THIRD_PARTY.get(a.source, set()) | THIRD_PARTY.get(room, set())
 
-    judge(named([a for a in arrows() if foreign(a)]), set())
+    judge(named([a for a in arrows() if foreign(a)]))
 
 
 def test_the_reaper_imports_no_user_code() -> None:
     """Only the program that it starts for a user's action may import by name."""
     loaders = {"importlib", "runpy", "pkgutil", "imp"}
     side = {"_reaper", "_settle", "_journal", "_system"}
-    judge(named([a for a in arrows() if a.rooms[0] in side and a.source != OTHER_PROCESS and a.rooms[1] in loaders]), set())
+    judge(named([a for a in arrows() if a.rooms[0] in side and a.source != OTHER_PROCESS and a.rooms[1] in loaders]))
     for file in files().values():
         if file.room in side | {"_durable"} and file.module != OTHER_PROCESS:
             for node in file.nodes:
@@ -379,7 +349,7 @@ def test_no_file_touches_another_rooms_private_names() -> None:
                 of = modules.get(node.value.id, file.module)
                 if of.split(".")[0] != file.room:
                     bad[f"{file.module} → {of}.{node.attr}"] = node.lineno
-    judge(bad, KNOWN_PRIVATE)
+    judge(bad)
 
 
 @cache
@@ -425,7 +395,7 @@ def test_private_attributes_are_of_the_same_folder() -> None:
             of_a_module = isinstance(node.value, ast.Name) and node.value.id in strange
             if node.attr in others - private_names()[file.room] and not of_a_module and "SLF001" not in lines[node.lineno - 1]:
                 bad[f"{file.module} → {node.attr}"] = node.lineno
-    judge(bad, KNOWN_TOUCHED)
+    judge(bad)
 
 
 def test_no_module_variable_is_filled_from_another_module() -> None:
@@ -448,7 +418,7 @@ def test_no_module_variable_is_filled_from_another_module() -> None:
                     whole = f"{modules[at.value.id]}.{at.attr}"
                     if whole not in files():
                         bad[f"{file.module} → {whole}"] = at.lineno
-    judge(bad, KNOWN_FILLED)
+    judge(bad)
 
 
 KERNEL = {
@@ -465,7 +435,7 @@ def test_the_kernel_is_asked_in_one_room_only() -> None:
             for number, line in enumerate(file.text.splitlines(), 1):
                 code = line.partition("  # ")[0]
                 bad |= {f"{file.module}: {what}": number for what, pattern in KERNEL.items() if re.search(pattern, code)}
-    judge(bad, KNOWN_KERNEL)
+    judge(bad)
 
 
 # -- sizes
