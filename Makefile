@@ -16,7 +16,7 @@ PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
 N    ?= 1000
 SEED ?=
 
-.PHONY: chaos-hosts leases demo test check bench dist test-all test-pythons docs matrix chaos crash soak transparency clean help
+.PHONY: chaos-hosts leases model demo test check bench dist test-all test-pythons docs matrix chaos crash soak transparency clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make transparency  CPython'\''s own tests under lastly run and without it, compared (some 20 minutes)'
 	@echo 'make chaos     1,000 random kills of programs, reaper and workers (N=… SEED=…); make soak: 10,000'
 	@echo 'make chaos-hosts  300 random deaths of whole hosts that rent things, PostgreSQL restarted in between (N=… SEED=…)'
+	@echo 'make model     a million steps of the model of the shared journal, its invariants after each (N=… SEED=…)'
 	@echo 'make leases    the leases of 10,000 hosts on a real PostgreSQL, restarted and frozen'
 	@echo 'make crash     the examples, ended at each of their points in every way'
 	@echo 'make dist      the wheel and the sdist, built twice, compared and checked'
@@ -113,6 +114,9 @@ crash: $(DEV)
 
 chaos-hosts: $(DEV)
 	@$(PY) tests/reach/chaos.py $(if $(filter 1000,$(N)),300,$(N)) $(SEED)
+
+model: $(DEV)
+	@$(PY) tests/reach/model.py $(if $(filter 1000,$(N)),1000000,$(N)) $(SEED)
 
 leases: $(DEV)
 	@$(PY) tests/reach/leases.py

@@ -64,13 +64,17 @@ def campaign(kills: int, seed: int, say: object = print) -> tuple[int, int]:
             without += rowless(shared, cloud, f"h{name_of(hosts[victim])}-")
             hosts[victim] = fleet.host(RENTER, f"h{fleet.hosts}")
             judge_the_dead(shared)
+            worker.hear()  # or the pipe of its log is full one day, and it waits
             if kill % 50 == 0:
                 say(f"{kill} hosts killed, {len(cloud.left)} things stand, {without} without a row")  # type: ignore[operator]
         for host in hosts:
             host.end()
         if worker.popen.returncode is not None:
             raise AssertionError(f"the worker has died:\n{worker.err}")
-        wait_until(lambda: judge_the_dead(shared) or fleet.settled(), within=120, what="all is settled")
+        try:
+            wait_until(lambda: worker.hear() or judge_the_dead(shared) or fleet.settled(), within=300, what="all is settled")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the worker said:\n{worker.err[-4000:]}") from None
         rented = shared.one("SELECT count(*) FROM lastly.cleanups")
         return rented, without + len(cloud.left)
     finally:

@@ -111,6 +111,10 @@ class Program:
 
         return self._await_line(find, f"line with {text!r} on stderr", within)
 
+    def hear(self) -> None:
+        """Read what it has said so far, so that it need not wait for somebody who does."""
+        self._pump(lambda: False, 0.001)
+
     def send(self, signum: int, *, busy: bool = False) -> None:
         """Send a signal to this very process (by pidfd: never to a later one with its pid), once it sleeps.
 

@@ -137,9 +137,9 @@ class Worker:
                     reconciled = monotonic()
                     self._reconcile(connection)
                 pause = 0
-            except (Unusable, driver().Error) as error:
+            except Exception as error:  # the database is away, mostly: the house must outlive whatever it is
                 self.judge.reset()
-                self.log(f"{' '.join(str(error).split())}")
+                self.log(f"{type(error).__name__}: {' '.join(str(error).split())}")
                 if connection is not None:
                     connection.close()
                     connection = None

@@ -49,12 +49,17 @@ class Engine:
         with worker.slot(number) as slot:
             while not worker.stopping.is_set():
                 self.wake.clear()
-                claimed = slot.claim_due()
-                if claimed is not None:
-                    slot.settle(claimed)
-                elif worker.once:
-                    return
-                else:
+                try:
+                    claimed = slot.claim_due()
+                    if claimed is not None:
+                        slot.settle(claimed)
+                except Exception as error:  # a slot must outlive what nobody foresaw
+                    worker.log(f"slot: {type(error).__name__}: {error}")
+                    slot.close()
+                    claimed = None
+                if claimed is None:
+                    if worker.once:
+                        return
                     self.wake.wait(POLL)
 
     def _listen(self) -> None:

@@ -109,6 +109,7 @@ BEGIN
     INSERT INTO owners (epoch, journal, queue, token, about)
       SELECT DISTINCT ON (journal) p_epoch, journal, queue, token, coalesce(about, '{}')
         FROM jsonb_to_recordset(p_plans) AS p(journal text, queue text, token text, about jsonb)
+       WHERE NOT EXISTS (SELECT FROM owners o WHERE o.journal = p.journal AND o.epoch = p_epoch)
       ON CONFLICT (journal, epoch) DO NOTHING;
     INSERT INTO cleanups (owner, id, action, args, kwargs, known, what, phase, retries, timeout, backoff, state)
       SELECT o.owner, p.id, p.action, coalesce(p.args, '[]'), coalesce(p.kwargs, '{}'), coalesce(p.known, '{}'),
@@ -167,14 +168,28 @@ CREATE FUNCTION lastly.reclaim(p_epoch bigint, p_journals text[])
 RETURNS TABLE (journal text, lost boolean, state text, cleanups jsonb)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+  one record;
+  kept bigint;
 BEGIN
   PERFORM FROM hosts h WHERE h.epoch = p_epoch AND h.state = 'alive' AND h.login = session_user FOR UPDATE;
   IF NOT FOUND THEN RETURN; END IF;
-  UPDATE owners o SET epoch = p_epoch, state = 'live', next_at = NULL
-    FROM hosts h
-   WHERE o.journal = ANY (p_journals) AND o.epoch <> p_epoch AND h.epoch = o.epoch AND h.login = session_user
-     AND (o.state = 'live' OR (o.state = 'orphan' AND o.claim = 0))
-     AND NOT EXISTS (SELECT FROM owners n WHERE n.journal = o.journal AND n.epoch = p_epoch);
+  FOR one IN
+    SELECT o.owner, o.journal FROM owners o JOIN hosts h USING (epoch)
+     WHERE o.journal = ANY (p_journals) AND o.epoch <> p_epoch AND h.login = session_user
+       AND (o.state = 'live' OR (o.state = 'orphan' AND o.claim = 0))
+     ORDER BY o.owner DESC FOR UPDATE OF o
+  LOOP
+    SELECT o.owner INTO kept FROM owners o WHERE o.journal = one.journal AND o.epoch = p_epoch;
+    IF NOT FOUND THEN
+      UPDATE owners o SET epoch = p_epoch, state = 'live', next_at = NULL WHERE o.owner = one.owner;
+    ELSE  -- of several leases: they become one
+      UPDATE cleanups c SET owner = kept
+       WHERE c.owner = one.owner AND NOT EXISTS (SELECT FROM cleanups d WHERE d.owner = kept AND d.id = c.id);
+      UPDATE owners o SET state = 'live', settled = NULL WHERE o.owner = kept;
+      DELETE FROM owners o WHERE o.owner = one.owner;
+    END IF;
+  END LOOP;
   RETURN QUERY
     SELECT o.journal, o.epoch <> p_epoch, o.state,
            (SELECT jsonb_agg(jsonb_build_object('id', c.id, 'state', c.state, 'by', o.claimed_by))
