@@ -108,3 +108,21 @@ def test_the_list_of_public_names_is_what_the_code_offers() -> None:
     assert written == now, "\n".join(
         ["the public API has changed:", *gone, *new, f"If it should: {sys.executable} scripts/reference.py, and commit the pages"]
     )
+
+
+def test_docstrings_say_since_when_and_what_is_given() -> None:
+    """What takes several arguments names each, or says that they are those of another function."""
+    unsaid = {}
+    for path, names in reference().public().items():
+        for name, value in names:
+            doc = inspect.getdoc(value) or ""
+            if not callable(value):
+                continue
+            if ".. versionadded::" not in doc:
+                unsaid[f"{path}.{name}"] = "versionadded"
+            parameters = [*inspect.signature(getattr(value, "fn", value)).parameters] if not inspect.isclass(value) else []
+            given = [p for p in parameters if p not in {"args", "kwargs", "fn", "expect", "confirmed"}]
+            if len(given) > 1 and "with the same arguments" not in doc:
+                missing = [p for p in given if not re.search(rf"(?m)^    \*{{0,2}}{p}: |`{p}`", doc)]
+                unsaid.update({f"{path}.{name}({p})": "argument" for p in missing})
+    assert unsaid == {}

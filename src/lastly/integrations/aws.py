@@ -49,6 +49,8 @@ class Instances(Rented):
     Attributes:
         ids: their ids; `name` is these, separated by blanks.
         reply: what EC2 answered, as boto3 gives it.
+
+    .. versionadded:: 0.1
     """
 
     __slots__ = ("ids", "reply")
@@ -62,6 +64,8 @@ class Prefix(Rented):
 
     Attributes:
         bucket: the bucket's name; `name` is the prefix, which ends in a slash.
+
+    .. versionadded:: 0.1
     """
 
     __slots__ = ("bucket",)
@@ -74,6 +78,8 @@ class Stack(Rented):
 
     Attributes:
         id: its id; `name` is its name.
+
+    .. versionadded:: 0.1
     """
 
     __slots__ = ("id",)
@@ -226,12 +232,18 @@ def create_stack(
 
 
 def client_token(plan: "Plan") -> str:
-    """Return the plan's token in the letters that Amazon's client tokens may have."""
+    """Return the token of `plan` in the letters that Amazon's client tokens may have.
+
+    .. versionadded:: 0.1
+    """
     return plan.token.replace(".", "-")
 
 
 def tag(plan: "Plan") -> "dict[str, str]":
-    """Return the tag by which the undo finds what was created under this plan."""
+    """Return the tag by which the undo finds what was created under `plan`.
+
+    .. versionadded:: 0.1
+    """
     return {"Key": TAG, "Value": client_token(plan)}
 
 

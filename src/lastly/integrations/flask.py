@@ -210,7 +210,10 @@ class Lastly:
 
 
 def cleanups_of(app: "Any") -> AppCleanups:
-    """Return ``app.extensions["lastly"]``, typed."""
+    """Return ``app.extensions["lastly"]``, with its type for checkers.
+
+    .. versionadded:: 0.1
+    """
     found: AppCleanups = app.extensions[_KEY]
     return found
 

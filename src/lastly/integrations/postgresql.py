@@ -58,13 +58,19 @@ _sessions: "dict[str, Connection]" = {}
 
 
 class Database(Rented):
-    """A database that is dropped however the program ends; made by `database`."""
+    """A database that is dropped however the program ends; made by `database`.
+
+    .. versionadded:: 0.1
+    """
 
     __slots__ = ()
 
 
 class Schema(Rented):
-    """A schema that is dropped with all in it however the program ends; made by `schema`."""
+    """A schema that is dropped with all in it however the program ends; made by `schema`.
+
+    .. versionadded:: 0.1
+    """
 
     __slots__ = ()
 
@@ -74,6 +80,8 @@ class AdvisoryLock(Rented):
 
     Attributes:
         connection: the session that holds it. When this breaks, the lock is lost.
+
+    .. versionadded:: 0.1
     """
 
     __slots__ = ("connection",)

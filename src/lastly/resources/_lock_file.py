@@ -70,8 +70,8 @@ def lock_file(
 ) -> "Temporary":
     """Hold a lock by a file: one holder at a time, freed when the program ends, however it ends.
 
-    As `pid_file`; the file holds the process's whole identity as JSON, so that programs of other users can
-    judge it as well.
+    As `pid_file`, with the same arguments and errors; the file holds the process's whole identity as JSON, so
+    that programs of other users can judge it as well.
 
     .. versionadded:: 0.1
     """

@@ -80,7 +80,8 @@ def temp_file(
 ) -> Temporary:
     """Make an empty temporary file, which is removed however the program ends.
 
-    As `temp_dir`, for a file of mode 0600: ``with open(temp_file(), "w") as out: …``.
+    As `temp_dir`, with the same arguments and errors, for a file of mode 0600:
+    ``with open(temp_file(), "w") as out: …``.
 
     .. versionadded:: 0.1
     """

@@ -32,25 +32,37 @@ _used: "WeakSet[pytest.Config]" = WeakSet()
 
 @pytest.fixture
 def lastly_scope(request: "pytest.FixtureRequest") -> "Iterator[Scope]":
-    """A lastly.Scope that closes after the test, however the run ends."""
+    """A lastly.Scope that closes after the test, however the run ends.
+
+    .. versionadded:: 0.1
+    """
     yield from _opened(request)
 
 
 @pytest.fixture(scope="class")
 def lastly_class_scope(request: "pytest.FixtureRequest") -> "Iterator[Scope]":
-    """A lastly.Scope that closes after the last test of the class, however the run ends."""
+    """A lastly.Scope that closes after the last test of the class, however the run ends.
+
+    .. versionadded:: 0.1
+    """
     yield from _opened(request)
 
 
 @pytest.fixture(scope="module")
 def lastly_module_scope(request: "pytest.FixtureRequest") -> "Iterator[Scope]":
-    """A lastly.Scope that closes after the last test of the module, however the run ends."""
+    """A lastly.Scope that closes after the last test of the module, however the run ends.
+
+    .. versionadded:: 0.1
+    """
     yield from _opened(request)
 
 
 @pytest.fixture(scope="session")
 def lastly_session_scope(request: "pytest.FixtureRequest") -> "Iterator[Scope]":
-    """A lastly.Scope that closes at the end of the run (with xdist: of the worker), however it ends."""
+    """A lastly.Scope that closes at the end of the run (with xdist: of the worker), however it ends.
+
+    .. versionadded:: 0.1
+    """
     yield from _opened(request)
 
 
