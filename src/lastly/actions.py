@@ -85,9 +85,9 @@ def _kill(
     grace: "float | timedelta" = GRACE,
     confirmed: "dict[str, Any] | None" = None,
 ) -> None:
-    """End a process and everything below it; nobody there is success.
+    """End a process and everything below it; none there is success.
 
-    SIGTERM to all, a grace, then SIGKILL until two looks at the tree find nobody. The process is named by
+    SIGTERM to all, a grace, then SIGKILL until two looks at the tree find none. The process is named by
     pid, start time and boot, recorded when deferred: a later process with the same pid is never touched.
     Ourselves, our ancestors and multiprocessing's resource trackers are spared.
 
@@ -146,7 +146,7 @@ def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[l
 
 
 def _kill_token(token: str, *, grace: "float | timedelta" = GRACE) -> None:
-    """End every process whose ``LASTLY_TOKEN`` holds the token, and everything below them; nobody is success.
+    """End every process whose ``LASTLY_TOKEN`` holds the token, and everything below them; none is success.
 
     Args:
         token: as `lastly run` and `lastly.Popen` make them.

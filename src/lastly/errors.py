@@ -62,7 +62,7 @@ class LeaseLost(NotRecorded):
 
 
 class ScopeClosed(LastlyError, RuntimeError):  # noqa: N818
-    """A cleanup was deferred to a scope that is closed, or closes and takes no more: nobody would run it.
+    """A cleanup was deferred to a scope that is closed, or closes and takes no more: it would not run.
 
     .. versionadded:: 0.1
     """

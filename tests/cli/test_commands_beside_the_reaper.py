@@ -68,7 +68,7 @@ def test_reap_is_not_done_when_the_reaper_fails(programs: Programs, home: Path) 
 def test_reap_waits_no_longer_than_told(programs: Programs, home: Path) -> None:
     folder = dead(programs)
     result = programs.run_command(["lastly", "reap", "--wait", "0.1"])
-    assert (result.status, "somebody else has the lease" in result.out) == (1, True)
+    assert (result.status, "another process has the lease" in result.out) == (1, True)
     may_end(folder)
 
 

@@ -254,7 +254,7 @@ def test_a_fixture_is_judged_when_it_is_torn_down(suite: Suite) -> None:
     assert left(result) == {
         "test_three": [
             "child process (sleep 1000), started at conftest.py:7, called at conftest.py:15 (fixture 'server')",
-            "child process (sleep 1000), and nobody saw where from (fixture 'daemon')",
+            "child process (sleep 1000), and where from is not known (fixture 'daemon')",
         ],
         "test_one[2]": ["scope 'of 1', not closed (print), made at test_c.py:6 (fixture 'scope')"],
     }, result.out

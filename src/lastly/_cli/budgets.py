@@ -6,7 +6,7 @@ Three questions, of the kind that people answer wrongly without noticing:
    (`install(grace=…)`) is longer, the cleanups that come last, of what was acquired first, are cut off.
 2. Does SIGTERM go to the program, and to it alone? A shell that is a container's first process keeps it to
    itself; systemd's default, ``KillMode=control-group``, sends it to children that cleanups may still need.
-3. Does somebody reap after a kill? systemd can: ``ExecStopPost=lastly reap``.
+3. Is a kill followed by a reap? systemd can: ``ExecStopPost=lastly reap``.
 
 This is not a linter: other mistakes in such files (rare signals, probes) are left to linters.
 """

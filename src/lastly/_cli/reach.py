@@ -251,7 +251,7 @@ COMMANDS = (
     Command(
         "hosts",
         hosts,
-        "show the machines that share a journal: who lives, since when it is silent, what it owes",
+        "show the machines that share a journal: which live, since when each is silent, what it owes",
         Argument("--journal", metavar="URL", help="postgresql://… (default: $LASTLY_JOURNAL)"),
         Argument(
             "--judge", type=number, metavar="EPOCH", help="declare this one dead, because you know that it is"

@@ -170,7 +170,7 @@ _NOTHING = "Nothing is owed."
 
 
 def owners(found: "list[Row]", abandoned: "list[Row]") -> None:
-    """Show who owes what."""
+    """Show what is owed, by which program."""
     table = Table(*_OWED)
     for row in _owed(((owner, owner["cleanups"]) for owner in found), abandoned):
         table.add(*row)
@@ -178,7 +178,7 @@ def owners(found: "list[Row]", abandoned: "list[Row]") -> None:
 
 
 def all_owners(found: "Iterable[tuple[Row, Iterable[Row]]]", abandoned: "list[Row]") -> None:
-    """Show who owes what, row by row as it is read."""
+    """Show what is owed, by which program, row by row as it is read."""
     Table(*_OWED).stream(_owed(found, abandoned), _NOTHING)
 
 

@@ -45,7 +45,7 @@ def _few(found: "Iterator[Finding]") -> list[Finding]:
 
 
 def _above(path: str) -> "Iterator[Finding]":
-    """Whoever may rename a folder above the home may put another one in its place."""
+    """A user that may rename a folder above the home may put another one in its place."""
     below = os.path.realpath(path)
     while (folder := os.path.dirname(below)) != below:
         below = folder
@@ -110,7 +110,7 @@ def shared(path: str) -> list[Finding]:
             ours = mount
     if ours is None:
         return []
-    fix = "give it a folder of its own, or trust whoever has it as yourself; see the page on security"
+    fix = "give it a folder of its own, or trust its users as yourself; see the page on security"
     found = []
     if ours.kind in _OTHERS or (ours.root != "/" and ours.kind not in _SUBVOLUMES):
         what = (

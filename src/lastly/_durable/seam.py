@@ -1,7 +1,7 @@
 """The seam: a deferred action goes into the journal. Imported when the first action is deferred.
 
 Order is everything here: no resource exists whose plan is not in a journal. `defer` writes the plan and only
-then puts the handle into its scope and returns; whoever creates the thing afterwards has its undo on record.
+then puts the handle into its scope and returns; when the thing is created afterwards, its undo is on record.
 A signal's exception may come between any two of these steps: then the plan stands in the journal without a
 handle, the thing was never created, and the reaper finds nothing there, which is success.
 """
@@ -360,7 +360,7 @@ def process_identity(pid: int) -> "dict[str, Any]":
 
 
 def child_started(cleanup: DurableCleanup) -> None:
-    """Have the reaper look at what that child starts: once this process is dead, nobody can tell any more."""
+    """Have the reaper look at what that child starts: once this process is dead, it is too late."""
     client = sys.modules.get("lastly._reaper.client")
     if client is not None and cleanup.journal is not None:
         client.child_starts(cleanup.journal.path)

@@ -119,7 +119,7 @@ _SAMPLES = {_names_it: NAMED, _names_another: CAUGHT, _catches_all: CAUGHT, _let
 
 
 def in_flight(error: BaseException) -> bool:
-    """Whether nobody had caught it when it was last seen: a ``finally`` or an ``__exit__`` was running.
+    """Whether it was not caught yet when it was last seen: a ``finally`` or an ``__exit__`` was running.
 
     In doubt False: then it counts as dealt with.
     """

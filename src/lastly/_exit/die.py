@@ -95,7 +95,7 @@ def flush_all() -> None:
         for file in steps[0]:
             try:
                 getattr(file, steps[1])()
-            except BaseException:  # noqa: S110  # a closed file, a broken pipe: nobody is left to tell
+            except BaseException:  # noqa: S110  # a closed file, a broken pipe: nothing is left to tell
                 pass
     flush_standard()
     pythons.c_call("fflush", None)

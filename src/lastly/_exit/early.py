@@ -8,9 +8,9 @@ interpreter shutdown".
 
 Being in that list is not enough: an executor imported *later* stands nearer its end, and comes first. The
 list is walked by ``reversed()``, which asks it for ``__reversed__``: so it is replaced by an equal list
-that is walked with ours in front, whoever came when. Where the list is not there, `_register_atexit` has to
-do, and where that is not there either, a thread that waits for the main thread's end (then executors may be
-shut already).
+that is walked with ours in front, in whichever order they came. Where the list is not there,
+`_register_atexit` has to do, and where that is not there either, a thread that waits for the main thread's
+end (then executors may be shut already).
 """
 
 TYPE_CHECKING = False

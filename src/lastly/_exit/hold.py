@@ -5,7 +5,7 @@ accepted would not be answered any more. So the code that looks after the reques
 handler. When it says "wait", the handler returns and the loop goes on, until `go_on` sends the signal once
 more.
 
-The wait is the first to go when somebody presses Ctrl-C again; a repeated SIGTERM does not end it.
+The wait is the first to go when a person presses Ctrl-C again; a repeated SIGTERM does not end it.
 """
 
 from lastly._exit import stack, state

@@ -17,7 +17,7 @@ class RanAlready:
     """Equal to every atexit function from the one that runs now on: those have been run, or run.
 
     atexit calls its functions from the last to the first and forgets them only at the very end, so a run
-    inside the run would call some twice; and it shows its list to nobody. But `unregister` compares with
+    inside the run would call some twice; and it does not show its list. But `unregister` compares with
     ``==``, from the first to the last, and thus lets us name those behind the driver.
     """
 

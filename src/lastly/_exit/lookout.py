@@ -7,7 +7,7 @@ looks again, in the main thread. It sends it until the handler has run, for what
 before a call begins to wait does not wake it.
 
 Under gevent and eventlet a "thread" is a greenlet, which would run only when the main thread lets it, and
-block that for its sleep. So the interpreter's own functions are used, whoever has replaced them, and
+block that for its sleep. So the interpreter's own functions are used, even where they were replaced, and
 whenever.
 """
 

@@ -8,7 +8,7 @@ everything that shows a traceback (code, doctest, pytest, IPython), and a `Syste
 long ago (argparse's, that of a thread). Only the exception that leaves the main module counts, and two facts
 tell it from all others:
 
-* An uncaught error is `sys.last_exc`; its traceback begins in the main module's frame, which nobody called
+* An uncaught error is `sys.last_exc`; its traceback begins in the main module's frame, which no other called
   and which has not come to its own end.
 * The exception of a `sys.exit()` that ends the program is asked for its code by the interpreter, whose C code
   nobody has called then. So `sys.exit`, while it is observed, raises an exception whose `code` looks at its
@@ -137,7 +137,7 @@ def tell_ending(*, begun: bool = False) -> None:
     for call in heard_by("ending"):
         try:
             call()
-        except Exception:  # noqa: S110  # nobody's news may stand between a signal and its cleanups
+        except Exception:  # noqa: S110  # no subscriber may stand between a signal and its cleanups
             pass
 
 
@@ -195,7 +195,7 @@ def in_main_interpreter() -> bool:
 
 
 def is_main(frame: "FrameType") -> bool:
-    """Whether this is the frame of the program's main module, if nobody has called it."""
+    """Whether this is the frame of the program's main module, if no other frame has called it."""
     module = frame.f_globals.get("__name__")
     return module == "runpy" or (module == "__main__" and frame.f_code.co_name == "<module>")
 
@@ -281,7 +281,7 @@ def observe_exit(who: str) -> None:
 
 
 def unobserve_exit(who: str) -> None:
-    """Give `sys.exit` back after the last observer, unless somebody else has replaced it since."""
+    """Give `sys.exit` back after the last observer, unless the program has replaced it since."""
     global _plain_exit
     _observers.discard(who)
     if not _observers and sys.exit is _observed_exit:

@@ -11,9 +11,10 @@ from a thread, until the program ends. We look at facts that the interpreter kno
 2. **Left.** The exception is dead, and no Python code let it go: it has left the main module. All is well.
 3. **Answered.** The clause that caught it names it: ``except KeyboardInterrupt``, ``except CaughtSignal``
    (clauses.py). The program deals with this signal itself and goes on; the next one is a first one again.
-4. **Swallowed.** The exception is dead, and Python code let it go. Or it is alive, nobody handles it, and
+4. **Swallowed.** The exception is dead, and Python code let it go. Or it is alive, no thread handles it, and
    something keeps it: a list, a future, a log record, a local variable. We raise the signal again.
-5. **In between.** It is alive, nobody handles it and nothing keeps it: the interpreter has it in hand while
+5. **In between.** It is alive, no thread handles it and nothing keeps it: the interpreter has it in hand
+while
    it leaves one function for the next, and runs a ``__del__``. We wait.
 
 A signal that was swallowed `TRIES` times ends the program where it stands: the exit functions run, and stderr
@@ -155,7 +156,7 @@ def _died(caught: CaughtSignal) -> None:
 
 
 def left(caught: CaughtSignal) -> None:
-    """Note that nobody has caught it; print an error of the program that a signal overtook in a ``finally``.
+    """Note that it was not caught; print an error of the program that a signal overtook in a ``finally``.
 
     SystemExit would hide that.
     """

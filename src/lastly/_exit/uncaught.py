@@ -1,6 +1,6 @@
 """An uncaught SIGINT of ours is silent and has its status, like every SystemExit.
 
-Since Python 3.14 a KeyboardInterrupt that nobody catches is printed with its traceback, even if it is a
+Since Python 3.14 an uncaught KeyboardInterrupt is printed with its traceback, even if it is a
 SystemExit; then Python itself dies of SIGINT, whatever status was asked for. So `sys.excepthook` makes a
 plain SystemExit of ours: from the moment such an exception is raised until the signal is answered.
 """
@@ -21,7 +21,7 @@ _told: "Any" = None
 
 
 def expect(told: "Callable[[CaughtSignal], object]") -> None:
-    """Let an exception of ours pass in silence if nobody catches it; a second call does nothing.
+    """Let an uncaught exception of ours pass in silence; a second call does nothing.
 
     Args:
         told: is called with the exception, then.
@@ -33,7 +33,7 @@ def expect(told: "Callable[[CaughtSignal], object]") -> None:
 
 
 def expect_no_more() -> None:
-    """Give `sys.excepthook` back, unless somebody else has set it meanwhile; a second call does nothing."""
+    """Give `sys.excepthook` back, unless the program has set it meanwhile; a second call does nothing."""
     if sys.excepthook is _pass_silently:
         sys.excepthook = _previous
 

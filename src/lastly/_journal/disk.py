@@ -25,7 +25,7 @@ def open_file(path: str, flags: int) -> int:
 
 
 def check_ours(fd: int, path: str) -> None:
-    """See that nobody else has written the journal that is open at `fd`, or put it there: it is executed.
+    """See that no other user has written the journal open at `fd`, or put it there: it is executed.
 
     Raises:
         PermissionError: it is not a plain file of this user, with one name, in a folder of this user's own.

@@ -158,7 +158,7 @@ class Journal:
             if disk.key(fd) == self.key:
                 disk.close(fd)
             else:
-                locks.drop(fd)  # somebody has closed it for us; the number may be another file's by now
+                locks.drop(fd)  # the program has closed it for us; the number may be another file's by now
 
     # ---- the owner's records
 
@@ -193,7 +193,7 @@ class Journal:
         with self._lock:
             names = self._find()
             if self._own and not self._appending and not names:
-                self._rewrite()  # somebody emptied the home: what we write must be where it is looked for
+                self._rewrite()  # the home was emptied: what we write must be where it is looked for
             number = next(self._ids)
             record: dict[str, Any] = {"id": number, "action": action}
             if args:

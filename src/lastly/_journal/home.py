@@ -1,8 +1,8 @@
 """Where journals live, and whether it is safe to put one there.
 
 The state directory survives reboots and holds the journals; the runtime directory holds the reaper's socket
-and locks. Both belong to one user: what stands in a journal will be *executed*, so a directory that somebody
-else can write to is refused, not repaired.
+and locks. Both belong to one user: what stands in a journal will be *executed*, so a directory that another
+user can write to is refused, not repaired.
 """
 
 import errno
@@ -76,7 +76,7 @@ def state_dir(*, create: bool = True) -> str:
     """The state directory, made when it is missing and checked in any case.
 
     Raises:
-        NotRecorded: it cannot be made, belongs to somebody else, or others may write to it.
+        NotRecorded: it cannot be made, belongs to another user, or others may write to it.
     """
     return _checked(state_path(), create=create)
 
@@ -174,7 +174,7 @@ def make(path: str) -> None:
     """Make a directory, for this user alone, and those above it that are missing.
 
     Raises:
-        NotRecorded: this is root, and what it would be made in belongs to somebody else.
+        NotRecorded: this is root, and what it would be made in belongs to another user.
     """
     parent, name = os.path.split(path)
     if not name:

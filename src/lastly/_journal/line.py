@@ -36,7 +36,7 @@ def connect(key: str) -> "_socket.socket":
     """Connect to the relay.
 
     Raises:
-        OSError: nobody listens.
+        OSError: nothing listens.
     """
     made = _socket.socket(
         _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
@@ -92,7 +92,7 @@ def _ready(line: "_socket.socket", what: int, until: float) -> bool:
 
 
 def tell(key: str, message: "dict[str, Any]") -> bool:
-    """Say something that has no answer; whether somebody took it. Never waits."""
+    """Say something that has no answer; whether it was taken. Never waits."""
     try:
         line = connect(key)
     except OSError:
@@ -107,7 +107,7 @@ def tell(key: str, message: "dict[str, Any]") -> bool:
 
 
 def may(key: str, journal: str, number: int, within: float) -> "dict[str, Any] | None":
-    """Ask whether this host may run a cleanup; None: nobody answers."""
+    """Ask whether this host may run a cleanup; None: no answer."""
     try:
         line = connect(key)
     except OSError:

@@ -1,4 +1,4 @@
-"""The POSIX lock that says: the owner of this journal lives (or somebody works on it).
+"""The POSIX lock that says: the owner of this journal lives (or a process works on it).
 
 Why this kind of lock: the kernel drops it the moment the process is gone, whatever killed it, and a forked
 child does not inherit it, so a daemon that a dead program left behind does not keep the program alive in our
@@ -44,7 +44,7 @@ def take(fd: int) -> bool:
     """Lock the journal open at `fd` for this process; False when another process has it."""
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # POSIX allows either for "somebody has it"
+    except (BlockingIOError, PermissionError):  # POSIX allows either for "it is locked"
         return False
     found = os.fstat(fd)
     _table()[found.st_dev, found.st_ino] = fd
@@ -96,7 +96,7 @@ def exclusive(path: str, wait: float) -> int | None:
     """Lock the file at `path`, made when it is missing; the descriptor that holds the lock.
 
     Args:
-        path: in a folder that nobody else may open.
+        path: in a folder that no other user may open.
         wait: seconds to wait for another holder.
 
     Returns:

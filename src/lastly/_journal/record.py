@@ -3,10 +3,10 @@ r"""One line of a journal: ``crc32hex SP json LF``.
 The JSON is ASCII: no byte of it can be a newline, whatever a file name holds, and a text tool may cut the
 file anywhere. A name that is not valid UTF-8 is a ``str`` with lone surrogates (`os.fsdecode`), which JSON
 writes as ``\udcff`` and gives back byte-exact through `os.fsencode`. Where names are not read as UTF-8 (in a
-Latin-1 locale), all bytes that are not ASCII are written so: who reads the record may live in another locale.
+Latin-1 locale), all bytes that are not ASCII are written so: the reader may live in another locale.
 
-The newline rule: whoever appends after a write that may be torn starts with LF. The torn line then stands
-alone, its CRC is wrong, and it harms no other one. An empty line means nothing.
+The newline rule: a process that appends after a write that may be torn starts with LF. The torn line then
+stands alone, its CRC is wrong, and it harms no other one. An empty line means nothing.
 """
 
 import os

@@ -7,8 +7,8 @@ because of what is in the file.
 
 **What a missing line can do.** A lost ``plan`` leaks a resource, and a lost ``release`` would get removed
 what the program meant to keep. The second is worse. Records are therefore numbered (``n``): when a number is
-missing, every item whose last word came before the gap is in *doubt*, and whoever runs orphans leaves it
-alone and says so. A torn last line is no gap: its call never returned.
+missing, every item whose last word came before the gap is in *doubt*, and a process that runs orphans leaves
+it alone and says so. A torn last line is no gap: its call never returned.
 """
 
 import os
@@ -290,7 +290,7 @@ class Replay:
 
     @property
     def torn(self) -> bool:
-        """The last line has no end: somebody was killed writing it."""
+        """The last line has no end: its writer was killed."""
         return self._index.torn
 
     @property

@@ -4,7 +4,7 @@ To look whether the name is free, to remove what a dead process left there, and 
 steps. Two programs that both find a stale file must not remove each other's new one, and the reaper, which
 removes what a killed holder left, must not remove its successor's.
 
-The lock that says whose turn it is, is a file in the home, where nobody else can open it. A lock on the
+The lock that says whose turn it is, is a file in the home, where no other user can open it. A lock on the
 folder of the name (/tmp, /run/lock) could be held by anybody who may read that folder, for as long as they
 like. The price: programs with different homes, and programs of different users, do not wait for each other.
 """
@@ -24,7 +24,7 @@ class Turn:
 
     Args:
         path: absolute, with the links in its folders resolved.
-        wait: seconds to wait for whoever has the turn; that takes milliseconds unless it is stopped.
+        wait: seconds to wait for the process that has the turn; that takes milliseconds unless it is stopped.
 
     Raises:
         TimeoutError: another process has the turn all that time.
@@ -54,7 +54,8 @@ class Turn:
     def __exit__(self, *_: object) -> None:
         if self.fd < 0:
             return
-        # Removed while it is locked: whoever waits for it sees that it has lost its name, and makes another.
+        # Removed while it is locked: a process that waits for it sees that it has lost its name, and makes
+        # another.
         try:
             os.unlink(self.lock)
         except OSError:  # the home was emptied, or cannot be written any more

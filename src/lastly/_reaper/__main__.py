@@ -52,7 +52,7 @@ def serve(
         runtime: the runtime directory.
         idle: seconds without an owner after which it exits; infinity: never.
         foreground: for ``lastly reaper``: also write the log to standard error, and end on Ctrl-C.
-        line: a connected socket, of whoever started this process.
+        line: a connected socket, of the process that started this one.
     """
     os.environ["LASTLY_HOME"] = state
     lock = election.lock(runtime)
@@ -80,7 +80,7 @@ def serve(
         reaper.peers.welcome(line)
     os.close(lock)
     gc.collect()
-    gc.freeze()  # the workers share these pages as long as nobody writes to them
+    gc.freeze()  # the workers share these pages until they are written to
     libc.give_back_memory()
     log("start", version=__version__, idle=None if idle == float("inf") else idle)
     if foreground and (url := os.environ.get("LASTLY_JOURNAL")):

@@ -68,7 +68,7 @@ class _Line:
         self.children_at = 0.0
         self.patience = _AGAIN
         self.free = _FREE
-        # "later": whoever started this program sweeps after it, so there is nothing to warn of either.
+        # "later": the program's starter sweeps after it, so there is nothing to warn of either.
         self.off = os.environ.get("LASTLY_REAPER") in ("0", "later")
         self.deadline: tuple[int, int, tuple[int, ...], float] | None = None
 
@@ -268,7 +268,7 @@ def _name(journal: str) -> str:
 
 
 def _connect() -> _Socket | None:
-    """Return a connection, or None when nobody listens. Never blocks: a full queue counts as a reaper."""
+    """Return a connection, or None when nothing listens. Never blocks: a full queue counts as a reaper."""
     made = _Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
     try:
         with Address(os.path.join(home.runtime_dir(), protocol.SOCKET)) as path:

@@ -132,9 +132,8 @@ def why(ref: str) -> "dict[str, Any]":
 
     Returns:
         a dict: ref, what (for people), action, args, kwargs, scope, remote, state, attempts, planned,
-        changed, error, reason, next, by and seconds (who ran it last, and for how long), doubt, retries,
-        timeout, owner (as in :func:`owners`, without cleanups),
-        events (its records).
+        changed, error, reason, next, by and seconds (which process ran it last, and for how long), doubt,
+        retries, timeout, owner (as in :func:`owners`, without cleanups), events (its records).
 
     Raises:
         NotFound: there is none.
@@ -219,7 +218,7 @@ def _doer(row: "sqlite3.Row") -> "Any":
 
 
 def abandoned(*, most: int = -1) -> "list[dict[str, Any]]":
-    """Return what was given up and nobody has retried or forgotten, newest first; all of it, or so many."""
+    """Return what was given up and not retried or forgotten since, newest first; all of it, or so many."""
     base = history.connect()
     if base is None:
         return []
@@ -246,8 +245,8 @@ def retry(ref: str, *, by: str) -> "dict[str, Any]":
 
     Raises:
         NotFound: there is none.
-        NotNow: its owner lives, or somebody has been working on it for a minute; or it is done, or goes on
-            as another already.
+        NotNow: its owner lives, or another process has been working on it for a minute; or it is done, or
+            goes on as another already.
         NotRecorded: it was run, and that could not be written down (a full disk).
     """
     path, number = _retried(ref, by)
@@ -293,7 +292,8 @@ def forget(ref: str, *, by: str) -> None:
 
     Raises:
         NotFound: there is none.
-        NotNow: its owner lives, or somebody has been working on it for a minute; or it is not owed any more.
+        NotNow: its owner lives, or another process has been working on it for a minute; or it is not owed any
+            more.
     """
     path, number = _find(ref)
     if path is None:
@@ -307,7 +307,7 @@ def forget(ref: str, *, by: str) -> None:
             break
     if journal is None:
         if os.path.lexists(path):
-            raise NotNow(f"{ref}: somebody else has the lease")
+            raise NotNow(f"{ref}: another process has the lease")
         forget(ref, by=by)  # into the history, meanwhile
         return
     try:

@@ -9,7 +9,8 @@ Two locks (flock, so the kernel gives them back whatever happens):
 An owner writes its journal, then connects. Either that reaches a bound socket, or it fails. If it fails, the
 owner starts a reaper, and that one waits for reaper.lock. When it has it, the holder of reaper.run, if there
 is one, *is bound and not about to exit*, and bound itself after the owner's attempt, so its scan, which
-follows the binding, sees the journal. If nobody holds reaper.run, the new one is elected and scans itself.
+follows the binding, sees the journal. If no process holds reaper.run, the new one is elected and scans
+itself.
 
 An idle reaper closes its socket first, then takes the connections that came before, then scans once more.
 An owner that came too late for that was refused, and is in the case above.

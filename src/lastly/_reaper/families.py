@@ -26,7 +26,7 @@ class Families:
         self.reaper = reaper
 
     def expect(self, owner: "Owner") -> None:
-        """A child of this owner is about to start, or it may have some that nobody told of."""
+        """A child of this owner is about to start, or it may have some that were not announced."""
         if owner.family is None:
             key = owner.key()
             if key is None:
@@ -45,7 +45,7 @@ class Families:
         owner.looked_at = now + (now - began) * _SHARE
 
     def adopt(self, owner: "Owner") -> None:
-        """See whether an owner has children that another reaper was told of, or nobody."""
+        """See whether an owner has children that this reaper was not told of."""
         if owner.family is None and owner.state == WATCHED and (key := owner.key()) is not None:
             owner.family = Family(*key)
             self.look(owner)

@@ -43,7 +43,7 @@ def _prepare() -> None:
 class _Work:
     """The jobs of one message.
 
-    Of an owner whose death nobody saw there is nothing more to learn. It is written into the history here,
+    Of an owner whose death was not seen there is nothing more to learn. It is written into the history here,
     together with the others of this message, and its journal is read once only.
     """
 

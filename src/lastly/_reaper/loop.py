@@ -1,6 +1,6 @@
 """The reaper: watches owners, and has their cleanups run when they die.
 
-It keeps no state of its own: everything it knows it read from journals, and whoever starts after it was
+It keeps no state of its own: everything it knows it read from journals, and a reaper that starts after it was
 killed reads the same. One thread, one epoll. Nothing in here may block: no cleanup, no file of an owner
 beyond a stat and the first line of its journal, no database. What may block is a job for a worker
 (:mod:`lastly._reaper.pool`).
@@ -121,7 +121,7 @@ class Reaper:
             self._guarded(heapq.heappop(self.timers)[2])
 
     def _guarded(self, call: "Callable[..., object]", *args: object) -> None:
-        """One journal or peer that nobody foresaw must not end the reaper of all the others."""
+        """One unforeseen journal or peer must not end the reaper of all the others."""
         try:
             call(*args)
         except Exception as error:
@@ -355,7 +355,7 @@ class Reaper:
             self._later(owner, owner.pause)
 
     def _archive(self) -> None:
-        """Have the history written, when nobody's cleanup would have to wait for the disk."""
+        """Have the history written, when no cleanup would have to wait for the disk."""
         if self.archiving or not self.finished:
             return
         quiet = monotonic() - self.finished_at
@@ -395,9 +395,9 @@ class Reaper:
     # ---- the end
 
     def _leave(self) -> None:
-        """Exit, unless somebody came meanwhile; see election.py for why nobody falls between."""
+        """Exit, unless an owner came meanwhile; see election.py for why none is missed."""
         lock = election.lock(self.runtime, wait=0.0)
-        if lock is None:  # somebody is just starting a reaper: it will find us
+        if lock is None:  # a reaper is just being started: it will find us
             self.served = monotonic()
             return
         self.peers.close(self.runtime)

@@ -16,7 +16,7 @@ else:
 
 WATCHED = "watched"  # it lives
 QUEUED = "queued"  # it is dead; a worker has it or will have it
-WAITING = "waiting"  # for the next attempt, or for somebody else's lease
+WAITING = "waiting"  # for the next attempt, or for another process's lease
 FINISHED = "finished"  # nothing owed; waits to be written into the history
 KEPT = "kept"  # not ours to judge: looked at again from time to time
 
@@ -94,7 +94,7 @@ def _identity(path: str) -> Identity | None:
     except OSError:
         return None
     try:
-        raw = os.read(fd, 16384)  # a regular file, or refused by whoever takes the lease
+        raw = os.read(fd, 16384)  # a regular file, or refused when the lease is taken
     except OSError:
         return None
     finally:

@@ -99,7 +99,7 @@ class Peers:
         except (BlockingIOError, ConnectionAbortedError):
             return False
         except OSError as error:
-            if error.errno == 22:  # EINVAL: shut down, and nobody was left in the queue
+            if error.errno == 22:  # EINVAL: shut down, and nothing was left in the queue
                 return False
             # No descriptors left. The queue stays readable: look away for a moment instead of spinning.
             self.reaper.pause(self.listener.fileno(), self.accept)

@@ -2,7 +2,7 @@
 
 One message is one packet of a SOCK_SEQPACKET socket: its length is known, a message is read whole or not at
 all, and nothing in a path can end it early. Inside is JSON. The socket lies in a folder that only its user
-can enter; it is not an abstract one, which every user of the machine could reach. Whoever speaks is known by
+can enter; it is not an abstract one, which every user of the machine could reach. The sender is known by
 SO_PEERCRED.
 
     program → reaper   own       journal         this process owes what stands in this journal
@@ -13,7 +13,7 @@ SO_PEERCRED.
                        status
                        quit                      exit; nothing is lost
                        share    key, url, exe, root   start a shared journal's relay with that interpreter
-                                running          it runs already, and it is who speaks
+                                running          it runs already, and it is the sender
                        line                      (with a descriptor) the connection of a program that
                                                  has started a reaper which was not elected
     reaper → program   {"ok": op, …} after it is true, {"no": op, "why": …} and the connection is closed
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 SOCKET = "reaper.sock"  # bound by the reaper
-RUN = "reaper.run"  # whoever holds the flock on it is the reaper, of the version that stands in it
+RUN = "reaper.run"  # the process that holds the flock on it is the reaper, of the version that stands in it
 LOCK = "reaper.lock"  # held while one starts or exits idle
 LINE = 3  # the descriptor on which a reaper inherits the connection of its starter
 LIMIT = 8192  # bytes in one message

@@ -74,7 +74,7 @@ def _called(owner: "dict[str, Any]") -> "dict[str, Any]":
 
 
 def _last_run(events: "list[dict[str, Any]]") -> "dict[str, Any]":
-    """Who ran a cleanup last, and how many seconds that took; None for what nobody can tell."""
+    """Which process ran a cleanup last, and for how many seconds; None for what is unknown."""
     ran = clean(next((event for event in reversed(events) if event.get("kind") == "run"), {"kind": "run"}))[0]
     end = next((event for event in reversed(events) if event.get("kind") in _ENDS), {"kind": "done"})
     end = clean(end)[0]

@@ -1,7 +1,7 @@
 """Start a reaper that is not a child of this program.
 
 The program must not see a new child: not in ``os.wait()``, not as a zombie, not in its process group, which
-somebody may kill as a whole. ``os.fork()`` twice would run the program's at-fork hooks, copy its page tables,
+may be killed as a whole. ``os.fork()`` twice would run the program's at-fork hooks, copy its page tables,
 and warn when it has threads. So a process is spawned (vfork: no copy) in a new session. It starts the reaper
 and ends at once, and its end is waited for. A shell does that in 0.7 ms. Where there is none (a container
 without ``/bin/sh``) the interpreter does it itself, in its first line: 6 ms.
@@ -34,7 +34,7 @@ def start(line: int | None = None, *, shell: bool = True) -> None:
     """Start a reaper; it exits at once when there is one.
 
     Args:
-        line: the descriptor of a connected socket for it, as if somebody had come through its own.
+        line: the descriptor of a connected socket for it, as if it had come through its own.
         shell: try that first. It may be there and do nothing.
 
     Raises:

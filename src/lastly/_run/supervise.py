@@ -1,13 +1,14 @@
 """`lastly run --supervise`: stay as the parent of the program, and let nothing outlive it.
 
-What exec cannot give: orphans come to us and to nobody else (subreaper; PID 1 has it from the kernel),
+What exec cannot give: orphans come to us alone (subreaper; PID 1 has it from the kernel),
 zombies are reaped, and the end of the program is seen whatever it is, so it works for programs that are not
 Python.
 
 The program gets a process group of its own and, where there is a terminal, its foreground: Ctrl-C, Ctrl-Z
 and a resize reach it from the terminal exactly once, and not us. What is sent to *us* is passed on. When
 it stops we stop, so the shell sees a stopped job; when the shell continues us, we continue it. When it has
-crashed, the terminal gets back the modes that it had before: who sets it raw and is killed cannot do that.
+crashed, the terminal gets back the modes that it had before: a program that sets it raw and is killed cannot
+do that.
 
 All signals are blocked from the first line on and taken one by one with sigtimedwait: no handler, no race
 between the last look and the next wait.
@@ -96,7 +97,7 @@ class Supervisor:
         return self.status
 
     def _plan(self) -> None:
-        """Should somebody kill us, the reaper ends the program. (PID 1 takes all with it, the reaper too.)"""
+        """If we are killed, the reaper ends the program. (PID 1 takes all with it, the reaper too.)"""
         if os.getpid() == 1:
             return
         try:
@@ -120,7 +121,7 @@ class Supervisor:
         if self.journal is not None:
             try:
                 self.journal.close(unlink=True)
-            except OSError:  # the reaper will find nobody; the program's status is what counts
+            except OSError:  # the reaper will find none; the program's status is what counts
                 pass
 
     def _start(self, path: str, command: list[str]) -> int:
@@ -170,7 +171,7 @@ class Supervisor:
         """Give the terminal the modes that it had, if it is ours: in the background it is a shell's.
 
         Only after a crash: `stty` has changed it on purpose. What a program has *written* to the terminal
-        (another screen, a hidden cursor) nobody can ask for.
+        (another screen, a hidden cursor) cannot be asked for.
         """
         import termios
 
@@ -217,7 +218,7 @@ class Supervisor:
         if signum == _signal.SIGCHLD:
             self._reap()
         elif signum in _WANTS_TERMINAL or info.si_pid == os.getpid():
-            pass  # the last: our own, of writing where nobody reads
+            pass  # the last: our own, of writing where nothing reads
         elif self.status is not None:
             self.impatient = self.impatient or signum in _IMPATIENT
         else:
@@ -254,7 +255,7 @@ class Supervisor:
 
     def _stop(self, signum: int) -> None:
         if signum in _WANTS_TERMINAL and self._give_terminal(self.child):
-            self._pass_on(_signal.SIGCONT)  # `fg` of what was not stopped: that tells nobody
+            self._pass_on(_signal.SIGCONT)  # `fg` of what was not stopped: that has no effect
         elif signum in _STOPS and os.getpid() != 1:
             self._take_terminal()
             os.kill(os.getpid(), _signal.SIGSTOP)

@@ -6,7 +6,7 @@ tracebacks, and an event that is not ours costs one look into a dictionary.
 
 What the events do not tell, and what follows from it:
 * whether the creation then succeeded, and as which inode: the plan stays unconfirmed. A name that
-  exists before the event is somebody else's, so it is not planned; tempfile then takes another name.
+  exists before the event is another program's, so it is not planned; tempfile then takes another name.
 * whether a removal or a rename then succeeded: the path becomes a doubt, looked at when the next event comes.
 * children of multiprocessing's spawn and forkserver: only the import of the module that starts them.
 """
@@ -84,7 +84,7 @@ def take_temps() -> "dict[str, int]":
 
 
 def forget_inherited() -> None:
-    """What the program had made has been planned here, or is nobody's."""
+    """What the program had made has been planned here, or is not owed."""
     inherited.clear()
 
 

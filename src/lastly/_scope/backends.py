@@ -42,7 +42,7 @@ class Asyncio:
 
     def __init__(self) -> None:
         self.cancelled: BaseException | None = None
-        self.inside = False  # in a task that is not the closing one, and that nobody cancels
+        self.inside = False  # in a task that is not the closing one, and that is not cancelled
 
     def shield(self) -> "Any":
         # Against anyio's own cancellation, which would come again at every turn of the loop.

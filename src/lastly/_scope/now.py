@@ -102,14 +102,14 @@ class Now:
             self._let_out(scope)
 
     def has_closed(self, scope: "Scope") -> None:
-        """Hand out the report of an outermost scope; free when nobody wants it."""
+        """Hand out the report of an outermost scope; free when nothing subscribes."""
         if self._closed is not None:
             from lastly._scope.reason import ExitReason
 
             self._closed(scope.report(), ExitReason.of(scope._body))
 
     def way_out(self) -> "str | None":
-        """Return what Ctrl-C does at this moment; None: nobody has subscribed, who would know."""
+        """Return what Ctrl-C does at this moment; None: nothing that knows has subscribed."""
         return None if self._way_out is None else self._way_out()
 
     def inside(self) -> "tuple[ref[Scope], ...]":

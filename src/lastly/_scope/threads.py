@@ -54,7 +54,7 @@ class Job:
         if self.tell is not None:
             try:
                 self.tell()
-            except RuntimeError:  # the event loop is closed: nobody waits any more
+            except RuntimeError:  # the event loop is closed: nothing waits any more
                 pass
 
     def _call(self) -> None:

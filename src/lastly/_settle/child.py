@@ -1,4 +1,4 @@
-"""A child that runs somebody's code: bounded in time and output, and leaving nothing behind.
+"""A child that runs a user's code: bounded in time and output, and leaving nothing behind.
 
 It has a session of its own, no terminal, an empty standard input, and dies with the worker that started it
 (PR_SET_PDEATHSIG). What it forks is found by process group, by a token in its environment, and because its

@@ -1,6 +1,6 @@
 """What became of many removals of one owner, when none needs a row of its own: many in one row.
 
-A row of its own for each of a million cleanups would be half a gigabyte that nobody reads. The first ones of
+A row of its own for each of a million cleanups would be half a gigabyte that is never read. The first ones of
 an owner have one, and whatever failed, waited or was given up. Of the others id and path are kept,
 compressed: ten bytes each.
 """

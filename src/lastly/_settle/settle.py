@@ -1,7 +1,8 @@
 """Settle one dead owner: prove its death, take the lease, run what it owes, write down what became of it.
 
-The lease is the POSIX lock on the owner's journal. The owner held it while it lived; now whoever settles
-holds it, and the kernel takes it back from a settler that dies. What has been done is in the journal, so the
+The lease is the POSIX lock on the owner's journal. The owner held it while it lived; now the process that
+settles holds it, and the kernel takes it back from a settler that dies. What has been done is in the journal,
+so the
 next one goes on from there: at least once, never exactly once.
 
 What is owed runs by phase, then newest first, each whatever became of the ones before it. The words:
@@ -44,8 +45,8 @@ class Outcome:
 
     Attributes:
         state: ``final`` (nothing is owed any more), ``wait`` (something is tried again at ``next``), ``busy``
-            (somebody else holds the lease), ``gone`` (no journal), ``alive`` (the owner lives, or nobody can
-            tell), ``kept`` (there is something this version must neither run nor drop).
+            (another process holds the lease), ``gone`` (no journal), ``alive`` (the owner lives, or it cannot
+            be tell), ``kept`` (there is something this version must neither run nor drop).
         next: unix time of the next attempt, for ``wait``.
         ran: one dict per cleanup that was run or settled: id, action, what, state, error, seconds.
             more: how many are done beside these.
@@ -88,14 +89,15 @@ def settle(
 
     Args:
         path: the journal.
-        by: who does this, for the history.
+        by: which tool does this, for the history.
         force: also run what waits for its next attempt.
         only: just the cleanup with this number.
         died: when the owner was seen to die, where that is known: unix time, and seconds since the boot.
         elsewhere: an owner of another machine or pid namespace is dead, too: the caller guarantees it.
         unwritten: what an earlier outcome for this journal had in its attribute of that name.
         family: the descendants of the owner that were seen while it lived.
-        keep: a journal that is final then is put in here instead of being closed; whoever gives it closes it.
+        keep: a journal that is final then is put in here instead of being closed; the caller that gives it
+            closes it.
         slow: called before each cleanup that is not a plain removal.
         announce: called before something that may take long, with its limit in seconds.
     """
@@ -105,7 +107,7 @@ def settle(
         return Outcome(path, "kept", str(error))
     if journal is None:
         exists = os.path.lexists(path)
-        return Outcome(path, "busy" if exists else "gone", "somebody else has the lease" if exists else "")
+        return Outcome(path, "busy" if exists else "gone", "another process has the lease" if exists else "")
     try:
         seen = journal.taken or journal.read()
         if (refusal := not_dead(seen, elsewhere=elsewhere)) is not None:
@@ -131,7 +133,7 @@ def rehearse(fd: int) -> None:
     """Settle a journal that is about nothing, in an empty file that has no name.
 
     After a fork each page of memory is copied when it is first written to, and in Python that is whatever is
-    used. A worker that has rehearsed has its pages when somebody dies.
+    used. A worker that has rehearsed has its pages when an owner dies.
 
     Args:
         fd: of that file; it is closed.
@@ -246,7 +248,7 @@ class _Settling:
         self._run_plain()
 
     def _is_plain(self, item: Item) -> bool:
-        """A removal that nobody has tried yet. Many of them are begun with one write, and ended with one."""
+        """A removal that was not tried yet. Many of them are begun with one write, and ended with one."""
         return (
             item.action == built_in.REMOVE
             and not (item.attempts or item.odd or item.doubt or item.error)
@@ -295,7 +297,9 @@ class _Settling:
             # The process that ran it died meanwhile: that was an attempt, and the cleanup itself may be what
             # kills.
             again = self._failed(
-                item, f"attempt {item.attempts} ended with the death of who ran it", item.attempts
+                item,
+                f"attempt {item.attempts} ended with the death of the process that ran it",
+                item.attempts,
             )
             if not force or again is None:  # waits for its turn, or was given up
                 return again
@@ -308,7 +312,7 @@ class _Settling:
     def _shared(self, item: Item) -> float | None:
         """What a shared journal says: None, this host may run it; when to ask again; 0, it is settled.
 
-        Unless its relay says so, nobody knows whether this host was taken for dead and workers have undone
+        Unless its relay says so, it is unknown whether this host was taken for dead and workers have undone
         it: the name may mean another thing by now.
         """
         answer = line.may(item.shared, "/".join(self.journal.path.split("/")[-2:]), item.id, _ANSWER)
@@ -416,8 +420,8 @@ def _since(died_at: float, died_up: float) -> "tuple[float, float]":
     """Between which unix times a file was created if it was created after a death during this boot.
 
     The clock may be set at any time, and a birth time is what the clock said. So both ends are reckoned from
-    the seconds since boot, which nobody sets: if the clock was set back before the death, what the owner made
-    carries a time that is still to come, and nobody can have made that after the death.
+    the seconds since boot, which no change of the clock moves: if the clock was set back before the death,
+    what the owner made carries a time that is still to come, so it was not made after the death.
     """
     up = _uptime()
     before, now = died_at - died_up, time.time() - up

@@ -1,6 +1,6 @@
 """Settle all dead owners here and now, in this process: for ``lastly reap``, timers and tests.
 
-Needs no reaper and disturbs none: each journal is worked on by who holds its lease.
+Needs no reaper and disturbs none: each journal is worked on by the process that holds its lease.
 """
 
 import os
@@ -38,17 +38,18 @@ def sweep(
         dry_run: run nothing; the outcomes say what would be run (state ``due``), and what not, and why.
         only: a cleanup's reference, as in ``lastly ls``; or the part before its dot: all of one owner.
         force: also run what waits for its next attempt. Default True.
-        by: who does this, for the history.
-        elsewhere: also what owners of other machines and pid namespaces owe, whose journal nobody holds.
+        by: which tool does this, for the history.
+        elsewhere: also what owners of other machines and pid namespaces owe, whose journal is not held.
             Nothing here can tell whether they live: the caller guarantees that they do not.
-        wait: seconds to wait for somebody else. Default 60. What is not done by then has the state ``busy``.
+        wait: seconds to wait for another process. Default 60. What is not done by then has the state
+            ``busy``.
         progress: called with each outcome as soon as it is there.
 
     Returns:
         one outcome for each journal whose owner does not live and, with a number in ``only``, owes that one.
 
     Raises:
-        NotRecorded: the home belongs to somebody else.
+        NotRecorded: the home belongs to another user.
     """
     if not os.path.lexists(home.state_path()):
         return []
@@ -83,7 +84,7 @@ def _each(paths: list[str], one: "Callable[[str], Outcome | None]", wait: float)
             yield outcome
     for last in looks(wait if busy else 0.0):
         for path in list(busy):
-            outcome = one(path) or Outcome(path, "gone", "somebody else has settled it")
+            outcome = one(path) or Outcome(path, "gone", "another process has settled it")
             if last or outcome.state != "busy":
                 busy.remove(path)
                 yield outcome
@@ -137,7 +138,7 @@ def _one(
         outcome = settle(path, by=by, force=force, only=number, elsewhere=elsewhere)
         if outcome.state == "busy" and seen.identity is not None and seen.identity.alive() is None:
             # Not to be waited for: the owner holds it as long as it lives.
-            return Outcome(path, "alive", "its owner lives elsewhere, or somebody there works on it")
+            return Outcome(path, "alive", "its owner lives elsewhere, or a process there works on it")
         return None if outcome.state == "gone" else outcome
     outcome = Outcome(path, "due")
     outcome.ran = [

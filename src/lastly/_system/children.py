@@ -1,6 +1,6 @@
 """Waiting for this process's own children, and ending them by the handles that it holds. On every system.
 
-A child that nobody has waited for keeps its number, so its `subprocess.Popen` reaches that child alone. That
+A child that was not waited for keeps its number, so its `subprocess.Popen` reaches that child alone. That
 is the only way where a process cannot be named for ever: without /proc, with the /proc of another pid
 namespace, and on other systems than Linux. What the child has started is out of reach there.
 """

@@ -1,4 +1,4 @@
-"""The descendants of a process, seen while it lives: after its death nobody can tell whose they were.
+"""The descendants of a process, seen while it lives: after its death it is unknown whose they were.
 
 Programs that rename themselves (setproctitle, redis-server, nginx, perl's ``$0 = …``) overwrite the memory
 that /proc/PID/environ shows, and with it the token that would prove where they come from. Others clear their
@@ -24,7 +24,7 @@ class Family:
     Attributes:
         seen: each living descendant, and the child of the process that it comes from (or is).
         parent: the pid of its parent; 0 when that is not known.
-        died: when the process was seen to die, in seconds since the boot; None when nobody saw it.
+        died: when the process was seen to die, in seconds since the boot; None when it was not seen.
     """
 
     __slots__ = ("died", "key", "parent", "seen")
@@ -70,7 +70,7 @@ class Family:
         return [key for key, top in self.seen.items() if ancestor in {self.key, top}]
 
     def led(self) -> "Led | None":
-        """Return the session and group of the head; None when nobody saw when it died."""
+        """Return the session and group of the head; None when its death was not seen."""
         if self.died is None:
             return None
         parent = proc.look(self.parent) if self.parent else None

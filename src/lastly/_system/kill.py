@@ -1,6 +1,6 @@
-"""Kill a tree of processes, and nobody else.
+"""Kill a tree of processes, and no other.
 
-Three things go wrong with `for child in children: kill(child)`. The pid may be somebody else's by now; a
+Three things go wrong with `for child in children: kill(child)`. The pid may be another process's by now; a
 snapshot of the tree misses processes that start while it is walked; and a grandchild whose parent has died
 has another parent.
 
@@ -10,10 +10,10 @@ has another parent.
   own way; children that it leaves get a moment to end by themselves (their pipe has closed), then SIGTERM.
 * The tree is scanned again and again: TERM, grace, then stop, kill and look until two scans in a row are
   empty. Stopping before killing keeps a fork bomb from outrunning us: what is stopped has no more children
-  than the kernel lists for it. Without a grace, who is known is killed before the first scan of /proc, which
-  takes longer the more processes the machine has.
+  than the kernel lists for it. Without a grace, known members are killed before the first scan of /proc,
+  which takes longer the more processes the machine has.
 * Orphans are found by the token that `lastly.Popen` and `lastly run` put into the environment of what they
-  start; by pid and start time, if somebody saw them while their parent lived (see `family`); and by the
+  start; by pid and start time, if they were seen while their parent lived (see `family`); and by the
   session or process group that the leader of the tree led.
 
 Never hit: ourselves, our ancestors, pid 1, other users' processes, lastly's reaper, multiprocessing's and
@@ -132,7 +132,7 @@ def kill_tree(
         token: also everything whose ``LASTLY_TOKEN`` holds this, and what is below it.
         grace: seconds between SIGTERM and SIGKILL. 0: SIGKILL at once.
         only_children: spare the root itself.
-        newborn: seconds to look out for somebody with the token when nobody is there. A process killed while
+        newborn: seconds to look out for a process with the token when none is there. A process killed while
             it starts a child leaves one that is still on its way to its program, and has its own environment
             only from there on.
         orphans: their parent has died: they get a moment to end by themselves before the first signal.
@@ -214,7 +214,7 @@ class TreeKiller:
         self.led = [led] if led is not None else []
         self.members: dict[int, int] = {}  # pid → start time, living
         self.leaders: dict[int, int] = {}  # of these, those whose parent is not a member
-        self.once: set[tuple[int, int]] = set(self.seen)  # everyone who ever was a member: their children are
+        self.once: set[tuple[int, int]] = set(self.seen)  # all that ever were members: their children are
         self.spared: set[tuple[int, int]] = set()
         self.refused: set[tuple[int, int]] = set()  # may not be signalled: another user's by now
         self.hit: set[tuple[int, int]] = set()
@@ -253,7 +253,7 @@ class TreeKiller:
         return len(self.members)
 
     def find_known(self) -> bool:
-        """Take as members who is known by pid, with all below them; returns whether there is anybody."""
+        """Take as members those known by pid, with all below them; returns whether there are any."""
         user = os.geteuid()
         for key in (self.root, *self.seen):
             head = proc.look(key[0], user) if key is not None else None

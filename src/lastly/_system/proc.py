@@ -114,7 +114,7 @@ def lives(pid: int, start: int) -> bool:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether all threads of a process have stopped or ended: it then starts nobody."""
+    """Whether all threads of a process have stopped or ended: it then starts none."""
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
@@ -143,7 +143,7 @@ def ticks(seconds: float) -> int:
 
 
 def name(pid: int) -> str:
-    """What ps calls it: 15 bytes of its program's name, or what it has called itself; "" for nobody."""
+    """What ps calls it: 15 bytes of its program's name, or what it has called itself; "" for none."""
     try:
         return os.fsdecode(_read(pid, "comm").rstrip(b"\n"))
     except OSError:

@@ -1,19 +1,19 @@
 """Remove a file or a tree, and nothing else.
 
 A path written down yesterday may name something else today. The folder was removed and another one got its
-inode; an administrator bind-mounted /srv/data into it; somebody planted a link where the folder was planned;
+inode; an administrator bind-mounted /srv/data into it; a link was planted where the folder was planned;
 its parent was swapped. shutil.rmtree sees none of these (it follows a bind mount: st_dev is equal), and asks
 only whether the top is a link. What holds here:
 
 * Every step is taken from an open folder (``dir_fd``) with O_NOFOLLOW, from / down to the last file. Between
-  looking at a folder and emptying it nobody can put another one there.
+  looking at a folder and emptying it no other can be put there.
 * The thing itself is compared by device, inode and birth time where these were recorded; without a record it
   must not be younger than its owner's death. It must belong to us; what root has recorded and then given to
   another user is root's to remove all the same.
 * No folder on another mount than its parent is entered, and the top must not be a mount at all.
 * Never /, a home, the working directory, or what contains them.
 
-What still fails: a *file* exchanged between the last look and the unlink, which takes somebody with write
+What still fails: a *file* exchanged between the last look and the unlink, which takes a user with write
 permission in its folder, loses a name, not what is inside (Linux has no unlink-if-inode-is).
 """
 
@@ -28,7 +28,7 @@ from lastly.errors import NotOurs
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_LEVELS = 40  # deeper trees close their upper folders and come back through "..", checked
-_ROUNDS = 4  # how often a folder that somebody keeps filling is emptied again
+_ROUNDS = 4  # how often a folder that keeps being filled is emptied again
 _CLOCK_SLACK = 1.0  # seconds
 
 _allowed: tuple[object, frozenset[str]] = (None, frozenset())
@@ -186,7 +186,7 @@ def _check(
 ) -> None:
     """Raise NotOurs unless ``top`` is what was planned."""
     # What root has made and given to the user of a server is still what root has made. Without a birth time
-    # the inode may have been used again, by somebody else.
+    # the inode may have been used again, by another program.
     given = os.geteuid() == 0 and expect and expect.get("btime") and top.btime and _is(top, expect)
     if top.uid != os.geteuid() and not given:
         raise NotOurs(f"{shown!r} belongs to uid {top.uid}, not to uid {os.geteuid()}")
@@ -348,7 +348,7 @@ class _Tree:
                 self._fail(error, name)
 
     def _leave(self, level: _Level) -> None:
-        """Remove the emptied folder from its parent; empty it again when somebody has filled it meanwhile."""
+        """Remove the emptied folder from its parent; empty it again when it was filled meanwhile."""
         kept = self.kept
         above = self._reopen_above(level)
         try:

@@ -185,8 +185,8 @@ def all_end(processes: "Iterable[tuple[int, int]]", until: float) -> None:
 def status(fd: int) -> int | None:
     """Return the exit status behind a pidfd (negative: the signal); None when the kernel does not tell.
 
-    It tells since Linux 6.15, once the process has been waited for by its parent, to whoever held the pidfd
-    before.
+    It tells since Linux 6.15, once the process has been waited for by its parent, to a process that held the
+    pidfd before.
     """
     buffer = bytearray(_INFO.size)
     _INFO.pack_into(buffer, 0, _INFO_EXIT, 0)

@@ -1,11 +1,11 @@
 """Whether this process is still the one that it was: forks that Python does not see.
 
 A C library that forks, and uWSGI that makes its workers so, run none of the functions of
-`os.register_at_fork`. Such a child has its parent's cleanups, and would run them. So whoever is about to run
-or to take a cleanup looks first. Comparing pids takes as long as deferring does, and takes the first process
-of a new pid namespace for its parent, where that was a first one too. The kernel has something better: a page
-of memory that a child finds wiped (Linux 4.14). Until that page is made, and where it cannot be, pids are
-compared.
+`os.register_at_fork`. Such a child has its parent's cleanups, and would run them. So code that is about to
+run or to take a cleanup looks first. Comparing pids takes as long as deferring does, and takes the first
+process of a new pid namespace for its parent, where that was a first one too. The kernel has something
+better: a page of memory that a child finds wiped (Linux 4.14). Until that page is made, and where it cannot
+be, pids are compared.
 """
 
 from lastly._words.pythons import getpid, register_at_fork

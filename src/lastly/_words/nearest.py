@@ -1,4 +1,4 @@
-"""The word that somebody probably meant. For messages about mistakes."""
+"""The word that was probably meant. For messages about mistakes."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ _LEVELS = {
 
 
 class _Logger(logging.Logger):
-    """A logger that logging's manager does not know, so that nobody would clear a cache of its answers."""
+    """A logger that logging's manager does not know, so it does not clear a cache of its answers."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
         return not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
@@ -52,7 +52,7 @@ class _Console(logging.Handler):
 
 
 class _Made:
-    """A file whose folder may be somebody else's: root gives it to the owner of that, who logs there, too."""
+    """A file whose folder may be another user's: root gives it to that user, who logs there, too."""
 
     baseFilename: str  # noqa: N815  # logging's name
 
@@ -242,7 +242,7 @@ class LogHandler(MetaMixin):
 
 # -- Silence: what ``-q`` takes away is standard output and the log on the console, never an error. Standard
 # error stays as it is. A traceback, argparse's usage error, a warning, a thread's last words are there to be
-# read also, and above all, when nobody watches.
+# read also, and above all, when no person watches.
 
 # More than one app can be quiet at a time, and they may end in any order: the first one takes the stream
 # away, the last one brings it back.

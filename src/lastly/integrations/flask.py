@@ -135,7 +135,7 @@ class Lastly:
         linger: seconds, or a timedelta, for which such a server goes on taking new requests while readiness
             says 503 already, so that a load balancer notices.
         signals: have SIGINT, SIGTERM, SIGHUP and SIGQUIT end the process in order, by `lastly.install`,
-            unless somebody has handlers for them: under gunicorn this does nothing.
+            unless there are handlers for them: under gunicorn this does nothing.
         health: answer probes (`lastly.integrations.health.Health`): True for ``/readyz`` and ``/livez``.
 
     .. versionadded:: 0.1

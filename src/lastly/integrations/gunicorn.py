@@ -9,7 +9,7 @@ that every Ctrl-C brings, one from the terminal and one from the master.
 ================  ===========================================================================================
 hook              what we do in it
 ================  ===========================================================================================
-when_ready        have the end of the whole server let nobody new in (_servers/gunicorn.py)
+when_ready        have the end of the whole server let no connection in (_servers/gunicorn.py)
 post_fork         have a worker serve connections accepted by then
 post_worker_init  give gunicorn its signals back, should the application have called ``lastly.install()``
 worker_int        INT, QUIT, the reloader: not ready any more

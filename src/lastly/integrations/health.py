@@ -259,7 +259,7 @@ async def _lifespan(
 
 
 def __getattr__(name: str) -> object:
-    if name == "HealthServer":  # its sockets and threads are for those who call serve()
+    if name == "HealthServer":  # its sockets and threads are for programs that call serve()
         from lastly.integrations._servers.probe_server import HealthServer
 
         return HealthServer

@@ -95,7 +95,7 @@ class AdvisoryLock(Rented):
 def database(
     name: str | None = None, *, conninfo: str = "", template: str | None = None, scope: "Scope | None" = None
 ) -> Database:
-    """Create a database, which is dropped however the program ends, whoever is still connected to it.
+    """Create a database, which is dropped however the program ends, even while clients are connected to it.
 
     Args:
         name: of the database; default: ``lastly_`` and the plan's token.
@@ -219,7 +219,7 @@ def _comment(kind: str, name: str, token: str) -> "Any":
 
 
 def _drop_database(*names: str, conninfo: str = "", machine: str = "", token: str = "") -> None:
-    """Drop databases, whoever is connected to them; not there is success.
+    """Drop databases, even while clients are connected to them; not there is success.
 
     Args:
         names: which; none: the one that was created under this plan, known by its comment.

@@ -95,7 +95,7 @@ def _send(lines: "Sequence[str]", patience: float) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
             sender.settimeout(patience)
             sender.sendto("\n".join(lines).encode(errors="replace"), socket.MSG_NOSIGNAL, address)
-    except (OSError, ValueError):  # nobody listens there; no descriptor is left; that can be no address
+    except (OSError, ValueError):  # nothing listens there; no descriptor is left; that can be no address
         return False
     return True
 

@@ -2,7 +2,7 @@
 
 Each is made in the same three steps, and killed between any two of them the program leaves nothing behind:
 
-1. *plan*: the journal owes the removal of a name that nobody else can guess;
+1. *plan*: the journal owes the removal of an unguessable name;
 2. *create*, failing if the name exists;
 3. *confirm*: the journal learns device, inode and birth time, so that later nothing else is taken for it.
 
@@ -10,7 +10,7 @@ May use: _durable, _exit, _scope, _journal, _system, actions.
 Used by: users, testing, integrations.
 """
 
-# Names only: subprocess costs 11 ms to import, socket 8; only for those who start children, or listen.
+# Names only: subprocess costs 11 ms to import, socket 8; only for programs that start children, or listen.
 
 from lastly._system import probe
 from lastly.errors import UnsupportedPlatform
@@ -48,7 +48,7 @@ _WHERE = {
     "temp_file": "_temporary",
     "unix_socket": "_socket",
 }
-# Whether who holds a name is dead, and what stands there, is judged as on Linux only.
+# Whether the holder of a name is dead, and what file it is, can be judged on Linux only.
 _LINUX = frozenset({"_lock_file", "_replace", "_socket"})
 
 

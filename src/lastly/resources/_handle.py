@@ -50,4 +50,4 @@ def confirm_file(cleanup: "seam.DurableCleanup", path: str) -> None:
     try:
         cleanup.confirm(seam.file_identity(path))
     except OSError:
-        pass  # a full disk, or no descriptor to look with: the name, which nobody else can guess, has to do
+        pass  # a full disk, or no descriptor to look with: the unguessable name has to do

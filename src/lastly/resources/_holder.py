@@ -105,7 +105,7 @@ class Unwritten(Holder):
     def refusal(self, *, takeover: bool) -> str:  # noqa: ARG002  # as the other kind's
         """Why the name cannot be had, and what to do."""
         return (
-            f"it is empty: whoever makes it has not written a pid yet, or holds a lock on it. After "
+            f"it is empty: the process that makes it has not written a pid yet, or holds a lock on it. After "
             f"{_SETTLED:g} s without either it is replaced (wait=)"
         )
 

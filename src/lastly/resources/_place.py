@@ -1,6 +1,6 @@
 """Files at names that others know: pid files, lock files and sockets.
 
-A temporary file has a name that nobody can guess, so its removal can be planned before it exists. The name of
+A temporary file has an unguessable name, so its removal can be planned before it exists. The name of
 a pid file is known to everybody: a removal planned before *we* made it could remove another program's. So the
 file is made under an unguessable name first, planned as such; then its removal at the known name is planned,
 bound to device, inode and birth time; then it is given that name by a link, which fails if the name is taken.
@@ -103,7 +103,5 @@ def remove_stale(path: str, file: "dict[str, Any]") -> None:
     try:
         actions.remove(path, expect=file)
     except (NotOurs, PermissionError) as error:
-        what = (
-            f"nobody holds it any more, and it cannot be removed: {error}; remove it as its owner, or as root"
-        )
+        what = f"its holder is dead, and it cannot be removed: {error}; remove it as its owner, or as root"
         raise FileExistsError(errno.EEXIST, what, path) from error

@@ -69,7 +69,7 @@ class Process:
 
     @property
     def returncode(self) -> int | None:
-        """Its exit status, negative after a signal; None while it runs, or nobody has waited for it yet."""
+        """Its exit status, negative after a signal; None while it runs, or was not waited for yet."""
         code: int | None = self._native.child.returncode
         return code
 
@@ -173,7 +173,7 @@ async def open_process(
     """Start a child from a coroutine; it ends with its whole tree when the scope closes, or the program ends.
 
     What `asyncio.create_subprocess_exec`, `trio.lowlevel.open_process` and `anyio.open_process` do, and
-    durable. The end is SIGTERM, `grace` seconds, SIGKILL until nobody is left. It comes however this
+    durable. The end is SIGTERM, `grace` seconds, SIGKILL until none is left. It comes however this
     program ends (``kill -9`` included), also for a child that has ended itself but left children of its own.
 
     Args:
@@ -208,7 +208,7 @@ async def open_process(
         await _to_its_end(
             native.start(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, **options)
         )
-    except GeneratorExit:  # nobody runs this coroutine any more: it stays owed
+    except GeneratorExit:  # the coroutine is not run any more: it stays owed
         raise
     except BaseException:
         await native.finish(cleanup.run)

@@ -5,7 +5,7 @@ the old file must not read the new one while it is written. It gets the old one'
 control list and extended attributes last, just before it takes its name. What would make somebody else's
 rights out of the new content (set-user-ID, file capabilities) is dropped, as the kernel does on a write.
 
-Everything is done in a folder that is held open, so that nobody can exchange the folders above it meanwhile.
+Everything is done in a folder that is held open, so that the folders above it cannot be replaced meanwhile.
 """
 
 import errno
@@ -144,7 +144,7 @@ def atomic_write(
     Args:
         path: the file to replace or to make.
         mode: "w", or "wb" for bytes.
-        scope: who removes the new file if the block is never left; default: the program.
+        scope: the scope that removes the new file if the block is never left; default: the program's end.
         options: for `open`: encoding, errors, newline, buffering.
 
     Raises:
@@ -266,7 +266,7 @@ def _open_folder(path: str) -> int:
 
 
 def _may_follow(path: str, found: os.stat_result, folder: os.stat_result) -> None:
-    """Refuse a link or a pipe that somebody else has put into a shared folder: a trap for what we write.
+    """Refuse a link or a pipe that another user has put into a shared folder: a trap for what we write.
 
     Nearly the kernel's own rules (fs.protected_symlinks, protected_fifos), which may be off, and are for
     those who let the kernel follow.

@@ -42,8 +42,8 @@ def unix_socket(
 ) -> UnixSocket:
     """Listen at a path; the socket's file goes when the program ends, however it ends.
 
-    A socket at which nobody listens any more is replaced. Nobody can connect before it listens: it is bound
-    under another name and renamed.
+    A socket at which nothing listens any more is replaced. No client can connect before it listens: it is
+    bound under another name and renamed.
 
     Args:
         path: where to listen; may be longer than the 107 bytes that a socket's address has.
@@ -109,5 +109,5 @@ def _free_socket(path: str) -> None:
             remove_stale(path, file)
             return
         except OSError:
-            pass  # a full queue, another type: somebody is there
+            pass  # a full queue, another type: something is there
     raise FileExistsError(errno.EEXIST, "another process listens there", path)

@@ -1,4 +1,4 @@
-"""Temporary files and folders, at names that nobody else can guess."""
+"""Temporary files and folders, at unguessable names."""
 
 import os
 import sys
@@ -115,7 +115,7 @@ def _make(
         cleanup = planned_removal(path, scope)
         try:
             create(path)
-        except FileExistsError:  # 1 in 2**64, or somebody looked at our random numbers: not ours, not touched
+        except FileExistsError:  # 1 in 2**64, or our random numbers were known: not ours, not touched
             cleanup.detach()
             continue
         except OSError:

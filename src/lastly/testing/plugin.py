@@ -23,7 +23,7 @@ __all__ = [
 ]  # fmt: skip
 __dir__ = __all__.copy  # what pytest looks for
 
-# In words that pytest 6 has, too: it loads this as well, and must not fail where nobody uses it.
+# In words that pytest 6 has, too: it loads this as well, and must not fail where it is not used.
 _used: "WeakSet[pytest.Config]" = WeakSet()
 
 
@@ -123,7 +123,7 @@ def pytest_configure(config: "pytest.Config") -> None:
 
 
 def pytest_sessionfinish(session: "pytest.Session") -> None:
-    """In a worker of xdist: tell who prints the summary that fixtures were used."""
+    """In a worker of xdist: tell the process that prints the summary that fixtures were used."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None and session.config in _used:
         output["lastly"] = True
@@ -138,7 +138,7 @@ def pytest_testnodedown(node: "Any") -> None:
 
 def pytest_terminal_summary(terminalreporter: "Any", config: "pytest.Config") -> None:
     """Say in one line what had to be reaped, once; only where fixtures of ours are used."""
-    # A worker of xdist has a summary as well, which nobody sees.
+    # A worker of xdist has a summary as well, which is not shown.
     if config in _used and not hasattr(config, "workerinput"):
         from lastly.testing._pytest import earlier_runs
 

@@ -113,7 +113,7 @@ class Uvicorn:
     def dies_of_sigterm(self) -> bool:
         """Whether it will be killed, by the SIGTERM that it raises again when it has ended.
 
-        Not so when somebody had a handler for it before: ``lastly.install()``, say.
+        Not so when there was a handler for it before: ``lastly.install()``, say.
         """
         if signal.SIGTERM in end.previous:
             return False

@@ -33,7 +33,7 @@ _ROUNDS = 12  # sweeps: more than an action has attempts
 _TOLD = 20  # of what is still owed: a pipe must hold it, 500 characters each, in any alphabet
 
 
-class Abandoned(Exception):  # noqa: N818  # nobody waits for the answer any more
+class Abandoned(Exception):  # noqa: N818  # nothing waits for the answer any more
     """The process that gave the order has gone."""
 
 
@@ -192,7 +192,7 @@ def paths(root: str, but: str) -> set[str]:
 
 def below() -> list[proc.Process]:
     """Our living descendants, except reapers: they serve the home, and end with it."""
-    # The usual case: whoever lost a parent came to us, so without children none is below.
+    # The usual case: a process that lost its parent came to us, so without children none is below.
     return proc.below(os.getpid()) if collect() else []
 
 

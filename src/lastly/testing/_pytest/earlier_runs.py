@@ -29,7 +29,7 @@ def line(prefix: str, cache: "Any") -> str:
             for cleanup in owner["cleanups"]
             if cleanup["scope"].startswith(prefix)
         ]
-    except Exception as error:  # a damaged history, a home of somebody else's: no reason to fail a test run
+    except Exception as error:  # a damaged history, another user's home: no reason to fail a test run
         return f"what earlier runs have left cannot be told: {error}"
     if reaped and cache is not None:
         cache.set(_KEY, max(entry["settled"] for entry in reaped))

@@ -286,5 +286,5 @@ def _described(made: Made) -> str:
         names = [cleanup.name for cleanup in closing.pending(thing)]
         text = f"scope {thing.name!r}, not closed ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
     by = "by" if made.where.startswith("a child") else "at"
-    place = f"{verb} {by} {made.where}" if made.where else "and nobody saw where from"
+    place = f"{verb} {by} {made.where}" if made.where else "and where from is not known"
     return f"{text}, {place}{f' ({made.owner.title})' if isinstance(made.owner, _Use) else ''}"
