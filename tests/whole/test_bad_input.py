@@ -139,6 +139,15 @@ def test_a_home_that_cannot_be_used_is_an_error_before_anything_is_made(
     refused(programs.run_command(bad.command(home, MAKES), env=env), *bad.words)
 
 
+def test_who_does_not_catch_the_refusal_sees_one_traceback(place: Path, programs: Programs) -> None:
+    """Of the line that deferred, and not of how the home was looked at."""
+    home = HOMES[1].prepare(place)
+    result = programs.run("import lastly; lastly.temp_dir()", env={"LASTLY_HOME": str(home)})
+    assert result.status == 1
+    assert result.err.count("Traceback") == 1
+    assert result.err.splitlines()[-1].startswith("lastly.errors.NotRecorded: cannot use the home")
+
+
 @each_home
 @pytest.mark.slow(keep=3)
 def test_an_unmodified_program_runs_as_ever_when_the_home_cannot_be_used(

@@ -153,7 +153,7 @@ def _checked(path: str, *, create: bool) -> str:
     except NotRecorded:
         raise
     except OSError as error:
-        raise unusable(path, error, "cannot use the home") from error
+        raise unusable(path, error, "cannot use the home") from None  # it says all that the error says
     if not stat.S_ISDIR(found.st_mode):
         raise NotRecorded(f"cannot use the home: {path!r} is not a directory; remove it or set LASTLY_HOME")
     if found.st_uid != os.geteuid():
