@@ -470,3 +470,49 @@ def test_a_host_that_comes_back_after_it_was_judged(fleet: Fleet) -> None:
     reaper.send(signal.SIGINT, busy=True)
     reaper.wait(within=LONG)
     end_all_of(home)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_workers_are_killed_at_random(fleet: Fleet) -> None:
+    """I16: whatever state they leave an orphan in, the next worker finds it."""
+    import random
+
+    from sharing import flush, join, plan
+
+    dice = random.Random(5)  # noqa: S311 - to be repeated, not to be secret
+    epoch = join(fleet.shared, ttl=1.0)
+    flush(fleet.shared, epoch, [
+        plan(f"h-b/{owner}.j", number, "cloud:destroy", args=[f"{owner}-{number}"], retries=99)
+        for owner in range(40) for number in range(1, 6)
+    ])  # fmt: skip
+    fleet.shared.do(f"SELECT lastly.judge_host({epoch})")
+    for round_ in range(8):
+        worker = fleet.worker("--engine", ("procrastinate", "sql")[round_ % 2])
+        worker.error_line("serves queue", within=LONG)
+        before = len(fleet.cloud.runs)
+        some = dice.randrange(1, 20)
+        wait_until(lambda: len(fleet.cloud.runs) >= before + some or fleet.settled(), within=LONG)  # noqa: B023
+        worker.end()
+        fleet.shared.do("UPDATE lastly.owners SET claimed_until = clock_timestamp() WHERE claimed_until IS NOT NULL")
+    last = fleet.worker()
+    last.error_line("serves queue", within=LONG)
+    wait_until(lambda: last.hear() or fleet.settled(), within=240)
+    assert fleet.states() == {"done": 200}
+    assert len(set(fleet.cloud.runs)) == 200
+
+
+def test_late_release_of_a_refused_plan(fleet: Fleet, own_server: Callable[[], Shared]) -> None:
+    """The server hung while it was being committed: nobody is to undo a thing that was never made."""
+    fleet.shared = shared = own_server()
+    fleet.query |= {"wait": 1, "ttl": 60}
+    host = fleet.host(ON_DEMAND)
+    host.line("ready", within=LONG)
+    assert rent(host, "before").startswith("rented")
+    shared.server.freeze()
+    assert rent(host, "during").startswith("refused during: NotRecorded: ")
+    shared.server.thaw()
+    wait_until(lambda: rent(host, f"x{os.urandom(2).hex()}").startswith("rented"), within=LONG)
+    rows = "SELECT args ->> 0, state FROM lastly.cleanups"
+    wait_until(lambda: dict(shared.all(rows)).get("during") == "released", within=LONG)  # it was under way: committed, then released
+    assert dict(shared.all(rows))["before"] == "planned"

@@ -254,3 +254,21 @@ def test_too_large_arguments_are_refused(shared: Shared) -> None:
 
     with pytest.raises(psycopg.errors.CheckViolation):
         flush(shared, join(shared), [plan(args=[os.urandom(70_000).hex()])])
+
+
+def test_a_cut_is_one_although_its_hosts_beat_at_different_moments() -> None:
+    """Red when only those count that are dead at the same look: they would be judged one after the other."""
+    from lastly._reach.judge import Judge
+
+    now = 0.0
+    judge = Judge(lambda: now)
+    judged: set[int] = set()
+    for tick in range(200):
+        now = tick * 0.25
+        # a host beats each second, in its own quarter of it; 40 of 100 fall silent at 10 s
+        rows = [
+            (host, int((10 if host < 40 and now > 10 else now) + host % 4 / 4), 6.0) for host in range(100)
+        ]  # fmt: skip
+        judged |= {epoch for epoch, _beat in judge.silent(rows, now)}
+    assert judged == set()
+    assert judge.open == "40 of 100 hosts are silent at once: nobody is judged"

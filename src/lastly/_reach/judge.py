@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHARE, FEW = 0.3, 5  # more than this part of all hosts, and at least so many: nobody is judged
+# Part of the ttl after which silence counts for that: hosts beat at different moments, so they do not become
+# dead at the same look, although one cut made all of them silent.
+_SUSPECT = 2 / 3
 _LOOK = 1.0  # seconds between two looks, or less where a ttl is short
 _GAP = (
     2.0  # seconds between two looks after which a judge starts over, or a third of the ttl if that is longer
@@ -55,7 +58,7 @@ class Judge:
             began: when the look was begun, by this judge's clock.
         """
         ended = self.clock()
-        found, dead = {}, []
+        found, dead, suspects = {}, [], 0
         for epoch, beat, ttl in rows:
             seen = self.seen.get(epoch)
             gap = max(_GAP, ttl / 3)
@@ -63,12 +66,13 @@ class Judge:
                 seen = Seen(beat, ended)
             seen.last = ended
             found[epoch] = seen
+            suspects += began - seen.since >= ttl * _SUSPECT
             if began - seen.since >= ttl:
                 dead.append((epoch, beat))
         self.seen = found
         self.every = min([_LOOK, *(max(ttl / 12, 0.05) for _, _, ttl in rows)])
         self.open = ""
-        if len(dead) >= FEW and len(dead) > SHARE * len(rows):
-            self.open = f"{len(dead)} of {len(rows)} hosts are silent at once: nobody is judged"
+        if dead and suspects >= FEW and suspects > SHARE * len(rows):
+            self.open = f"{suspects} of {len(rows)} hosts are silent at once: nobody is judged"
             return []
         return dead
