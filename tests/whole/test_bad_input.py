@@ -162,7 +162,7 @@ AS_NOBODY = f"""
 import os
 # The files of the standard library, and of the package, may be out of this user's reach afterwards.
 import encodings.ascii, tempfile
-import lastly, lastly.actions, lastly.resources._temporary, lastly._durable.seam, lastly._system.remove
+import lastly, lastly.actions, lastly.resources._temporary, lastly._durable.seam, lastly._journal.file, lastly._system.remove
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 """
 
