@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import tempfile
 
-from benchmarks.measure import Report, interleaved, median, private_home, wall
+from benchmarks.measure import Report, busy, interleaved, median, private_home, ratios, run
 
 TESTS = 1000
 PASSES = 7
@@ -30,14 +29,6 @@ def suite(folder: str, name: str, argument: str = "") -> str:
     return path
 
 
-def busy(argv: list[str]) -> float:
-    """Seconds of processor time that a command takes: two percent are less than what neighbours do to the clock."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    wall(argv)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-
 def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder, private_home():
@@ -47,29 +38,30 @@ def main() -> None:
         empty, scopes = suite(folder, "empty"), suite(folder, "scopes", "lastly_scope")
         stacks = suite(folder, "stacks", "stack")
 
-        def run(*args: str) -> float:
+        def suite_takes(*args: str) -> float:  # two percent are less than what neighbours do to the clock
             return busy([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *args])
 
         cases = {
-            "without": lambda: run("-p", "no:lastly", empty),
-            "with": lambda: run(empty),
-            "scopes": lambda: run(scopes),
-            "stacks": lambda: run("-p", "no:lastly", stacks),
-            "leaks": lambda: run("--lastly-leaks", empty),
+            "without": lambda: suite_takes("-p", "no:lastly", empty),
+            "with": lambda: suite_takes(empty),
+            "scopes": lambda: suite_takes(scopes),
+            "stacks": lambda: suite_takes("-p", "no:lastly", stacks),
+            "leaks": lambda: suite_takes("--lastly-leaks", empty),
         }
         for case in cases.values():
             case()  # compiled, and in the page cache
         results = interleaved(cases, passes=PASSES)
     times = {name: median(values) for name, values in results.items()}
     # Pass by pass: a slow second then counts on both sides.
-    ratio = median(ours / theirs for ours, theirs in zip(results["with"], results["without"], strict=True))
+    ratio = ratios(results["with"], results["without"])
     report = Report(f"pytest, {TESTS:,} empty tests")
     bare = times["without"]
     report.ratio("the plugin, not used", bare * ratio, "-p no:lastly", bare, target=1.02)
     report.ratio("lastly_scope in each", times["scopes"], "ExitStack in each", times["stacks"])
-    report.ratio("--lastly-leaks", times["leaks"], "-p no:lastly", bare)
+    ratio = ratios(results["leaks"], results["without"])
+    report.ratio("--lastly-leaks", bare * ratio, "-p no:lastly", bare, target=1.05, ratio=ratio)
     report.print()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

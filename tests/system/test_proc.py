@@ -128,3 +128,23 @@ print(kill.kill_tree(kill.identity(os.getpid()), grace=0, only_children=True), f
         assert made.stdout.readline() == "hidden\n"
         out, _ = made.communicate("\n", timeout=60)
     assert out.split() == ["0", "True", "True", "False", "2"]
+
+
+def test_without_a_child_nothing_is_read(programs):
+    """pytest's plugin asks twice for each test; and the status of a child stays for whoever waits for it."""
+    got = programs.run(
+        """
+        import subprocess
+        from lastly._system import proc
+        read, proc.children = proc.children, None
+        print(proc.living_children())
+        proc.children = read
+        child = subprocess.Popen(["sh", "-c", "read -r line; exit 7"], stdin=subprocess.PIPE)
+        print(proc.living_children() == [child.pid])
+        child.stdin.close()
+        while proc.living_children():
+            pass
+        print(child.wait())
+        """
+    )
+    assert (got.status, got.out, got.err) == (0, "[]\nTrue\n7\n", "")
