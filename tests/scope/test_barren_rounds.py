@@ -93,3 +93,28 @@ def test_alarms_between_cleanups_keep_none_from_running(ran, monkeypatch):
     assert ran == [1]
     assert [str(error) for error in caught.value.exceptions] == ["one"]
     assert scope.closed
+
+
+@pytest.mark.parametrize("others", [0, 300])
+@pytest.mark.parametrize("early", [False, True])
+def test_interrupts_in_the_handling_of_an_interrupt_lose_nothing(ran, monkeypatch, others, early):
+    """The first comes before a cleanup is begun; then more come, wherever something is called."""
+    bound = lastly._scope.closing.bound
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def once(*args):
+        monkeypatch.setattr(lastly._scope.closing, "bound", bound)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lastly._scope.closing, "bound", once)
+    monkeypatch.setattr(lastly._scope.closing, "put_back", interrupted)
+    with pytest.raises(KeyboardInterrupt), Scope() as scope:
+        for number in range(others):
+            scope.defer(ran.append, number)
+        if early:
+            scope.defer_early(ran.append, "limited")
+        else:
+            scope.defer(ran.append, "limited").within(None)
+    assert ran == ["limited", *reversed(range(others))]

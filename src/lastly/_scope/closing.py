@@ -35,8 +35,6 @@ clock = monotonic
 # Whether a person may be watching: stderr is a terminal. Found out at the first close.
 terminal: "bool | None" = None
 
-# Instead of a limit: the cleanup is called by the loop itself, and by nothing that notes its beginning.
-PLAIN = -1.0
 # Up to so many cleanups are timed one by one; looking at the clock costs as much as running an empty cleanup.
 TIMED = 256
 # So many rounds in a row may raise an ordinary exception and take nothing off the stack. One may be a signal
@@ -105,7 +103,9 @@ def _round(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -
     return not scope._stack and not scope._early
 
 
-def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
+def drain(  # noqa: C901  # no call more: see above
+    scope: "Scope", budget: "Budget | None", failures: "list[Failure]"
+) -> None:
     """Run until the stack is empty, or a cleanup fails: then call again.
 
     Raises what came while no cleanup was in hand: an interrupt, or that not even `step` could be called.
@@ -143,8 +143,12 @@ def drain(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") ->
                 before = after
             cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
-        by_step = cleanup is not None and (limit is not None or budget is not None)
-        if bad := ended_by(scope, cleanup, error, failures, limit if by_step else PLAIN):
+        # First what calls nothing: after a call another interrupt could come, and lose it.
+        if cleanup is not None and (limit is not None or budget is not None) and scope._begun is not cleanup:
+            cleanup._stack[cleanup] = limit
+            scope._current = None
+            raise
+        if bad := ended_by(cleanup, error, failures):
             note(scope, bad, before, outcome_of(error), repr(error))
 
 
@@ -170,8 +174,13 @@ def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
                 step(scope, cleanup, limit, None, failures)
             cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
+        if cleanup is not None and limit is not None and scope._begun is not cleanup:  # as above
+            cleanup._stack[cleanup] = limit
+            scope._current = None
+            scope._untimed += max(count + 1 - len(scope._stack), 0)
+            raise
         scope._untimed += max(count - len(scope._stack), 0)
-        ended_by(scope, cleanup, error, failures, PLAIN if cleanup is None or limit is None else limit)
+        ended_by(cleanup, error, failures)
 
 
 def drain_early(scope: "Scope", budget: "Budget | None", failures: "list[Failure]") -> None:
@@ -186,25 +195,18 @@ def drain_early(scope: "Scope", budget: "Budget | None", failures: "list[Failure
             step(scope, cleanup, limit, budget, failures)
             cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
-        ended_by(scope, cleanup, error, failures, None if cleanup is None else limit)
+        if cleanup is not None and scope._begun is not cleanup:  # as above
+            early[cleanup] = limit
+            scope._current = None
+            raise
+        ended_by(cleanup, error, failures)
 
 
-def ended_by(
-    scope: "Scope",
-    cleanup: "Cleanup | None",
-    error: BaseException,
-    failures: "list[Failure]",
-    limit: "float | None",
-) -> "Cleanup | None":
-    """Note what ended a loop, and return the cleanup that failed; raise what belongs to none.
-
-    `limit` is that of a cleanup which is run by `step`, or PLAIN.
-    """
+def ended_by(cleanup: "Cleanup | None", error: BaseException, failures: "list[Failure]") -> "Cleanup | None":
+    """Note what ended a loop, and return the cleanup that failed; raise what was none's."""
     if cleanup is None:
         if error.__class__ is KeyError:  # popitem found no more
             return None
-        raise error
-    if limit != PLAIN and put_back(scope, cleanup, limit):
         raise error
     failures.append((cleanup, without_us(error)))
     return cleanup
