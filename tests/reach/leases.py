@@ -62,11 +62,15 @@ class Hosts:
                         self.refused.append(epoch)
                     self.flushes += 1
                 except psycopg.Error:  # away: a relay tries again, too
+                    if connection is not None:
+                        connection.close()
                     connection = None
                     time.sleep(0.2)
                 if self.stop:
-                    return
+                    break
             time.sleep(max(0.0, self.ttl / 6 - (time.monotonic() - began)))
+        if connection is not None:
+            connection.close()
 
 
 class Watching:
@@ -77,7 +81,8 @@ class Watching:
         self.judged: dict[int, float] = {}
         self.longest = 0.0
         self.stop = False
-        threading.Thread(target=self._run, daemon=True).start()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
     def _run(self) -> None:
         connection: Any = None
@@ -95,7 +100,11 @@ class Watching:
                     self.judged.setdefault(epoch, time.monotonic())
             except psycopg.Error:
                 self.judge.reset()
+                if connection is not None:
+                    connection.close()
                 connection = None
+        if connection is not None:
+            connection.close()
 
 
 def wait_for(condition: Any, seconds: float, what: str) -> None:
@@ -143,6 +152,8 @@ def run(count: int, ttl: float, say: Any = print) -> None:
         size = shared.one("SELECT pg_total_relation_size('lastly.hosts') / 1e6")
         say(f"{hosts.flushes} beats, {rate:.1%} of them HOT updates; the table has {size:.1f} MB; a look took {judge.longest * 1e3:.0f} ms at most")
         hosts.stop = judge.stop = True
+        for thread in (*hosts.threads, judge.thread):
+            thread.join()
     finally:
         server.thaw()
         server.stop()

@@ -207,3 +207,18 @@ def test_a_password_is_seen_nowhere(programs: Programs, shared: Shared, cloud: C
     bad = programs.run(RENT, "vm-2", env={**cloud.env, "LASTLY_JOURNAL": url.replace(f"/{shared.name}?", "/nowhere?")}, within=LONG)
     assert "does not exist" in bad.err
     assert secret not in bad.err
+
+
+def test_the_doctor_says_whether_the_lease_holds(programs: Programs, shared: Shared, cloud: Cloud) -> None:
+    env: dict[str, str | None] = {**cloud.env, "LASTLY_JOURNAL": shared.url(wait=20)}
+    program = programs.start(RENT, "vm-1", env=env, stdin=-1)
+    program.line("ready", within=LONG)
+
+    def found() -> dict[str, Any]:
+        result = programs.run_command(["lastly", "doctor", "--json"], env=env, within=LONG)
+        return {one["name"]: one for one in json.loads(result.out)["findings"]}
+
+    assert "lease 1 holds, 1 cleanups are shared" in found()["shared_journal"]["what"]
+    shared.do("UPDATE lastly.hosts SET state = 'dead'; REVOKE EXECUTE ON FUNCTION lastly.join_host FROM lastly_host")
+    wait_until(lambda: found()["shared_journal"]["level"] == "wrong", within=LONG)
+    assert "permission denied" in found()["shared_journal"]["what"]

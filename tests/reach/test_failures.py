@@ -516,3 +516,14 @@ def test_late_release_of_a_refused_plan(fleet: Fleet, own_server: Callable[[], S
     rows = "SELECT args ->> 0, state FROM lastly.cleanups"
     wait_until(lambda: dict(shared.all(rows)).get("during") == "released", within=LONG)  # it was under way: committed, then released
     assert dict(shared.all(rows))["before"] == "planned"
+
+
+def test_a_worker_starts_while_the_server_is_away(fleet: Fleet, own_server: Callable[[], Shared]) -> None:
+    fleet.shared = shared = own_server()
+    shared.server.stop()
+    worker = fleet.worker("--engine", "sql")
+    worker.error_line("shared journal postgresql://hand1@", within=LONG)
+    shared.server.start()
+    wait_until(lambda: shared.one("SELECT count(*) FROM lastly.workers"), within=LONG)
+    worker.send(signal.SIGTERM, busy=True)
+    assert worker.wait(within=LONG).status == 0

@@ -22,7 +22,7 @@ def examine(group: str, grace: "float | None" = None) -> list[Finding]:
     found: list[Finding] = cgroup(group)
     located = _tried(home)
     found += located
-    for check in (trust, file_system, socket_path, reaper, owed, kernel, processes, container):
+    for check in (trust, file_system, socket_path, reaper, shared, owed, kernel, processes, container):
         found += [new for new in _tried(check) if located[0].what not in new.what]  # said once
     return found + _tried(systemd, grace)
 
@@ -104,6 +104,40 @@ def reaper() -> list[Finding]:
     if running is None:
         return [Finding("reaper", "ok", "no reaper runs; the first durable cleanup starts one")]
     return [Finding("reaper", "ok", f"the reaper runs (pid {running['pid']})")]
+
+
+def shared() -> list[Finding]:
+    """The journal that is shared with other machines."""
+    text = os.environ.get("LASTLY_JOURNAL")
+    if not text:
+        return []
+    from lastly._journal import line
+    from lastly._journal.shared_url import SharedUrl
+    from lastly._words.clock import monotonic
+
+    try:
+        url = SharedUrl(text)
+    except ValueError as error:
+        return [Finding("shared_journal", "wrong", str(error), "see docs/reference/shared-journal.md")]
+    found = []
+    try:
+        relay = line.connect(url.key)
+    except OSError:
+        found.append(
+            Finding("shared_journal", "ok", f"{url.label}: the first remote action starts its relay")
+        )
+    else:
+        said = line.ask(relay, line.encode({"op": "status"}), monotonic() + 5.0) or {}
+        relay.close()
+        if said.get("good"):
+            what = f"{url.label}: lease {said['ok']} holds, {said['owed']} cleanups are shared"
+            found.append(Finding("shared_journal", "ok", what))
+        else:
+            what = f"{url.label}: the lease is not renewed: {said.get('why') or 'its relay does not answer'}"
+            found.append(
+                Finding("shared_journal", "wrong", what, "see that PostgreSQL can be reached from here")
+            )
+    return found
 
 
 def owed() -> list[Finding]:

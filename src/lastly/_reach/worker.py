@@ -4,6 +4,7 @@ One thread keeps the house: it judges, says what this worker serves, and looks f
 itself. Slots settle; how an orphan reaches a slot is the engine's.
 """
 
+import itertools
 import os
 import threading
 
@@ -84,12 +85,10 @@ class Worker:
             Unusable: the database cannot be used, now that it begins.
         """
         try:
-            with self.connect() as connection:
-                self._say(connection)
-                self._reconcile(connection)
-        except driver().Error as error:
+            self._begin()
+        except BaseException:
             self.forkserver.close()
-            raise unusable(self.url, error) from None
+            raise
         house = threading.Thread(target=self._keep_house, name="house", daemon=True)
         if not self.once:
             house.start()
@@ -105,6 +104,23 @@ class Worker:
             except Unusable:
                 pass
             self.forkserver.close()
+
+    def _begin(self) -> None:
+        """Say what it serves, as soon as the database can be reached."""
+        for attempt in itertools.count():
+            try:
+                with self.connect() as connection:
+                    self._say(connection)
+                    self._reconcile(connection)
+            except (Unusable, driver().Error) as error:
+                found = error if isinstance(error, Unusable) else unusable(self.url, error)
+                if found.lasting or self.once:
+                    raise found from None
+                self.log(str(found))
+                if self.stopping.wait(_PAUSES[min(attempt, len(_PAUSES) - 1)]):
+                    return
+            else:
+                return
 
     def count(self, state: str, claimed: "dict[str, Any]", cleanup: "dict[str, Any]", error: str) -> None:
         """Take in how one cleanup went."""
