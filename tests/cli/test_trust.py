@@ -11,7 +11,18 @@ from lastly._cli import trust
 from lastly._journal import home as place
 
 OTHER = 65534
+ELSEWHERE = trust._elsewhere
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+
+
+def only_processes(monkeypatch, *pids):
+    """Of other mount namespaces those of these processes alone: what else runs on the machine is no part of a test."""
+    monkeypatch.setattr(trust, "_elsewhere", lambda: ((pid, mount) for pid, mount in ELSEWHERE() if pid in pids))
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    only_processes(monkeypatch)
 
 
 @pytest.fixture
@@ -112,12 +123,13 @@ def test_a_folder_above_of_another_user(state, tmp_path):
 
 @pytest.mark.root
 @as_root
-def test_a_sandbox_that_has_the_home_too(programs, state, tmp_path):
+def test_a_sandbox_that_has_the_home_too(programs, state, tmp_path, monkeypatch):
     """Seen by its mounts, from outside and from inside."""
     (tmp_path / "in side").mkdir()
     script = 'mount --bind "$1" "$2" && echo mounted && exec sleep 600'
     program = programs.start_command(["unshare", "--mount", "sh", "-c", script, "sh", str(state), str(tmp_path / "in side")])
     program.line("mounted")
+    only_processes(monkeypatch, program.pid)
     finding = only(trust.examine())
     assert f"process {program.pid}" in finding.what
     assert f"at {tmp_path / 'in side'}" in finding.what
@@ -136,6 +148,6 @@ def test_in_the_command(programs, home):
     assert done.status == 0
     (home / "owners").chmod(0o777)
     said = programs.run_command(["lastly", "doctor", "--json"])
-    (finding,) = [finding for finding in json.loads(said.out)["findings"] if finding["name"] == "trust"]
-    assert finding["level"] == "wrong"
+    found = [finding for finding in json.loads(said.out)["findings"] if finding["name"] == "trust"]
+    assert "wrong" in [finding["level"] for finding in found]
     assert said.status == 1
