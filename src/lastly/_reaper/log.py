@@ -3,7 +3,7 @@
 **Contract**: tools may parse the lines. A line is ``<UTC time> <pid> <event> key=value …``; values are JSON;
 keys and events are only ever added. Events: ``start``, ``own``, ``dead``, ``done``, ``failed``,
 ``abandoned``, ``void``, ``killed`` (a deadline passed), ``archived``, ``refused``, ``error``, ``exit``,
-``relay``.
+``relay``; of a relay also ``joined`` and ``lost``.
 """
 
 import json
