@@ -388,7 +388,7 @@ def test_what_cannot_be_cleaned_up_is_still_owed(write: Any) -> None:
 
 def test_json_says_it_all(write: Any) -> None:
     report = crash_everywhere(write(TEMPORARY), only=[5])
-    told = json.loads(report.to_json())
+    told = json.loads(report.json())
     assert (told["version"], told["ok"], told["found"], told["tried"]) == (1, False, 7, 1)
     [run] = [run for run in told["runs"] if run["leaks"]]
     assert (run["point"], run["status"]) == (5, -9)

@@ -209,7 +209,7 @@ def crash(given: Namespace) -> int:
     options = dict(vars(given))
     program, args, module, as_json = (options.pop(name) for name in ("program", "args", "module", "json"))
     report = crash_everywhere(["-m", program] if module else program, *args, **options)
-    sys.stdout.write(f"{report.to_json() if as_json else report.text(command=True)}\n")
+    sys.stdout.write(f"{report.json() if as_json else report.text(command=True)}\n")
     return int(not report)
 
 

@@ -72,7 +72,7 @@ class Run:
         if self.wrong:
             yield f"check: {self.wrong}"
 
-    def to_mapping(self) -> "dict[str, Any]":
+    def as_dict(self) -> "dict[str, Any]":
         """The same as JSON has it; output only of a run with leaks."""
         found = {name: getattr(self, name) for name in self.__slots__ if name != "folder"}
         found["leaks"] = self.leaks
@@ -125,7 +125,7 @@ class Report:
     def __bool__(self) -> bool:
         return self.tried > 0 and not self.leaks
 
-    def to_json(self) -> str:
+    def json(self) -> str:
         """Return one JSON object with ``"version": 1``; keys are only ever added."""
         names = ("program", "points", "how", "seed", "found", "seconds", "untried")
         found = {
@@ -133,7 +133,7 @@ class Report:
             "tried": self.tried,
             "missed": len(self.missed),
             "ok": bool(self),
-            "runs": [run.to_mapping() for run in sorted(self.runs, key=lambda run: run.point)],
+            "runs": [run.as_dict() for run in sorted(self.runs, key=lambda run: run.point)],
         }
         return json.dumps({"version": 1, **found}, indent=2)
 
