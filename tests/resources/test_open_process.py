@@ -369,3 +369,25 @@ run(main)
         assert not process_gone(pid)
     finally:
         os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("library", ["trio", "anyio on trio"])
+def test_a_child_that_ends_after_the_loop(programs, library):
+    """Whoever looks at it then, or drops it, gets no error of trio's: its loop is over."""
+    result = programs.run(
+        START + """
+import gc, select
+async def main():
+    global child
+    child = await open_process(["sleep", "600"], stdin=DEVNULL, stderr=DEVNULL, stdout=DEVNULL)
+    child.detach()
+run(main)
+end = os.pidfd_open(child.pid)
+os.kill(child.pid, signal.SIGKILL)
+select.select([end], [], [])
+print(child.returncode, child)
+del child
+gc.collect()
+print("dropped")
+""", library)  # fmt: skip
+    assert (result.status, result.out, result.err) == (0, f"-9 <Process {result.out.split()[2]} ended with -9>\ndropped\n", "")

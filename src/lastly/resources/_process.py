@@ -70,8 +70,7 @@ class Process:
     @property
     def returncode(self) -> int | None:
         """Its exit status, negative after a signal; None while it runs, or was not waited for yet."""
-        code: int | None = self._native.child.returncode
-        return code
+        return self._native.returncode()
 
     def send_signal(self, signum: int) -> None:
         """Send it a signal; nothing happens when it has ended, or another process has its number."""
@@ -281,6 +280,11 @@ class _Native:
     async def close_streams(self) -> None:
         raise NotImplementedError
 
+    def returncode(self) -> int | None:
+        """Return the exit status of the child; None while it runs, or was not waited for yet."""
+        code: int | None = self.child.returncode
+        return code
+
     async def finish(self, end: "Callable[[], object]") -> None:
         """Have a thread end it, wait for it, and close its pipes."""
         await _to_its_end(self._finish(end))
@@ -300,7 +304,7 @@ class _Native:
 
     def __del__(self) -> None:
         """Let the transport of a closed loop go: it would try to close its pipes in that loop, and fail."""
-        if self.child is not None and self.child.returncode is not None:
+        if self.child is not None and self.returncode() is not None:
             self.planned.discard(self.child.pid)
         transport: Any = getattr(self.child, "_transport", None)
         loop = getattr(transport, "_loop", None)
@@ -344,6 +348,14 @@ class _Asyncio(_Native):
 
 class _Trio(_Native):
     module, group, sends = "trio", "open_nursery", "send_all"
+
+    def returncode(self) -> int | None:
+        try:
+            return super().returncode()
+        except RuntimeError:  # it sees the end, and closes its pidfd in the loop, which is over
+            own: Any = getattr(self.child, "_process", self.child)  # trio's, inside of anyio's
+            code: int | None = own._proc.returncode  # noqa: SLF001  # no public name
+            return code
 
     async def start(self, command: "Any", **options: "Any") -> None:
         import trio
