@@ -527,3 +527,33 @@ def test_a_worker_starts_while_the_server_is_away(fleet: Fleet, own_server: Call
     wait_until(lambda: shared.one("SELECT count(*) FROM lastly.workers"), within=LONG)
     worker.send(signal.SIGTERM, busy=True)
     assert worker.wait(within=LONG).status == 0
+
+
+def test_a_worker_that_is_told_to_end_gives_the_rest_back(fleet: Fleet) -> None:
+    """What began comes to its end; the others are free at once, not when a claim runs out. Its metrics say what it did."""
+    import socket
+    import urllib.request
+
+    gate = fleet.folder / "gate"
+    os.mkfifo(gate)
+    module = fleet.cloud.folder / "cloud.py"
+    module.write_text(
+        module.read_text()
+        + f"\n_give_back = give_back\ndef give_back(name):\n    if name == 'vm-2': open({str(gate)!r}).read()\n    _give_back(name)\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    worker = serving(fleet, "--slots", "1", "--metrics", f"127.0.0.1:{port}")
+    host = fleet.host(RENT, *(f"vm-{n}" for n in range(4)))
+    host.line("ready", within=LONG)
+    host.send(signal.SIGKILL)
+    wait_until(lambda: fleet.cloud.runs == ["vm-3"], within=LONG)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LONG) as answer:
+        told = answer.read().decode().splitlines()
+    assert {"lastly_up 1", 'lastly_settled_total{state="done"} 1', 'lastly_hosts{state="dead"} 1'} <= set(told)
+    worker.send(signal.SIGTERM, busy=True)
+    open_for_all(gate)
+    assert worker.wait(within=LONG).status == 0
+    assert fleet.cloud.runs == ["vm-3", "vm-2"]
+    assert fleet.shared.all("SELECT state, claimed_until FROM lastly.owners") == [("orphan", None)]

@@ -1,5 +1,6 @@
 """The commands of a shared journal."""
 
+import argparse
 import os
 import re
 import signal
@@ -52,6 +53,13 @@ def journal(given: "Namespace") -> int:
     return 0
 
 
+def _address(text: str) -> "tuple[str, int]":
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise argparse.ArgumentTypeError(f"must be [HOST]:PORT, like :9000, not {text!r}")
+    return host, int(port)
+
+
 def worker(given: "Namespace") -> int:
     """Undo what dead machines owe."""
     from lastly._reach import catalog
@@ -73,6 +81,11 @@ def worker(given: "Namespace") -> int:
         )  # fmt: skip
     except Unservable as error:
         raise Failed(str(error)) from None
+
+    if given.metrics:
+        from lastly._reach import metrics
+
+        metrics.serve(made, *given.metrics)
 
     def stop(_signum: int, _frame: object) -> None:
         made.stopping.set()
@@ -245,6 +258,9 @@ COMMANDS = (
             help="days that settled owners are kept (default: 30)",
         ),
         Argument("--once", action="store_true", help="run what is due, then exit"),
+        Argument(
+            "--metrics", type=_address, metavar="[HOST]:PORT", help="serve /metrics for Prometheus there"
+        ),
         section="Other machines",
         example="lastly worker --actions shop.cloud --queue shop",
     ),

@@ -130,6 +130,11 @@ class Worker:
             f"s{claimed['owner']}.{cleanup['id']} {cleanup['action']}: {state}{f': {error}' if error else ''}"
         )
 
+    def note_fenced(self) -> None:
+        """Take in that a claim was lost while its owner was being settled."""
+        with self._lock:
+            self.counts["fenced"] = self.counts.get("fenced", 0) + 1
+
     def slot(self, _number: int) -> "Slot":
         """One of its slots."""
         return Slot(self)
@@ -294,6 +299,7 @@ class Slot:
             if settling.fenced or settling.broken:
                 self.drop_hand()
         if settling.fenced:
+            self.worker.note_fenced()
             self.worker.log(f"s{claimed['owner']}: somebody else has claimed it: stopped")
         return settling.again
 
