@@ -17,6 +17,7 @@ import os
 import sys
 
 from lastly._exit import state
+from lastly._system import probe
 from lastly._words.clock import monotonic
 from lastly._words.warn import say
 from lastly.errors import NotOurs
@@ -38,8 +39,10 @@ _watching = 0  # the process that called install()
 
 
 def watch() -> None:
-    """See what asyncio starts from now on; a second call does nothing."""
+    """See what asyncio starts from now on, where that can be ended; a second call does nothing."""
     global _watching
+    if probe.no_reaper():
+        return
     if _watching != os.getpid():
         if not _watching:  # a hook stays, in forked children too
             sys.addaudithook(_hook)

@@ -44,6 +44,8 @@ def only_reloads() -> bool:
 def watch() -> None:
     """Attend to each reloader that this program has loaded, or will load. A second call does nothing."""
     global _parent
+    if not hasattr(os, "fork"):
+        return  # Windows, whose reloaders start and end their children in other ways
     _parent = _parent or os.getppid()
     for name in _KINDS:
         _attend(name)

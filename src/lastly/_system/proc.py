@@ -7,6 +7,7 @@ A pid alone does not name a process for long: code that keeps one keeps the star
 """
 
 import os
+import sys
 import time
 
 from lastly._words.clock import monotonic
@@ -349,6 +350,8 @@ def ancestors() -> set[int]:
 
 def caught() -> int:
     """Return the mask of the signals that have a handler, as the kernel knows them; 0 without /proc."""
+    if sys.platform != "linux":  # under Wine the /proc of the Linux below is shown
+        return 0
     return int(status("self", b"SigCgt") or b"0", 16)
 
 
