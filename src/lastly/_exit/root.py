@@ -71,7 +71,7 @@ class Root(Scope):
             if SOON:
                 state.subscribe(signal=_prepare_soon)
             if NO_LATE_THREADS and os.isatty(2):
-                arm_early()  # for the live line's thread
+                arm_early()  # for the thread of progress.py
         if not state.FORKING.isdisjoint(sys.modules):
             from lastly._exit import pools
 
@@ -201,7 +201,7 @@ now.subscribe(limit_set=root._expect)
 
 
 def watch() -> None:
-    """Start the live line's thread, to be there when the root scope closes."""
+    """Start the thread that says what closes, to be there when the root scope closes."""
     if len(root) and os.isatty(2):
         from lastly._scope import progress
 

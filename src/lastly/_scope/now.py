@@ -1,7 +1,8 @@
 """What goes on at this moment: which scopes close, in which thread, and until when.
 
-A closing scope, the live line, signal handlers and the end of the process ask one another for these facts.
-Here they meet without knowing one another. The room that finds a fact out writes it into `now`. What only
+A closing scope, its progress on the terminal, signal handlers and the end of the process ask one another for
+these facts. Here they meet without knowing one another. The room that finds a fact out writes it into `now`.
+What only
 the end of the process can deal with is passed on: it has subscribed.
 
 Signal handlers and other threads look at it in the middle of a change. So every change is a single operation.
