@@ -309,7 +309,7 @@ def test_limits_cancel_and_go_on(run, ran):
                 scope.defer(hang).within(0.05)
         assert isinstance(caught.value.exceptions[0], CleanupTimeout)
         with pytest.raises(CleanupFailed):
-            async with AsyncScope(grace=0.3) as scope:
+            async with AsyncScope(grace=2) as scope:
                 scope.defer(ran.append, "oldest")
                 scope.defer(hang)
                 scope.defer(hang)

@@ -19,7 +19,7 @@ from lastly._scope.backends import backend, is_async
 from lastly._scope.budget import budget_of, seconds_for
 from lastly._scope.closing import clock
 from lastly._scope.failures import note, outcome_of, raise_failures, without_us
-from lastly._scope.handle import UNLIMITED, Cleanup
+from lastly._scope.handle import FUNCTION, UNLIMITED, Cleanup, name_of
 from lastly._scope.now import CLOSED, CLOSING, OPEN, callers, now
 from lastly._scope.scope import Scope
 from lastly._words import fork
@@ -214,23 +214,40 @@ class AsyncScope(Scope):
         inside = backend()
         inside.inside = True
         many = len(self._stack) > closing.TIMED
+        before = clock()
         while self._stack:
             cleanup, limit = self._stack.popitem()
             if cleanup._here:
                 self._stack[cleanup] = limit
                 return
-            if not many or limit is not None or cleanup.nested is not None or cleanup.blocks:
+            if limit is not None or cleanup.nested is not None or cleanup.blocks:
                 await self._astep(inside, cleanup, UNLIMITED if limit is None else limit, limit, failures)
+                before = clock()
                 continue
             self._current = cleanup
-            self._untimed += 1
+            fn, plain = cleanup.func, cleanup._keywords is None
             try:
-                plain = cleanup._keywords is None  # as in closing.py: calling the handle takes longer
-                result = cleanup.func(*cleanup.args) if plain else cleanup()
+                result = (
+                    fn(*cleanup.args) if plain else cleanup()
+                )  # as in closing.py: the handle takes longer
                 if result is not None and hasattr(result, "__await__"):
                     await result
             except BaseException as error:
                 failures.append((cleanup, without_us(error)))
+                if not many:
+                    closing.note(self, cleanup, before, outcome_of(error), repr(error))
+                    before = clock()
+                    continue
+            if many:
+                self._untimed += 1
+                continue
+            after = clock()
+            if plain:
+                name = kind = cleanup._name or (fn if type(fn) is FUNCTION else name_of(fn))
+            else:
+                name, kind = cleanup.name, cleanup.kind
+            self._ran.append((name, before, after, "done", None, None, kind))
+            before = after
 
     async def _astep(
         self,
