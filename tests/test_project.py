@@ -159,3 +159,19 @@ def test_the_matrix_has_every_promised_version_and_says_of_the_others_why() -> N
             assert re.search(rf"^  {name}:\n    name: [^\n]+\n    # \w", text, re.MULTILINE), f"{name}: no reason"
         else:
             assert "if" not in job, name
+
+
+def test_what_holds_where_is_what_ci_runs() -> None:
+    """The rows for Linux in docs/reference/platforms.md, the classifiers and .ci/run name the same Pythons and rooms."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "docs/reference/platforms.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| Linux, CPython ")
+    ]
+    promised = [c.rpartition(" ")[2] for c in PROJECT["project"]["classifiers"] if re.search(r":: 3\.\d+$", c)]
+    assert re.findall(r"3\.\d+", rows[0][0]) == [promised[0], promised[-1]]
+    assert rows[0][3] == "every push: all tests"
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert re.findall(r"3\.\d+", rows[1][0]) == re.search(r"scripts/pythons ([\d. ]+)\)", ci)[1].split()
+    rooms = re.findall(r"tests/(\w+)", re.search(r'rooms="(.*)"', ci)[1])
+    assert re.search(r"the rooms ([\w, ]+?),? where", rows[1][3])[1].replace(" and ", ", ").split(", ") == rooms
