@@ -76,11 +76,12 @@ def main() -> None:
     report = Report("lastly run")
     with private_home():
         added = starts()
-        report.value("lastly run -- python -c pass, over bare", added["run"], target=25e-3)
-        report.value("  of processor time", processor_time(), target=25e-3)
+        # Less would take a launcher that is no Python, which a wheel cannot bring: it installs a script of Python's.
+        report.value("lastly run -- python -c pass, over bare", added["run"], target=12e-3)
+        report.value("  of processor time", processor_time(), target=12e-3)
         report.value("  (import re, which the console script of an old pip does, alone)", added["re"])
         report.value("audit hook, an event that is not ours", told(EVENTS + HOOKED), target=0.5e-6)
-        report.ratio("NamedTemporaryFile, made and removed", told(TEMPS, run=True), "bare", told(TEMPS))
+        report.ratio("NamedTemporaryFile, made and removed", told(TEMPS, run=True), "bare", told(TEMPS), 2.0)
         times = interleaved(
             {
                 "bare": lambda: wall([sys.executable, "-c", WORK]),
