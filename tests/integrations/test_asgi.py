@@ -274,7 +274,7 @@ def test_signals_taken_by_the_application_are_given_back(programs: Programs, fol
     server = uvicorn(programs, folder, "--workers", "2")
     request = server.begin("/wait")
     wait_lines(folder / "notes", "began /wait")
-    server.program.error_line("install() under uvicorn")
+    server.program.error_line("install() was undone: uvicorn owns the signals")
     server.program.send(signal.SIGTERM)
     server.program.error_line("Shutting down")
     (folder / "go").touch()
