@@ -9,7 +9,6 @@ import os
 import sys
 
 from lastly._words import fork
-from lastly._words.built_in import CHILDREN
 from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False
@@ -79,6 +78,8 @@ def plan_children() -> None:
     if children_id is not None:
         child_starts(opened.path if opened is not None else "")
         return
+    from lastly._words.built_in import CHILDREN
+
     program.mark_forks()
     children_id = plan(KILL, [None], {"token": program.token, "grace": program.grace}, what=CHILDREN)
     child_starts(opened.path if opened is not None else "")
@@ -91,6 +92,7 @@ def bequeath(pid: int, paths: "list[str]") -> None:
     """
     journal_class, _, reach, _ = _aside(_load)
     from lastly._system.identity import Identity
+    from lastly._words.built_in import CHILDREN
 
     heir = Identity.of(pid)
     journal = journal_class.create(identity=heir)
