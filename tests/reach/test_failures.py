@@ -503,19 +503,23 @@ def test_workers_are_killed_at_random(fleet: Fleet) -> None:
 
 
 def test_late_release_of_a_refused_plan(fleet: Fleet, own_server: Callable[[], Shared]) -> None:
-    """The server hung while it was being committed: nobody is to undo a thing that was never made."""
+    """The server hung while it was being committed: nobody is to undo a thing that was never made.
+
+    Nothing else is owed, so that the relay does not know the program's journal when it hears of the release.
+    """
     fleet.shared = shared = own_server()
     fleet.query |= {"wait": 1, "ttl": 60}
-    host = fleet.host(ON_DEMAND)
+    host = fleet.host(ON_DEMAND.replace("    else:\n", "    else:\n        if name == 'before': handle.detach()\n")
+                      .replace("        lastly.defer(", "        handle = lastly.defer("))  # fmt: skip
     host.line("ready", within=LONG)
     assert rent(host, "before").startswith("rented")
+    rows = "SELECT args ->> 0, state FROM lastly.cleanups"
+    wait_until(lambda: dict(shared.all(rows)) == {"before": "released"}, within=LONG)
     shared.server.freeze()
     assert rent(host, "during").startswith("refused during: NotRecorded: ")
     shared.server.thaw()
     wait_until(lambda: rent(host, f"x{os.urandom(2).hex()}").startswith("rented"), within=LONG)
-    rows = "SELECT args ->> 0, state FROM lastly.cleanups"
-    wait_until(lambda: dict(shared.all(rows)).get("during") == "released", within=LONG)  # it was under way: committed, then released
-    assert dict(shared.all(rows))["before"] == "planned"
+    wait_until(lambda: dict(shared.all(rows)).get("during") == "released", within=LONG)  # it was under way
 
 
 def test_a_worker_starts_while_the_server_is_away(fleet: Fleet, own_server: Callable[[], Shared]) -> None:
