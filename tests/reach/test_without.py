@@ -48,7 +48,7 @@ def test_no_module_and_no_call_more(programs: Programs) -> None:
     assert [said.count(name) for name in ("write", "fdatasync")] == [1, 1]  # the plan, and the disk
     assert set(said) <= {"write", "fdatasync", "fstat"}  # the journal is still there, and ours
     assert foreign == "[]"
-    shared = ("lastly._reach", "lastly._durable.shared", "lastly._durable.configure", "lastly._journal.line", "lastly._journal.shared")
+    shared = ("lastly._reach", "lastly._durable.shared", "lastly._durable.configure", "lastly._journal.relay_line", "lastly._journal.shared")
     assert [name for name in ours.strip("[]'").split("', '") if name.startswith(shared)] == []
 
 

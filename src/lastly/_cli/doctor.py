@@ -111,7 +111,7 @@ def shared() -> list[Finding]:
     text = os.environ.get("LASTLY_JOURNAL")
     if not text:
         return []
-    from lastly._journal import line
+    from lastly._journal import relay_line
     from lastly._journal.shared_url import SharedUrl
     from lastly._words.clock import monotonic
 
@@ -121,13 +121,13 @@ def shared() -> list[Finding]:
         return [Finding("shared_journal", "wrong", str(error), "see docs/reference/shared-journal.md")]
     found = []
     try:
-        relay = line.connect(url.key)
+        relay = relay_line.connect(url.key)
     except OSError:
         found.append(
             Finding("shared_journal", "ok", f"{url.label}: the first remote action starts its relay")
         )
     else:
-        said = line.ask(relay, line.encode({"op": "status"}), monotonic() + 5.0) or {}
+        said = relay_line.ask(relay, relay_line.encode({"op": "status"}), monotonic() + 5.0) or {}
         relay.close()
         if said.get("good"):
             what = f"{url.label}: lease {said['ok']} holds, {said['owed']} cleanups are shared"

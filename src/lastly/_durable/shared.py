@@ -11,7 +11,7 @@ import select
 import sys
 
 from lastly import errors
-from lastly._journal import line
+from lastly._journal import relay_line
 from lastly._journal.shared_url import SharedUrl
 from lastly._system import frozen
 from lastly._words.clock import monotonic
@@ -100,7 +100,7 @@ def record(where: SharedUrl, journal: "Journal", number: int, plan: "dict[str, A
         # Whatever the relay does with it: the thing is not created, and nobody is to look for it.
         if number in journal.live:
             journal.release(number, reason="not in the shared journal")
-        line.tell(where.key, {"op": "word", "journal": name, "id": number, "state": "released"})
+        relay_line.tell(where.key, {"op": "word", "journal": name, "id": number, "state": "released"})
         raise
     if "ok" in answer:
         _warn_unserved(where, str(plan["action"]), answer)
@@ -111,7 +111,7 @@ def record(where: SharedUrl, journal: "Journal", number: int, plan: "dict[str, A
 
 def say(where_key: str, journal: "Journal", number: int, state: str, error: str = "") -> None:
     """Tell what became of a cleanup; what is lost on the way is an undo that runs once more."""
-    line.tell(
+    relay_line.tell(
         where_key, {"op": "word", "journal": _name(journal), "id": number, "state": state, "error": error}
     )
 
@@ -135,7 +135,7 @@ def confirm(journal: "Journal", number: int, known: "dict[str, Any]") -> None:
 
 def settled_elsewhere(where_key: str, journal: "Journal", number: int) -> str:
     """Which worker has settled it on another machine; empty: none, or it is unknown."""
-    answer = line.may(where_key, _name(journal), number, 1.0)
+    answer = relay_line.may(where_key, _name(journal), number, 1.0)
     return str(answer["settled"]) if answer is not None and "settled" in answer else ""
 
 
@@ -143,8 +143,8 @@ def settled_elsewhere(where_key: str, journal: "Journal", number: int) -> str:
 
 
 def _ask(where: SharedUrl, message: "dict[str, Any]") -> "dict[str, Any]":
-    raw = line.encode(message)
-    if len(raw) > line.LIMIT:
+    raw = relay_line.encode(message)
+    if len(raw) > relay_line.LIMIT:
         raise TypeError(
             f"{len(raw)} bytes are too many for a shared plan: put it into a file and pass its path"
         )
@@ -155,7 +155,7 @@ def _ask(where: SharedUrl, message: "dict[str, Any]") -> "dict[str, Any]":
             return {"no": taken}
         until = until or monotonic() + where.wait + _LATE
         try:
-            answer = line.ask(taken, raw, until)
+            answer = relay_line.ask(taken, raw, until)
         except (OSError, ValueError):
             taken.close()
             continue
@@ -186,7 +186,7 @@ def _take(where: SharedUrl, until: float) -> "_socket.socket | str":
     pause, asked = _PAUSE, 0.0
     while True:
         try:
-            return line.connect(where.key)
+            return relay_line.connect(where.key)
         except OSError:
             pass
         now = monotonic()

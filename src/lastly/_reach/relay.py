@@ -13,7 +13,7 @@ import select
 import struct
 import sys
 
-from lastly._journal import home, line
+from lastly._journal import home, relay_line
 from lastly._journal.shared_url import SharedUrl
 from lastly._reach.lease import Lease, Plan, now
 from lastly._reaper import protocol, spawn
@@ -74,7 +74,7 @@ class Peer:
     def say(self, answer: "dict[str, Any]") -> bool:
         """Answer; whether it can still be read."""
         try:
-            self.socket.send(line.encode(answer))
+            self.socket.send(relay_line.encode(answer))
         except OSError:
             return False
         return True
@@ -98,7 +98,7 @@ class Relay:
         made = _socket.socket(
             _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
         )
-        with Address(line.path(self.url.key)) as path:
+        with Address(relay_line.path(self.url.key)) as path:
             try:
                 os.unlink(path)
             except FileNotFoundError:
@@ -151,7 +151,7 @@ class Relay:
     def _hear(self, peer: Peer) -> None:
         for _ in range(_PORTION):
             try:
-                raw = peer.socket.recv(line.LIMIT)
+                raw = peer.socket.recv(relay_line.LIMIT)
             except BlockingIOError:
                 return
             except OSError:

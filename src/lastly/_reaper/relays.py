@@ -7,7 +7,7 @@ environment show it. When the reaper dies first, the relay starts another and ma
 
 import os
 
-from lastly._journal import line
+from lastly._journal import relay_line
 from lastly._system import proc, wait
 from lastly._words.clock import monotonic
 
@@ -89,7 +89,7 @@ class Relays:
         words = [{key: one.get(key) for key in ("id", "state", "error")} for one in ran if one.get("state")]
         for key in self.known if words else ():
             for start in range(0, len(words), 100):
-                line.tell(key, {"op": "settled", "journal": name, "ran": words[start : start + 100]})
+                relay_line.tell(key, {"op": "settled", "journal": name, "ran": words[start : start + 100]})
 
     def _start(self, relay: Relay) -> None:
         relay.since = monotonic()
