@@ -12,7 +12,7 @@ import os
 
 from lastly._action import Action
 from lastly._words import built_in
-from lastly._words.clock import seconds
+from lastly._words.clock import TIMEOUT, seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ __all__ = ["kill", "kill_token", "remove", "run"]
 __dir__ = __all__.copy  # dir() shows what is public
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-TIMEOUT = 60.0
 _UNKNOWN: "dict[str, Any]" = {"expect": {}}  # nothing is there yet; one for all, and never changed
 
 

@@ -9,6 +9,7 @@ because of what is in the file.
 what the program meant to keep. The second is worse. Records are therefore numbered (``n``): when a number is
 missing, every item whose last word came before the gap is in *doubt*, and a process that runs orphans leaves
 it alone and says so. A torn last line is no gap: its call never returned.
+:mod:`index` sees that it has no end, and :func:`record.decode` that a checksum is wrong.
 """
 
 import os

@@ -1,4 +1,7 @@
-"""How long a cleanup may take: a grace divided among many, and a limit of its own."""
+"""How long a cleanup may take in this process: a grace divided among many, and a limit of its own.
+
+What an action may take after its owner's death is its own timeout, kept by :mod:`lastly._settle.execute`.
+"""
 
 import _thread
 import sys

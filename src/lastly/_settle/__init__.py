@@ -1,4 +1,4 @@
-"""Running what one dead owner owes, and filing what became of it.
+"""Running what one dead owner owes, trying again what failed, and filing what became of it.
 
 May use: _journal, _system.
 Used by: _reaper, _reach, testing, _cli, _pyinstaller.

@@ -45,8 +45,8 @@ class Outcome:
 
     Attributes:
         state: ``final`` (nothing is owed any more), ``wait`` (something is tried again at ``next``), ``busy``
-            (another process holds the lease), ``gone`` (no journal), ``alive`` (the owner lives, or it cannot
-            be tell), ``kept`` (there is something this version must neither run nor drop).
+            (another process holds the lease), ``gone`` (no journal), ``alive`` (the owner lives, or that
+            cannot be told), ``kept`` (there is something this version must neither run nor drop).
         next: unix time of the next attempt, for ``wait``.
         ran: one dict per cleanup that was run or settled: id, action, what, state, error, seconds.
             more: how many are done beside these.
