@@ -1,4 +1,4 @@
-"""Lengths of time: how people give them, what an action gets by default, and the one clock that measures them.
+"""Lengths of time: how people give them, what an action gets by default, the one clock that measures them.
 
 Tools that freeze time in tests replace `time.monotonic`, and also every attribute of a loaded module that
 *is* that function: a grace measured by it never ends, or is over at once. So it is called through another
