@@ -382,7 +382,7 @@ def test_bad_input_is_said_before_anything_is_created(programs: Programs, amazon
         "ValueError '/': a prefix to de",
         "TypeError delete_prefix() miss",
         "TypeError terminate_instances(",
-        "TypeError wait='3 s': seconds ",
+        "TypeError wait must be a numbe",
         "ValueError '': a prefix to del",
         "TypeError run_instances() sets",
         "TypeError create_stack() sets ",

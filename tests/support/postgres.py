@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,16 @@ class Server:
             self.process.wait(60)
 
     def freeze(self) -> None:
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        for pid in self._pids() if self.process.poll() is None else ():
-            os.kill(pid, signal.SIGCONT)
+        if self.process.poll() is None:
+            self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, signum: int) -> None:
+        for pid in self._pids():
+            with suppress(ProcessLookupError):  # one that just ends
+                os.kill(pid, signum)
 
     def _pids(self) -> list[int]:
         """The postmaster, which has no children of its own, and its children: all are this server's."""

@@ -192,14 +192,22 @@ def cleanups(points: Points, _files: Files) -> None:
     from lastly._scope import closing as _closing
     from lastly._scope.handle import UNLIMITED
 
-    drain, step, astep = _closing.drain, _closing.step, aio.AsyncScope._astep  # noqa: SLF001  # what we are about
+    drain, step = _closing.drain, _closing.step
+    adrain, astep = aio.AsyncScope._drain_async, aio.AsyncScope._astep  # noqa: SLF001  # what we are about
 
-    def drain_by_steps(scope: "Any", budget: "Any", failures: "Any") -> None:
+    def by_steps(scope: "Any", budget: "Any") -> None:
         if budget is None:
             for cleanup, limit in list(scope._stack.items()):  # noqa: SLF001  # as above
                 if limit is None:
                     scope._stack[cleanup] = UNLIMITED  # noqa: SLF001  # as above
+
+    def drain_by_steps(scope: "Any", budget: "Any", failures: "Any") -> None:
+        by_steps(scope, budget)
         drain(scope, budget, failures)
+
+    async def adrain_by_steps(scope: "Any", waiting: "Any", budget: "Any", failures: "Any") -> None:
+        by_steps(scope, budget)
+        await adrain(scope, waiting, budget, failures)
 
     def marked(scope: "Any", cleanup: "Any", *rest: "Any") -> None:
         points.hit(f"-:0 before cleanup {name(cleanup)}")
@@ -213,6 +221,7 @@ def cleanups(points: Points, _files: Files) -> None:
 
     setattr(_closing, "drain", drain_by_steps)  # noqa: B010  # it is no mistake
     setattr(_closing, "step", marked)  # noqa: B010  # nor is this
+    setattr(aio.AsyncScope, "_drain_async", adrain_by_steps)  # noqa: B010  # nor this
     setattr(aio.AsyncScope, "_astep", amarked)  # noqa: B010  # nor this
 
 
