@@ -9,7 +9,7 @@ import sys
 import zipapp
 
 import pytest
-from harness import SRC, gone, wait_until
+from harness import SRC, process_gone, wait_until
 
 from lastly._journal import home as homes
 from lastly._reaper import desk
@@ -238,7 +238,7 @@ def test_a_function_that_hangs_is_killed(dead):
     assert "took longer than 0.6 s" in row["reason"]
     assert len(said) == 2
     for one in said:
-        assert not os.path.exists(f"/proc/{one['pid']}")
+        assert process_gone(one["pid"])
 
 
 def test_a_limit_of_months(dead):
@@ -263,7 +263,7 @@ def undo():
     )
     assert row["state"] == "done"
     for pid in said[0]["pids"]:
-        wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
+        wait_until(lambda pid=pid: process_gone(pid))
 
 
 def test_megabytes_of_output(dead):
@@ -373,4 +373,4 @@ def test_kill_what_the_program_started(dead):
 """,
     )
     for pid in said[0]["pids"]:
-        wait_until(lambda pid=pid: gone(f"/proc/{pid}"))
+        wait_until(lambda pid=pid: process_gone(pid))
