@@ -49,7 +49,7 @@ demo: $(DEMO)
 	@$(PY) examples/demo.py
 
 test: $(DEV)
-	@$(PY) $(PYTEST) -m "not slow" $(PYTEST_ARGS) $(T)
+	@$(PY) $(PYTEST) -n 4 -m "not slow" $(PYTEST_ARGS) $(T)
 
 test-all: $(DEV)
 	@$(PY) $(PYTEST) $(PYTEST_ARGS) $(T)

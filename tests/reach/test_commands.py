@@ -185,6 +185,7 @@ def test_a_full_disk_comes_first(programs: Programs, shared: Shared, cloud: Clou
 # -- no password anywhere
 
 
+@pytest.mark.slow
 def test_a_password_is_seen_nowhere(programs: Programs, shared: Shared, cloud: Cloud) -> None:
     secret = "s3cr3t-7a1f"
     url = shared.url(wait=20).replace("web1@", f"web1:{secret}@")
@@ -209,6 +210,7 @@ def test_a_password_is_seen_nowhere(programs: Programs, shared: Shared, cloud: C
     assert secret not in bad.err
 
 
+@pytest.mark.slow
 def test_the_doctor_says_whether_the_lease_holds(programs: Programs, shared: Shared, cloud: Cloud) -> None:
     env: dict[str, str | None] = {**cloud.env, "LASTLY_JOURNAL": shared.url(wait=20)}
     program = programs.start(RENT, "vm-1", env=env, stdin=-1)

@@ -221,6 +221,7 @@ def test_a_signal_that_is_answered(programs, home):
 # ---- many
 
 
+@pytest.mark.slow
 def test_a_thousand_owners_in_sixteen_megabytes(programs, home):
     """I11, and all of them dead at once. Owners are forked from one program: each has its own journal."""
     code = """

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from harness import ROOT, Programs, wait_until
 
 DEMO = ["python", str(ROOT / "examples" / "demo.py")]
 
 
+@pytest.mark.slow
 def test_the_demo_shows_zeros_for_lastly_and_leaves_nothing(programs: Programs, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- demo-table -->\nold\n<!-- /demo-table -->\nafter\n")
@@ -26,6 +28,7 @@ def test_the_demo_shows_zeros_for_lastly_and_leaves_nothing(programs: Programs, 
     assert [name for name in os.listdir(demo.tmp) if name.startswith("lastly-demo-")] == []
 
 
+@pytest.mark.slow
 def test_the_demo_interrupted_leaves_nothing(programs: Programs) -> None:
     demo = programs.start_command(DEMO)
     demo.error_line("[ 2/", within=120)
@@ -45,6 +48,7 @@ def test_the_demo_killed_leaves_nothing(programs: Programs) -> None:
     wait_until(lambda: not os.listdir(demo.tmp), what="its folder is gone")
 
 
+@pytest.mark.slow
 def test_what_the_demo_prints_fits_into_80_columns(programs: Programs) -> None:
     result = programs.run_command([*DEMO, "--ways", "newer build"], within=120)
     assert result.status == 0, result.out + result.err
