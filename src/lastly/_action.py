@@ -39,6 +39,16 @@ def _owner(fn: "Any") -> str:
     return name if code.co_varnames[0] in ("self", "cls") else ""
 
 
+def _check_function(fn: "Any") -> None:
+    if not callable(fn):
+        raise TypeError(f"action() takes a function, not {fn!r}")
+    if owner := _owner(fn):
+        raise TypeError(
+            f"{owner}() is a method, and the process that runs an action has no such object: make it a "
+            "function at the top level of a module or script, and give it a name or an id to go by"
+        )
+
+
 def _names(aliases: "tuple[str, ...] | list[str]") -> tuple[str, ...]:
     given: Any = aliases
     if isinstance(given, str) or not all(isinstance(name, str) and ":" in name for name in given):
@@ -66,8 +76,7 @@ class Action(Generic[P, R]):
 
     __slots__ = (
         "__dict__", "__weakref__", "__wrapped__", "aliases", "backoff", "blocks", "describe", "file", "fn",
-        "name",
-        "prepare", "recorded", "remote", "retries", "timeout", "wants",
+        "name", "prepare", "recorded", "remote", "retries", "timeout", "wants",
     )  # fmt: skip
 
     def __init__(
@@ -84,13 +93,7 @@ class Action(Generic[P, R]):
         blocks: bool = False,
         aliases: "tuple[str, ...] | list[str]" = (),
     ) -> None:
-        if not callable(fn):
-            raise TypeError(f"action() takes a function, not {fn!r}")
-        if owner := _owner(fn):
-            raise TypeError(
-                f"{owner}() is a method, and the process that runs an action has no such object: make it a "
-                "function at the top level of a module or script, and give it a name or an id to go by"
-            )
+        _check_function(fn)
         if not isinstance(retries, int):
             raise TypeError(f"retries must be a whole number, not {retries!r}")
         if retries < 0:

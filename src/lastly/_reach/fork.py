@@ -15,7 +15,7 @@ import sys
 import traceback
 
 from lastly._settle.child import TAIL
-from lastly._system import kill, libc, proc, wait
+from lastly._system import descriptors, kill, libc, proc, wait
 from lastly._words.clock import monotonic
 from lastly._words.signal_names import signal_name
 from lastly.errors import NotOurs
@@ -152,18 +152,14 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _drain(fd: int, kept: bytearray) -> bool:
-    """Read what is there; False at the end. Bounded in time too: somebody may print faster than we read."""
-    for _ in range(64):
-        try:
-            data = os.read(fd, 65536)
-        except BlockingIOError:
-            return True
-        if not data:
-            return False
-        kept += data
+    """Read what is there, keeping the end of it; False when there is no more."""
+
+    def keep(data: bytes) -> None:
+        kept.extend(data)
         if len(kept) > 4 * TAIL:
             del kept[:-TAIL]
-    return True
+
+    return descriptors.read_some(fd, keep)
 
 
 def _end(pid: int) -> int:

@@ -179,25 +179,18 @@ class _Child:
                     poll.unregister(fd)
 
     def _drain(self, fd: int) -> bool:
-        """Read what is there, keeping a bounded part; False at the end of it.
-
-        Bounded in time too: a program may print faster than we read.
-        """
+        """Read what is there, keeping a bounded part; False at the end of it."""
         kept = self.pipes[fd]
-        for _ in range(64):
-            try:
-                data = os.read(fd, 65536)
-            except BlockingIOError:
-                return True
-            if not data:
-                return False
+
+        def keep(data: bytes) -> None:
             if kept is self.answer:
-                kept += data[: _RESULT - len(kept)]
+                kept.extend(data[: _RESULT - len(kept)])
             else:
-                kept += data
+                kept.extend(data)
                 if len(kept) > TAIL:
                     del kept[:-TAIL]
-        return True
+
+        return descriptors.read_some(fd, keep)
 
     def end(self, token: str) -> int:
         """Kill what is left of it; returns its wait status."""

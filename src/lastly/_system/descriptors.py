@@ -4,7 +4,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _OWN = "/proc/self/fd"
 
@@ -21,6 +21,22 @@ def close_all_but(keep: "Iterable[int]") -> None:
     for low, high in zip([-1, *kept], [*kept, top], strict=True):
         if low + 1 < high:  # closerange(0, 0) would close all: its last number is then -1
             os.closerange(low + 1, high)
+
+
+def read_some(fd: int, take: "Callable[[bytes], object]") -> bool:
+    """Read what is there, from a descriptor that does not block; False at the end of it.
+
+    Bounded in time too: a program may print faster than we read.
+    """
+    for _ in range(64):
+        try:
+            data = os.read(fd, 65536)
+        except BlockingIOError:
+            return True
+        if not data:
+            return False
+        take(data)
+    return True
 
 
 def path(fd: int) -> str:
