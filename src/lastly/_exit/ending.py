@@ -71,7 +71,6 @@ def end_worker() -> None:
 
 
 def _die(signum: int, limit: float = 0.0) -> "NoReturn":
-
     end.dying = True
     die.die_of(signum, limit, files=not pools.is_worker())
 

@@ -6,9 +6,8 @@ An exception out of the handler would hit whichever coroutine is running at that
 at once.
 
 asyncio does this for Ctrl-C alone, and only when it finds Python's own handler. It does not say which
-task is
-the main one, but the stack does: `Runner.run` and `run_until_complete` stand in it, with the task in a
-variable. While a runner closes, that is the sum of the cancelled tasks, which must be waited for and not be
+task is the main one, but the stack does: `Runner.run` and `run_until_complete` stand in it, with the task in
+a variable. While a runner closes, that is the sum of the cancelled tasks, which must be waited for and not be
 cancelled again. In ``run_forever`` there is no main task; there the exception comes out of the loop's own
 turn.
 
@@ -31,8 +30,6 @@ interrupted stack, or in that of a parent, which is where it goes on. Otherwise 
 
 None of these packages is imported here: where one runs, it has been.
 """
-
-# asyncio and trio tell the state of a task by private names only
 
 import sys
 

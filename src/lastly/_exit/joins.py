@@ -14,8 +14,6 @@ decides (`ending.waits`). Python runs it in the main thread between two bytecode
 waiting.
 """
 
-# frames, and what threading knows of its threads
-
 import sys
 
 from lastly._exit import stack, state

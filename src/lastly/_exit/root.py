@@ -107,7 +107,7 @@ class Root(Scope):
         for stack in (self._stack, self._early or {}):
             for cleanup in list(stack):
                 func = cleanup.func
-                # Whose __eq__ is asked first, atexit has changed.
+                # Each Python's atexit asks one of the two first for its __eq__.
                 if func is fn or ((fn == func) if _ASKS_GIVEN else (func == fn)):
                     cleanup.detach()
 

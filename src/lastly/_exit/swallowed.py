@@ -14,8 +14,7 @@ from a thread, until the program ends. We look at facts that the interpreter kno
 4. **Swallowed.** The exception is dead, and Python code let it go. Or it is alive, no thread handles it, and
    something keeps it: a list, a future, a log record, a local variable. We raise the signal again.
 5. **In between.** It is alive, no thread handles it and nothing keeps it: the interpreter has it in hand
-while
-   it leaves one function for the next, and runs a ``__del__``. We wait.
+   while it leaves one function for the next, and runs a ``__del__``. We wait.
 
 A signal that was swallowed `TRIES` times ends the program where it stands: the exit functions run, and stderr
 names the place that swallowed it. A second signal from outside does not wait for the thread: it is raised at
@@ -147,7 +146,7 @@ def _died(caught: CaughtSignal) -> None:
         left(caught)
         return
     ours = stack.in_main_thread()
-    if ours and stack.where(frame) == stack.EXIT:  # one machine in two files
+    if ours and stack.where(frame) == stack.EXIT:  # let go in an exit function: the main module is over
         _fate = LEFT
         return
     _fate = _judge(caught)

@@ -227,9 +227,8 @@ class AsyncScope(Scope):
             self._current = cleanup
             fn, plain = cleanup.func, cleanup._keywords is None
             try:
-                result = (
-                    fn(*cleanup.args) if plain else cleanup()
-                )  # as in closing.py: the handle takes longer
+                # As in closing.py: calling the handle takes longer.
+                result = fn(*cleanup.args) if plain else cleanup()
                 if result is not None and hasattr(result, "__await__"):
                     await result
             except BaseException as error:

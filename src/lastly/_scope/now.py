@@ -2,8 +2,7 @@
 
 A closing scope, its progress on the terminal, signal handlers and the end of the process ask one another for
 these facts. Here they meet without knowing one another. The room that finds a fact out writes it into `now`.
-What only
-the end of the process can deal with is passed on: it has subscribed.
+What only the end of the process can deal with is passed on: it has subscribed.
 
 Signal handlers and other threads look at it in the middle of a change. So every change is a single operation.
 """
@@ -29,7 +28,6 @@ SOON = sys.version_info[:2] == (3, 12)
 
 # Scopes of which a cleanup runs in this context: set where it runs in a task, or in another thread.
 callers: "_contextvars.ContextVar[tuple[ref[Scope], ...]]" = _contextvars.ContextVar("callers", default=())
-
 
 # Scope._shut: what a thread that has just deferred must know.
 OPEN, UNOPENED, CLOSING, CLOSED = 0, 1, 2, 3

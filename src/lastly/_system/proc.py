@@ -81,7 +81,7 @@ def _runs_as(process: Process, user: int) -> bool:
 
 
 def users(pid: int) -> list[int]:
-    """The user ids a process runs with: real, effective, saved, of its files. None when it is not shown."""
+    """The user ids a process runs with: real, effective, saved, of its files; empty when not shown."""
     return [int(word) for word in status(pid, b"Uid").split()]
 
 

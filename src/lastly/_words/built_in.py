@@ -7,7 +7,6 @@ _settle/execute.py, ``_do_NAME``, which is found by its name.
 PREFIX = "lastly.actions:"  # of what the journal calls them
 REMOVE, KILL, KILL_TOKEN, RUN = f"{PREFIX}remove", f"{PREFIX}kill", f"{PREFIX}kill_token", f"{PREFIX}run"
 
-
 CHILDREN = "kill its children"  # what people call the killing of all that a run has started
 
 

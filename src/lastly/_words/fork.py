@@ -43,12 +43,8 @@ def arm() -> None:
 
         made = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         made.madvise(_WIPE_ON_FORK)
-    except (
-        OSError,
-        ImportError,
-        AttributeError,
-        TypeError,
-    ):  # an old kernel or another system; no descriptor left
+    # An old kernel, another system, or no descriptor left.
+    except (OSError, ImportError, AttributeError, TypeError):
         return
     made[0] = 1
     page = made

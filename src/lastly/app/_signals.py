@@ -110,7 +110,7 @@ def _catch_with(
 
 
 def release(app: "App") -> None:
-    """Give the signals of *app* back: to an app around it, to who had installed them, or to the system."""
+    """Give the signals of *app* back: to an app around it, to what had installed them, or to the system."""
     watch, app._life.watch = app._life.watch, None
     if watch is None or app not in _open:
         return
