@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-SIGNALS: "tuple[SignalName, ...]" = ("TERM", "HUP", "QUIT")
 
-
-def look(take_signals: "Callable[[Iterable[SignalName]], None]") -> None:
+def look(take_signals: "Callable[[Iterable[SignalName]], None]", names: "Iterable[SignalName]") -> None:
     """Notice that this forked child, in another session than the run's, is the program now.
 
     A second call hands over what the first could not yet: temp files of a parent that was still there.
@@ -40,16 +38,16 @@ def look(take_signals: "Callable[[Iterable[SignalName]], None]") -> None:
             return
         program.become()
         watch.watch_children()
-        _take(take_signals)
+        _take(take_signals, names)
     if not watch.inherited or _adopt():
         watch.look_no_more()
 
 
-def _take(take_signals: "Callable[[Iterable[SignalName]], None]") -> None:
-    """Have exit functions on the signals that the program has not taken itself meanwhile."""
-    names = [name for name in SIGNALS if _signal.getsignal(getattr(_signal, f"SIG{name}")) == _signal.SIG_DFL]
+def _take(take_signals: "Callable[[Iterable[SignalName]], None]", names: "Iterable[SignalName]") -> None:
+    """Have exit functions on those of the signals that the program has not taken itself meanwhile."""
+    free = [name for name in names if _signal.getsignal(getattr(_signal, f"SIG{name}")) == _signal.SIG_DFL]
     try:
-        take_signals(names)
+        take_signals(free)
     except RuntimeError:  # in another thread than the main one: the default actions stay
         pass
 

@@ -191,4 +191,4 @@ def _forked() -> None:
 def _daemon() -> None:
     from lastly._run import daemon
 
-    daemon.look(take_signals)
+    daemon.look(take_signals, SIGNALS)

@@ -116,7 +116,7 @@ def release(app: "App") -> None:
         return
     _open.remove(app)
     if app.forgets_signals and watch.caught:
-        forget()
+        delivery.forget()
     for signum, previous in watch.given.items():
         _signal.signal(signum, previous)
     if watch.signals:
@@ -137,11 +137,6 @@ def _give_back() -> None:
         return
     if not _open:
         state.unsubscribe(_raising)
-
-
-def forget() -> None:
-    """Take the signal that came for answered: the process does not end by it."""
-    delivery.forget()
 
 
 def _raising(exc: CaughtSignal) -> None:
@@ -197,7 +192,7 @@ def answer(app: "App") -> None:
     watch = app._life.watch
     if watch is not None and watch.caught:
         watch.caught, watch.frame = 0, None
-        forget()
+        delivery.forget()
 
 
 def _forked() -> None:
