@@ -12,7 +12,6 @@ daemon is the program (see daemon).
 
 import atexit
 import os
-from _thread import get_ident
 
 from lastly._run import handover, journal, watch
 from lastly._system import proc
@@ -20,14 +19,11 @@ from lastly._words import fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as _signal
     from collections.abc import Iterable
 
     from lastly._run.handover import Handover
     from lastly._system.identity import Identity
     from lastly._words.signal_names import SignalName
-else:
-    import _signal  # `signal` makes enums of all the numbers
 
 # INT has Python's own handler already, and asyncio looks for exactly that.
 SIGNALS: "tuple[SignalName, ...]" = ("TERM", "HUP", "QUIT")
@@ -146,7 +142,6 @@ def start(site_dir: str) -> None:
     if program.main:
         end.note_hard_exits()
         take_signals(SIGNALS)
-        _hold_signals_over_forks()
     watch.start(temp=program.mode != "keep", children=program.main, in_new_session=_daemon)
 
 
@@ -158,28 +153,6 @@ def take_signals(names: "Iterable[SignalName]") -> None:
     # Not install(): an unmodified program has nothing to load `threading` for.
     signals.install_bare(signal_names.numbers(names))
     state.unobserve_exit("signals")  # sys.exit stays the program's; what it is given is not needed here
-
-
-def _hold_signals_over_forks() -> None:
-    """Give forked children the default actions from their first moment.
-
-    A forked child has our handler until its own after-fork functions have run, and CPython forgets what
-    arrives before them: `Process.start(); Process.terminate()` would wait for ever. So these signals are
-    held back over the fork.
-    """
-    numbers = {getattr(_signal, f"SIG{name}") for name in SIGNALS}
-    masks: dict[int, set[int]] = {}
-
-    def before() -> None:
-        masks[get_ident()] = _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
-
-    def after() -> None:
-        mask = masks.pop(get_ident(), None)
-        if mask is not None:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-
-    # After those of _signals: in the child its defaults come back first, then what has arrived.
-    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)
 
 
 def _forked() -> None:
