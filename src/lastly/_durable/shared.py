@@ -11,7 +11,7 @@ import select
 import sys
 
 from lastly import errors
-from lastly._journal import relay_line
+from lastly._journal import home, relay_line
 from lastly._journal.shared_url import SharedUrl
 from lastly._system import frozen
 from lastly._words.clock import monotonic
@@ -81,7 +81,7 @@ def record(where: SharedUrl, journal: "Journal", number: int, plan: "dict[str, A
         NotRecorded: nobody else can see it, so the thing must not be created. The plan is released.
         LeaseLost: this machine was taken for dead, and what this program had was undone elsewhere.
     """
-    name = _name(journal)
+    name = home.journal_name(journal.path)
     keep = where.on_unreachable == "local"
     message = {
         "op": "plan", "journal": name, "token": journal.token, "about": _about(), "wait": where.wait,
@@ -111,9 +111,8 @@ def record(where: SharedUrl, journal: "Journal", number: int, plan: "dict[str, A
 
 def say(where_key: str, journal: "Journal", number: int, state: str, error: str = "") -> None:
     """Tell what became of a cleanup; what is lost on the way is an undo that runs once more."""
-    relay_line.tell(
-        where_key, {"op": "word", "journal": _name(journal), "id": number, "state": state, "error": error}
-    )
+    name = home.journal_name(journal.path)
+    relay_line.tell(where_key, {"op": "word", "journal": name, "id": number, "state": state, "error": error})
 
 
 def confirm(journal: "Journal", number: int, known: "dict[str, Any]") -> None:
@@ -125,9 +124,8 @@ def confirm(journal: "Journal", number: int, known: "dict[str, Any]") -> None:
     where = url()
     if where is None:
         return
-    answer = _ask(
-        where, {"op": "confirm", "journal": _name(journal), "id": number, "known": known, "wait": where.wait}
-    )
+    name = home.journal_name(journal.path)
+    answer = _ask(where, {"op": "confirm", "journal": name, "id": number, "known": known, "wait": where.wait})
     if "ok" not in answer and where.on_unreachable != "local":
         why = answer.get("no", "this machine was taken for dead")
         raise errors.NotRecorded(f"cannot record what is known of a cleanup: {why}")
@@ -135,7 +133,7 @@ def confirm(journal: "Journal", number: int, known: "dict[str, Any]") -> None:
 
 def settled_elsewhere(where_key: str, journal: "Journal", number: int) -> str:
     """Which worker has settled it on another machine; empty: none, or it is unknown."""
-    answer = relay_line.may(where_key, _name(journal), number, 1.0)
+    answer = relay_line.may(where_key, home.journal_name(journal.path), number, 1.0)
     return str(answer["settled"]) if answer is not None and "settled" in answer else ""
 
 
@@ -233,10 +231,6 @@ def _about() -> "dict[str, Any]":
     if version := os.environ.get("LASTLY_VERSION"):
         found["version"] = version
     return found
-
-
-def _name(journal: "Journal") -> str:
-    return "/".join(journal.path.split("/")[-2:])
 
 
 def _refuse(answer: "dict[str, Any]") -> None:

@@ -116,6 +116,11 @@ def owners_dir(host: str, boot: str, *, create: bool = True) -> str:
     return _checked(path, create=create)
 
 
+def journal_name(path: str) -> str:
+    """What the reaper, the history and a shared journal call a journal: the last two parts of its path."""
+    return "/".join(path.rsplit("/", 2)[-2:])
+
+
 def journals() -> list[str]:
     """The path of every journal of this user, of all hosts and boots, oldest directory first."""
     return [os.path.join(path, name) for path in folders() for name in _listed(path) if name.endswith(".j")]

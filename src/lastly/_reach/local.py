@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 _FIELDS = ("known", "what", "phase", "retries", "timeout", "backoff")
 
 
-def name_of(path: str) -> str:
-    """The name of a journal in the shared one: host, boot and file."""
-    return "/".join(path.rsplit("/", 2)[1:])
-
-
 def path_of(name: str) -> str:
     """Where the journal of this name is on this host."""
     return os.path.join(home.state_path(), "owners", name)
@@ -35,8 +30,8 @@ def owed(key: str, queue: str) -> "dict[str, list[dict[str, Any]]]":
         plans = [plan_of(item, queue, seen.token, about) for item in seen.items.owed() if item.shared == key]
         if plans:
             for plan in plans:
-                plan["journal"] = name_of(path)
-            found[name_of(path)] = plans
+                plan["journal"] = home.journal_name(path)
+            found[home.journal_name(path)] = plans
     return found
 
 

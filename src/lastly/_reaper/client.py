@@ -156,7 +156,7 @@ def child_starts(journal: str) -> None:
         return
     line.children_at = now + _CHILDREN
     try:
-        line.socket.send(protocol.encode("own", journal=_name(journal), children=True))
+        line.socket.send(protocol.encode("own", journal=home.journal_name(journal), children=True))
     except OSError:  # a queue that is full, or no reaper any more: the next one looks by itself
         pass
 
@@ -253,7 +253,7 @@ def _is_usable(line: _Line) -> bool:
 def _introduced(made: "_socket.socket", journal: str) -> bool:
     """Say whose we are; False when the reaper died just now, between connect and send."""
     try:
-        made.send(protocol.encode("own", journal=_name(journal)))
+        made.send(protocol.encode("own", journal=home.journal_name(journal)))
     except (BrokenPipeError, ConnectionResetError):
         made.close()
         return False
@@ -261,10 +261,6 @@ def _introduced(made: "_socket.socket", journal: str) -> bool:
         made.close()
         raise
     return True
-
-
-def _name(journal: str) -> str:
-    return "/".join(journal.split("/")[-2:])
 
 
 def _connect() -> _Socket | None:

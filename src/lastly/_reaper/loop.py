@@ -181,7 +181,7 @@ class Reaper:
     def scan(self, *, force: bool = False) -> None:
         """Look at all journals; ``force``: also run what waits for its next attempt."""
         for path in home.journals():
-            name = "/".join(path.rsplit("/", 2)[1:])
+            name = home.journal_name(path)
             owner = self.owners.get(name)
             if owner is None or (owner.pidfd is None and owner.state == owners.WATCHED):
                 self.unmet.append(name)

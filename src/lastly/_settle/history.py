@@ -183,7 +183,7 @@ def _file() -> tuple[int, int]:
 
 
 def _enter_cleanups(base: "sqlite3.Connection", seen: Replay) -> None:
-    packer = Packer(text_of(journal_name(seen.path)))
+    packer = Packer(text_of(home.journal_name(seen.path)))
     for item in seen.items.values():
         if not packer.takes(item):
             base.execute(SQL["add_cleanup"], _cleanup(seen, item))
@@ -228,16 +228,11 @@ def _tidy(ready: "list[Entry]") -> None:
             pass
 
 
-def journal_name(path: str) -> str:
-    """The name of a journal in the history: its last two path components."""
-    return "/".join(path.split("/")[-2:])
-
-
 def _owner(seen: Replay, about: "dict[str, Any]", now: float) -> "dict[str, Any]":
     header = seen.header or {}
     who = seen.identity
     return {
-        "journal": text_of(journal_name(seen.path)),
+        "journal": text_of(home.journal_name(seen.path)),
         "host": text_of(who.host) if who else "",
         "boot": text_of(who.boot) if who else "",
         "pid": who.pid if who else 0,
@@ -258,7 +253,7 @@ def _cleanup(seen: Replay, item: Item) -> "dict[str, Any]":
     if len(events) > MOST_EVENTS:
         events = [*events[: MOST_EVENTS // 2], *events[-MOST_EVENTS // 2 :]]
     return {
-        "journal": text_of(journal_name(seen.path)),
+        "journal": text_of(home.journal_name(seen.path)),
         "id": item.id,
         "action": text_of(item.action),
         # Of a child that was started later, what is known of it: its token tells people nothing.

@@ -16,7 +16,7 @@ What is owed runs by phase, then newest first, each whatever became of the ones 
 import os
 import time
 
-from lastly._journal import relay_line
+from lastly._journal import home, relay_line
 from lastly._journal.file import Journal
 from lastly._journal.replay import Item, Replay
 from lastly._settle import execute
@@ -315,7 +315,7 @@ class _Settling:
         Unless its relay says so, it is unknown whether this host was taken for dead and workers have undone
         it: the name may mean another thing by now.
         """
-        answer = relay_line.may(item.shared, "/".join(self.journal.path.split("/")[-2:]), item.id, _ANSWER)
+        answer = relay_line.may(item.shared, home.journal_name(self.journal.path), item.id, _ANSWER)
         if answer is not None and "ok" in answer:
             return None
         if answer is not None and "settled" in answer:
