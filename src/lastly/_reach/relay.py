@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import select
-import struct
 import sys
 
 from lastly._journal import home, relay_line
@@ -18,8 +17,7 @@ from lastly._journal.shared_url import SharedUrl
 from lastly._reach.lease import Lease, Plan, now
 from lastly._reaper import protocol, spawn
 from lastly._reaper.log import Log
-from lastly._system import libc, wait
-from lastly._system.sockets import Address
+from lastly._system import libc, proc, sockets, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 TICK = 0.05  # seconds between two looks at whose time is over, while somebody waits
 _TURN = 0.0005  # seconds that a thread may keep the other one waiting: 5 ms would be half of a commit
 _LOOK = 1.0  # seconds between two looks at the reaper
-_CRED = struct.Struct("3i")
 _PORTION = 64  # messages of one connection read at a time
 
 
@@ -98,7 +95,7 @@ class Relay:
         made = _socket.socket(
             _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
         )
-        with Address(relay_line.path(self.url.key)) as path:
+        with sockets.Address(relay_line.path(self.url.key)) as path:
             try:
                 os.unlink(path)
             except FileNotFoundError:
@@ -138,9 +135,7 @@ class Relay:
                 return
             sock = _socket.socket(fileno=fd)
             sock.setblocking(False)
-            _pid, uid, _gid = _CRED.unpack(
-                sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CRED.size)
-            )
+            _pid, uid = sockets.peer(sock)
             if uid != os.geteuid():
                 self.log("refused", why="another user", uid=uid)
                 sock.close()
@@ -261,15 +256,13 @@ class Relay:
 
 def _reaper(url: SharedUrl) -> "tuple[int, int] | None":
     """Make this process known to the reaper; returns its pid and start time, or None when there is none."""
-    from lastly._system import proc
-
     made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     made.settimeout(2.0)
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     try:
-        with Address(os.path.join(home.runtime_path(), protocol.SOCKET)) as path:
+        with sockets.Address(os.path.join(home.runtime_path(), protocol.SOCKET)) as path:
             made.connect(path)
-        pid, _uid, _gid = _CRED.unpack(made.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CRED.size))
+        pid, _uid = sockets.peer(made)
         made.send(
             protocol.encode("share", key=url.key, url=url.text, exe=sys.executable, root=root, running=True)
         )

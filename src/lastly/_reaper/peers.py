@@ -10,12 +10,10 @@ deaths first, so that a flood delays nothing by more than one portion.
 import _socket  # `socket` adds enums and selectors: half a megabyte that nothing here needs
 import os
 import stat
-import struct
 from array import array
 
 from lastly._reaper import protocol
-from lastly._system import probe
-from lastly._system.sockets import Address
+from lastly._system import probe, sockets
 from lastly._words.clock import monotonic
 
 TYPE_CHECKING = False
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 PORTION = 32  # connections taken, or messages of one connection read, at a time
 SILENT = 256  # connections that have not said whose they are: the oldest is closed for the next one
-_CRED = struct.Struct("3i")
 
 
 class Peer:
@@ -54,7 +51,7 @@ class Peers:
     def listen(self, folder: str) -> None:
         """Bind the socket: from here on owners reach us."""
         made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK)
-        with Address(os.path.join(folder, protocol.SOCKET)) as path:
+        with sockets.Address(os.path.join(folder, protocol.SOCKET)) as path:
             try:
                 os.unlink(path)
             except FileNotFoundError:
@@ -74,7 +71,7 @@ class Peers:
         """Refuse new connections, then take those that had come before."""
         if self.listener is None:
             return
-        with Address(os.path.join(folder, protocol.SOCKET)) as path:
+        with sockets.Address(os.path.join(folder, protocol.SOCKET)) as path:
             try:
                 os.unlink(path)
             except FileNotFoundError:
@@ -112,7 +109,7 @@ class Peers:
         """Take a connected socket."""
         sock = _socket.socket(fileno=fd)
         sock.setblocking(False)
-        pid, uid, _ = _CRED.unpack(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CRED.size))
+        pid, uid = sockets.peer(sock)
         if uid != os.geteuid():
             self.reaper.log("refused", why="another user", uid=uid)
             sock.close()
