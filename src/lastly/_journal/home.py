@@ -144,8 +144,8 @@ def degrades(error: NotRecorded) -> bool:
 
     It may where no journal is possible: on another system than Linux, on a network home, without a /proc that
     shows this process, without a home that this user can write to. It may not when the home was named
-    (``LASTLY_HOME``) and cannot
-    be written: then the name is wrong. A full disk is an error as well: it passes.
+    (``LASTLY_HOME``) and cannot be written: then the name is wrong. A full disk is an error as well: it
+    passes.
     """
     return error.errno in _NO_JUDGE or (error.errno in _NO_PLACE and not configured())
 

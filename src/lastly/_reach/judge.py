@@ -18,9 +18,7 @@ SHARE, FEW = 0.3, 5  # more than this part of all hosts, and at least so many: n
 # dead at the same look, although one cut made all of them silent.
 _SUSPECT = 2 / 3
 _LOOK = 1.0  # seconds between two looks, or less where a ttl is short
-_GAP = (
-    2.0  # seconds between two looks after which a judge starts over, or a third of the ttl if that is longer
-)
+_GAP = 2.0  # seconds without a look (or a third of the ttl, if longer) after which a judge starts over
 
 
 class Seen:

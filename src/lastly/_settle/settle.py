@@ -2,8 +2,7 @@
 
 The lease is the POSIX lock on the owner's journal. The owner held it while it lived; now the process that
 settles holds it, and the kernel takes it back from a settler that dies. What has been done is in the journal,
-so the
-next one goes on from there: at least once, never exactly once.
+so the next one goes on from there: at least once, never exactly once.
 
 What is owed runs by phase, then newest first, each whatever became of the ones before it. The words:
 
