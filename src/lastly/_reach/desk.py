@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 _REF = re.compile(r"s(\d{1,18})\.(\d{1,18})")
 
 
-def is_reference(text: str) -> bool:
-    """Whether it names a cleanup of a shared journal: s1234.2."""
-    return _REF.fullmatch(text) is not None
-
-
 def hosts(url: "SharedUrl") -> "list[dict[str, Any]]":
     """Every host that has a lease, or owes something although its lease is over."""
     sql = (

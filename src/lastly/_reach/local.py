@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from lastly._journal.replay import Item
 
-_FIELDS = ("known", "what", "phase", "retries", "timeout", "backoff")
+FIELDS = ("id", "action", "args", "kwargs", "known", "what", "phase", "retries", "timeout", "backoff")
 
 
 def path_of(name: str) -> str:
@@ -37,11 +37,8 @@ def owed(key: str, queue: str) -> "dict[str, list[dict[str, Any]]]":
 
 def plan_of(item: "Item", queue: str, token: str, about: "dict[str, Any]") -> "dict[str, Any]":
     """A cleanup as `flush` takes it."""
-    more = {name: getattr(item, name) for name in _FIELDS}
-    return {
-        "queue": queue, "token": token, "about": about, "id": item.id, "action": item.action,
-        "args": item.args, "kwargs": item.kwargs, **more,
-    }  # fmt: skip
+    plan = {name: getattr(item, name) for name in FIELDS}
+    return {"queue": queue, "token": token, "about": about, **plan}
 
 
 def alive(name: str) -> bool:

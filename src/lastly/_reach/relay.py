@@ -14,6 +14,7 @@ import sys
 
 from lastly._journal import home, relay_line
 from lastly._journal.shared_url import SharedUrl
+from lastly._reach import local
 from lastly._reach.lease import Lease, Plan, now
 from lastly._reaper import protocol, spawn
 from lastly._reaper.log import Log
@@ -119,7 +120,8 @@ class Relay:
             if now() >= self.reaper_at + _LOOK:
                 self.reaper_at = now()
                 self._look_at_reaper()
-            if self._is_idle() and self._leave():
+            if self._is_idle():
+                self._leave()
                 return
 
     def _timeout(self) -> float:
@@ -191,8 +193,7 @@ class Relay:
 
     def _plan(self, peer: Peer, message: "dict[str, Any]") -> None:
         name, given = message["journal"], message["cleanup"]
-        kept = ("id", "action", "args", "kwargs", "known", "what", "phase", "retries", "timeout", "backoff")
-        row = {field: given[field] for field in kept if field in given}
+        row = {field: given[field] for field in local.FIELDS if field in given}
         row |= {
             "journal": name,
             "queue": self.url.queue,
@@ -246,12 +247,11 @@ class Relay:
     def _is_idle(self) -> bool:
         return not self.lease.owed and now() >= self.heard + self.idle and now() >= self.waiting
 
-    def _leave(self) -> bool:
+    def _leave(self) -> None:
         self.lease.stop = True
         if self.lease.epoch and not self.lease.leave():
             self.log("error", why="the lease could not be given back: it is judged when its time is over")
         self.log("exit", idle=True, relay=True)
-        return True
 
 
 def _reaper(url: SharedUrl) -> "tuple[int, int] | None":

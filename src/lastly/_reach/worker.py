@@ -7,6 +7,7 @@ itself. Slots settle; how an orphan reaches a slot is the engine's.
 import itertools
 import os
 import threading
+from contextlib import nullcontext
 
 from lastly import __version__
 from lastly._reach import settle
@@ -135,7 +136,7 @@ class Worker:
         with self._lock:
             self.counts["fenced"] = self.counts.get("fenced", 0) + 1
 
-    def slot(self, _number: int) -> "Slot":
+    def slot(self) -> "Slot":
         """One of its slots."""
         return Slot(self)
 
@@ -285,7 +286,7 @@ class Slot:
 
     def enqueue(self, orphans: "list[tuple[int, str]]", *, after: float) -> None:
         """Have owners looked at again."""
-        with self.worker.connect() if self.connection is None else _kept(self.connection) as connection:
+        with self.worker.connect() if self.connection is None else nullcontext(self.connection) as connection:
             self.worker.engine.enqueue(connection, orphans, after=after)
 
     def settle(self, claimed: "dict[str, Any]") -> float | None:
@@ -302,16 +303,3 @@ class Slot:
             self.worker.note_fenced()
             self.worker.log(f"s{claimed['owner']}: somebody else has claimed it: stopped")
         return settling.again
-
-
-class _kept:  # noqa: N801 - used like a function
-    """A connection that stays open after the `with`."""
-
-    def __init__(self, connection: "Any") -> None:
-        self.connection = connection
-
-    def __enter__(self) -> "Any":
-        return self.connection
-
-    def __exit__(self, *_exc: object) -> None:
-        pass

@@ -61,8 +61,7 @@ class Relays:
         key, url, exe, root = map(str, said)
         if not (key.isascii() and key.isalnum() and len(key) <= 64 and os.path.isabs(exe)):
             raise ValueError("not the key of a shared journal, or not an interpreter")
-        relay = self.known.get(key)
-        if relay is not None:
+        if key in self.known:
             return
         if len(self.known) >= _MOST:
             raise ValueError("too many shared journals")
@@ -92,7 +91,6 @@ class Relays:
                 relay_line.tell(key, {"op": "settled", "journal": name, "ran": words[start : start + 100]})
 
     def _start(self, relay: Relay) -> None:
-        relay.since = monotonic()
         argv = [
             relay.exe, "-I", "-X", "utf8", "-c", _BOOT, relay.root, self.reaper.home, self.reaper.runtime,
             relay.key, str(self.reaper.idle),
@@ -101,12 +99,11 @@ class Relays:
         try:
             os.write(its, relay.url.encode("utf-8", "surrogateescape"))  # shorter than a pipe: never waits
             os.close(its)
-            null = os.devnull
             relay.pid = os.posix_spawn(
                 relay.exe, argv, {}, setsid=True, setsigmask=(), setsigdef=[1, 2, 3, 13, 15, 17],
                 file_actions=[
-                    (os.POSIX_SPAWN_DUP2, ours, 0), (os.POSIX_SPAWN_OPEN, 1, null, os.O_RDWR, 0),
-                    (os.POSIX_SPAWN_OPEN, 2, null, os.O_RDWR, 0),
+                    (os.POSIX_SPAWN_DUP2, ours, 0), (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_RDWR, 0),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_RDWR, 0),
                 ],
             )  # fmt: skip
         except OSError as error:

@@ -72,8 +72,8 @@ class Engine:
     async def _serve(self) -> None:
         worker = self.worker
         slots: asyncio.Queue[Slot] = asyncio.Queue()
-        for number in range(worker.slots):
-            slots.put_nowait(worker.slot(number).__enter__())
+        for _ in range(worker.slots):
+            slots.put_nowait(worker.slot())
         pool = ThreadPoolExecutor(worker.slots + 1, "slot")
         connector = procrastinate.PsycopgConnector(
             conninfo=worker.url.database,

@@ -34,7 +34,7 @@ class Engine:
     def serve(self) -> None:
         """Settle until the worker stops."""
         threads = [
-            threading.Thread(target=self._slot, args=(number,), name=f"slot-{number}", daemon=True)
+            threading.Thread(target=self._slot, name=f"slot-{number}", daemon=True)
             for number in range(self.worker.slots)
         ]
         if not self.worker.once:
@@ -44,9 +44,9 @@ class Engine:
         for thread in threads:
             thread.join()
 
-    def _slot(self, number: int) -> None:
+    def _slot(self) -> None:
         worker = self.worker
-        with worker.slot(number) as slot:
+        with worker.slot() as slot:
             while not worker.stopping.is_set():
                 self.wake.clear()
                 try:
