@@ -137,10 +137,10 @@ def run(count: int, ttl: float, say: Any = print) -> None:
         server.start()
         say("restarted after a crash and 5 s")
         server.freeze()
-        time.sleep(2 * ttl)
+        time.sleep(2 * ttl)  # what is tested is that so long a silence means nothing
         server.thaw()
         say(f"frozen for {2 * ttl:g} s")
-        time.sleep(2 * ttl)
+        time.sleep(2 * ttl)  # a judge that is wrong judges within one
         assert dead_in(shared) == dead, "a living host was judged"
         many = count * 4 // 10
         hosts.kill(many)

@@ -365,7 +365,7 @@ class Lease:
         try:
             with connect(self.url, check=False) as connection:
                 return bool(connection.execute("SELECT lastly.leave(%s)", [self.epoch]).fetchone()[0])
-        except Exception:
+        except Exception:  # PostgreSQL is away: its judge ends the lease after the ttl
             return False
 
 
