@@ -117,9 +117,11 @@ def test_killed_at_every_step(programs, home, tmp_path, library):
     command = f"echo $$ >> {marks}; sleep 600 & echo $! >> {marks}; wait"
     n = crash(
         programs,
+        f"def lines(): return open({str(marks)!r}).read().count('\\n')\n"
         f"async def main():\n"
+        f"    before = lines()\n"  # an odd number, where one before was killed between its two
         f"    child = await lastly.open_process({command!r}, grace=0)\n"
-        f"    while open({str(marks)!r}).read().count('\\n') % 2: pass\n"
+        f"    while lines() < before + 2: pass\n"
         f"    await child.aclose()\n"
         + ("import trio; trio.run(main)" if library == "trio" else "import asyncio; asyncio.run(main())"),
         names=("write", "rename"),

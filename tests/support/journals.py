@@ -11,6 +11,7 @@ from lastly._journal import home as homes
 from lastly._journal.record import VERSION, encode
 from lastly._reaper import jobs
 from lastly._reaper.pool import MESSAGE, Answers
+from lastly._settle import child
 from lastly._system.identity import Identity
 
 
@@ -79,7 +80,9 @@ def work(job):
     with ours, its:
         its.setblocking(False)
         answers = Answers(its)
-        jobs.work([(0, job)], lambda _limit: None, answers)
+        with pytest.MonkeyPatch.context() as patch:  # this process is no worker: orphans are not its own
+            patch.setattr(child, "adopt_orphans", lambda: None)
+            jobs.work([(0, job)], lambda _limit: None, answers)
         answers.send(last=True)
         its.close()
         told = [json.loads(raw) for raw in iter(lambda: ours.recv(MESSAGE), b"")]

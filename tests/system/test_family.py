@@ -84,6 +84,10 @@ def test_another_process_of_that_number_is_no_family(parent):
     assert family.seen == {}
 
 
+def told(process):
+    return process and {name: getattr(process, name) for name in process.__slots__}
+
+
 LEADS = """
 import subprocess, sys
 inner = "import subprocess; print(subprocess.Popen(['sleep', '600'], env={}, stdout=2).pid, flush=True)"
@@ -104,7 +108,7 @@ def test_what_a_root_leads_is_its_own(led):
         wait_until(lambda: proc.look(orphan).ppid not in proc.children(made.pid))
         killed, was = set(), proc.look(orphan)
         hit = kill.kill_tree(kill.identity(made.pid), grace=0, killed=killed)
-        assert hit == 1 + bool(led), f"{killed} of {(made.pid, was)}; {os.getpid()=} {proc.look(orphan)=}"
+        assert hit == 1 + bool(led), f"{killed} of {made.pid}, {begun=}; {told(was)}; now {told(proc.look(orphan))}; {os.getpid()=}"
         assert proc.lives(orphan, begun) is not bool(led)
         assert sibling.poll() is None
         for pid in (sibling.pid, *([] if led else [orphan])):
