@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from lastly._system import proc
-from lastly._system.identity import Identity, open_pidfd
+from lastly._system import proc, wait
+from lastly._system.identity import Identity
 from lastly._system.proc import start_time
 
 
@@ -41,7 +41,7 @@ def test_a_dead_process(child):
     child.kill()
     child.wait()
     assert identity.alive() is False
-    assert open_pidfd(identity) is None
+    assert wait.pidfd(identity.pid, identity.start) is None
     with pytest.raises(ProcessLookupError):
         Identity.of(child.pid)
 
@@ -86,7 +86,7 @@ def test_a_reused_pid(child):
     """Another start time: the one we mean is dead."""
     identity = changed(Identity.of(child.pid), start=1)
     assert identity.alive() is False
-    assert open_pidfd(identity) is None
+    assert wait.pidfd(identity.pid, identity.start) is None
 
 
 def test_after_a_boot():
@@ -109,7 +109,7 @@ def test_a_hidden_process(monkeypatch):
     monkeypatch.setattr(proc, "look", lambda pid, user=0: None)
     assert me.alive() is None
     with pytest.raises(PermissionError):
-        open_pidfd(me)
+        wait.pidfd(me.pid, me.start)
     assert changed(me, pid=2**22 + 5).alive() is False
 
 
@@ -117,7 +117,7 @@ def test_pidfd(child):
     """Of exactly this process, not inherited, readable at its end."""
     import select
 
-    fd = open_pidfd(Identity.of(child.pid))
+    fd = wait.pidfd(child.pid, start_time(child.pid))
     assert not os.get_inheritable(fd)
     signal.pidfd_send_signal(fd, signal.SIGKILL)
     poll = select.poll()

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 VERSION = 1
 LIMIT = 1 << 20  # bytes in one record; what is larger belongs into a file whose path is the argument
 
-KINDS = frozenset({
-    "owner", "context", "plan", "confirm", "run", "done", "fail", "release", "void", "abandon", "adopt"
-})  # fmt: skip
-
 
 def _refuse(value: "Any") -> "Any":
     raise TypeError(f"{value.__class__.__name__} is not JSON")

@@ -4,7 +4,7 @@ import os
 
 from lastly._journal.record import decode
 from lastly._system import probe, wait
-from lastly._system.identity import Identity, boot_id, open_pidfd
+from lastly._system.identity import Identity, boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def look(path: str) -> tuple[str, int | None]:
     try:
         if not probe.has_pidfd():
             return (QUEUED if identity.alive() is False else WATCHED), None
-        pidfd = open_pidfd(identity)
+        pidfd = wait.pidfd(identity.pid, identity.start)
     except OSError:
         return WATCHED, None  # no descriptors left: asked again soon
     return (QUEUED, None) if pidfd is None else (WATCHED, pidfd)

@@ -198,20 +198,3 @@ def pid_namespace() -> str:
 def time_namespace() -> str:
     """The time namespace of this process, as the number of its inode; empty on a kernel without."""
     return proc.namespace("time")
-
-
-def open_pidfd(identity: Identity) -> int | None:
-    """Open a pidfd of exactly this process.
-
-    The start time is compared *after* the descriptor is open: from then on it can only mean the process we
-    looked at.
-
-    Returns:
-        the descriptor (close-on-exec), or None when that process has gone.
-
-    Raises:
-        OSError: the kernel does not give one (no descriptors left, seccomp), or does not show whose it is.
-    """
-    from lastly._system import wait
-
-    return wait.pidfd(identity.pid, identity.start)
