@@ -101,6 +101,7 @@ class Root(Scope):
         """Forget every cleanup whose function is equal (``==``) to `fn`; nothing happens when there is none.
 
         What `atexit.unregister` does, and as slow: it looks at all. `Cleanup.detach` takes constant time.
+        Unlike with atexit since Python 3.14, what a cleanup forgets at exit does not run any more.
 
         .. versionadded:: 0.1
         """
