@@ -49,6 +49,13 @@ def _check_function(fn: "Any") -> None:
         )
 
 
+def _check_name(name: str | None) -> None:
+    module, colon, inside = name.partition(":") if isinstance(name, str) else ("", "", "")
+    words = [*module.split("."), *inside.split(".")]
+    if name is not None and not (colon and all(word.isidentifier() for word in words)):
+        raise TypeError(f"name={name!r}: module:qualname, like 'shop.cloud:destroy_vm'")
+
+
 def _names(aliases: "tuple[str, ...] | list[str]") -> tuple[str, ...]:
     given: Any = aliases
     if isinstance(given, str) or not all(isinstance(name, str) and ":" in name for name in given):
@@ -165,6 +172,7 @@ if TYPE_CHECKING:
         timeout: "float | timedelta" = TIMEOUT,
         backoff: "float | timedelta" = BACKOFF,
         describe: str | None = None,
+        name: str | None = None,
         aliases: "tuple[str, ...] | list[str]" = (),
     ) -> "Callable[[Callable[P, R]], Action[P, R]]": ...
 
@@ -178,6 +186,7 @@ def action(
     timeout: "float | timedelta" = TIMEOUT,
     backoff: "float | timedelta" = BACKOFF,
     describe: str | None = None,
+    name: str | None = None,
     aliases: "tuple[str, ...] | list[str]" = (),
 ) -> "Action[P, R] | Callable[[Callable[P, R]], Action[P, R]]":
     """Make a function an action, whose cleanups survive the process.
@@ -196,16 +205,20 @@ def action(
         describe: what `lastly ls` and messages call such a cleanup: a format string over its arguments, like
             ``"destroy VM {name}"``. Made when it is deferred, and recorded with it: no secrets in it.
             Default: the function's name and the arguments.
+        name: what is recorded, ``module:qualname``, where it is not to change although the function moves:
+            that module must still have it (``from shop.machines import destroy_vm``). Default: where it is
+            defined.
         aliases: names that it had before, ``module:qualname``: a worker runs what was recorded under them.
             For shared journals; default none.
 
     Raises:
         TypeError: `fn` is not callable, or is a method; not a number, or not a length of time; `describe`
-            is not a text.
+            is not a text; `name` is not ``module:qualname``.
         ValueError: a negative number; `describe` names what is not one of the arguments.
 
     .. versionadded:: 0.1
     """
+    _check_name(name)
 
     def make(function: "Callable[P, R]") -> Action[P, R]:
         if isinstance(function, Action):
@@ -217,6 +230,7 @@ def action(
             timeout=timeout,
             backoff=backoff,
             describe=describe,
+            name=name,
             aliases=aliases,
         )
 

@@ -217,3 +217,51 @@ def test_the_allow_list_holds_no_secret():
     assert not [
         name for name in portable.ENVIRONMENT if "KEY" in name or "SECRET" in name or "TOKEN" in name
     ]
+
+
+# ---- a name of one's own
+
+
+MACHINES = """
+import pathlib
+import lastly
+
+@lastly.action(remote=True, name="shop_cloud:destroy")
+def destroy(path):
+    pathlib.Path(path).unlink(missing_ok=True)
+"""
+
+
+def test_an_action_keeps_its_name_when_its_function_moves(programs, tmp_path):
+    """What is recorded is the name, by which the reaper finds it after a kill."""
+    (programs.folder / "shop_machines.py").write_text(MACHINES)
+    (programs.folder / "shop_cloud.py").write_text("from shop_machines import destroy\n")
+    thing = tmp_path / "thing"
+    thing.touch()
+    code = """
+    import os, sys
+    sys.path.insert(0, os.getcwd())
+    import lastly, shop_cloud
+    lastly.defer(shop_cloud.destroy, sys.argv[1])
+    os.kill(os.getpid(), 9)
+    """
+    env = {"LASTLY_REAPER": "0", "PYTHONPATH": str(programs.folder)}
+    assert programs.run(code, str(thing), env=env).status == -9
+    assert '"action": "shop_cloud:destroy"' in programs.run_command(["lastly", "ls", "--json"]).out
+    assert programs.run_command(["lastly", "reap"]).status == 0
+    assert not thing.exists()
+
+
+def test_a_name_that_leads_elsewhere_is_refused_when_it_is_deferred(programs):
+    (programs.folder / "shop_machines.py").write_text(MACHINES)
+    (programs.folder / "shop_cloud.py").write_text("")
+    code = "import lastly, shop_cloud, shop_machines\nlastly.defer(shop_machines.destroy, 'x')"
+    result = programs.run(code, env={"PYTHONPATH": str(programs.folder)})
+    assert "TypeError: cannot defer destroy() durably as shop_cloud:destroy: " in result.err
+    assert "Have that module import it under that name, or leave name= out" in result.err
+
+
+@pytest.mark.parametrize("name", ["destroy", "shop:", ":destroy", "a b:c", "shop:a-b", 7, ""])
+def test_a_name_that_none_can_be(name):
+    with pytest.raises(TypeError, match="module:qualname"):
+        action(name=name)

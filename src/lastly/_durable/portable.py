@@ -81,8 +81,13 @@ def name(action: "AnyAction") -> str:
     if action.prepare is not None:
         action.recorded = action.name
         return action.name
-    module_name, qualname = str(action.__dict__["__module__"]), str(action.__dict__["__qualname__"])
+    module_name, _, qualname = action.name.partition(":")
     why = _unreachable(action, module_name, qualname)
+    if why and action.name != f"{action.__dict__['__module__']}:{action.__dict__['__qualname__']}":
+        raise TypeError(
+            f"cannot defer {action.__dict__['__qualname__']}() durably as {action.name}: {why}. Have that "
+            "module import it under that name, or leave name= out"
+        )
     if why and module_name == "__main__" and (script := _profiled(action, qualname)):
         action.file, action.recorded = script, f"__main__:{qualname}"
         return action.recorded
