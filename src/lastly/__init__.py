@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from lastly._action import Action as Action
     from lastly._action import action as action
     from lastly._durable.configure import configure as configure
+    from lastly._durable.lease import Lease as Lease
+    from lastly._durable.lease import lease as lease
     from lastly._durable.seam import Plan as Plan
     from lastly._exit.signals import Installation as Installation
     from lastly._exit.signals import install as install
@@ -84,11 +86,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Action", "App", "AsyncParallel", "AsyncScope", "AtomicFile", "CaughtSignal", "Cleanup",
     "CleanupFailed", "CleanupTimeout", "CorruptJournal", "ExitReason", "FrameworkError", "Installation",
-    "LastlyError", "LeaseLost", "NotOurs", "NotRecorded", "Parallel", "Plan", "Popen", "Process", "Report",
-    "ReportEntry", "Scope", "ScopeClosed", "Temporary", "TestApp", "UnixSocket", "UnknownAction", "action",
-    "actions", "atomic_write", "configure", "defer", "defer_early", "exit_reason", "init_defaults", "install",
-    "lock_file", "open_process", "pid_file", "register", "report", "server", "temp_dir", "temp_file",
-    "uninstall", "unix_socket", "unregister",
+    "LastlyError", "Lease", "LeaseLost", "NotOurs", "NotRecorded", "Parallel", "Plan", "Popen", "Process",
+    "Report", "ReportEntry", "Scope", "ScopeClosed", "Temporary", "TestApp", "UnixSocket", "UnknownAction",
+    "action", "actions", "atomic_write", "configure", "defer", "defer_early", "exit_reason", "init_defaults",
+    "install", "lease", "lock_file", "open_process", "pid_file", "register", "report", "server", "temp_dir",
+    "temp_file", "uninstall", "unix_socket", "unregister",
 ]  # fmt: skip
 
 # PEP 562: where each of the other names is. A module of the same name is the name itself.
@@ -106,6 +108,7 @@ _WHERE = {
     "FrameworkError": "errors",
     "Installation": "_exit.signals",
     "LastlyError": "errors",
+    "Lease": "_durable.lease",
     "LeaseLost": "errors",
     "NotOurs": "errors",
     "NotRecorded": "errors",
@@ -126,6 +129,7 @@ _WHERE = {
     "configure": "_durable.configure",
     "init_defaults": "app",
     "install": "_exit.signals",
+    "lease": "_durable.lease",
     "lock_file": "resources",
     "open_process": "resources",
     "pid_file": "resources",

@@ -40,6 +40,75 @@ def test_hosts_and_what_they_owe(programs: Programs, shared: Shared, dead: int) 
     assert shared.one("SELECT state FROM lastly.hosts WHERE epoch = %s", alive) == "dead"
 
 
+def test_a_host_is_judged_by_its_name_where_there_is_one_of_it(programs: Programs, shared: Shared) -> None:
+    for _ in range(2):
+        join(shared)
+    env: dict[str, str | None] = {"LASTLY_JOURNAL": shared.url("boss")}
+    result = programs.run_command(["lastly", "hosts", "--judge", "host"], env=env, within=LONG)
+    assert (result.status, "2 living hosts are called 'host'" in result.err) == (1, True), result.err
+    judge(shared, 1)
+    assert said(programs, shared, "hosts", "--judge", "host", "--json")["judged"] == 2
+
+
+def test_a_host_is_drained(programs: Programs, shared: Shared, cloud: Cloud) -> None:
+    """What it has stays until its program ends; what is new is refused before it exists."""
+    code = RENT.replace("for name in sys.argv[1:]:", "for name in map(str.strip, iter(sys.stdin.readline, '')):")
+    code = code.replace("    cloud.rent(name)", "    cloud.rent(name)\n    print('rented', flush=True)")
+    env: dict[str, str | None] = {**cloud.env, "LASTLY_JOURNAL": shared.url(wait=20)}
+    program = programs.start(code, env=env, stdin=-1)
+    program.write("vm-1\n")
+    program.line("rented", within=LONG)
+    name = os.uname().nodename
+    assert "takes no new plans; 1 cleanups are still owed" in said(programs, shared, "hosts", "--drain", name)
+    assert "alive, drained" in said(programs, shared, "hosts")
+    program.write("vm-2\n")
+    assert program.wait(within=LONG).status == 1
+    assert f"this host is drained: use another, or run `lastly hosts --undrain {name}`" in program.err
+    assert cloud.left == []
+    assert cloud.runs == ["vm-1"]
+    said(programs, shared, "hosts", "--undrain", name)
+    program = programs.start(RENT, "vm-3", env=env, stdin=-1)
+    program.line("ready", within=LONG)
+
+
+def test_what_a_worker_would_run(programs: Programs, shared: Shared, cloud: Cloud) -> None:
+    """Nothing is run, claimed or registered."""
+    epoch = join(shared)
+    flush(shared, epoch, [plan(number=1, action="cloud:destroy"), plan("h-b/2.j", about={"version": "2"}, action="cloud:destroy"), plan("h-b/3.j")])
+    judge(shared, epoch)
+    before = shared.all("SELECT * FROM lastly.owners ORDER BY owner")
+
+    def run(*words: str, **env: str) -> Any:
+        done = programs.run_command(
+            ["lastly", "worker", "--actions", "cloud", "--queue", "shop", "--dry-run", "--json", *words],
+            env={**cloud.env, "LASTLY_JOURNAL": shared.url("hand1"), **env}, within=LONG,
+        )  # fmt: skip
+        assert done.status == 0, done.err
+        return [item["served"] for item in json.loads(done.out)["cleanups"]]
+
+    assert run() == [True, True, False]
+    assert run("--same-version", LASTLY_VERSION="2") == [False, True, False]
+    assert shared.all("SELECT * FROM lastly.owners ORDER BY owner") == before
+    assert shared.one("SELECT count(*) FROM lastly.workers") == 0
+    shown = programs.run_command(
+        ["lastly", "worker", "--actions", "cloud", "--queue", "shop", "--dry-run"],
+        env={**cloud.env, "LASTLY_JOURNAL": shared.url("hand1")}, within=LONG,
+    )  # fmt: skip
+    assert shown.out.count("would run it") == 2
+
+
+@pytest.mark.parametrize("engine", ["procrastinate", "sql"])
+def test_a_worker_serves_its_own_version(programs: Programs, shared: Shared, cloud: Cloud, engine: str) -> None:
+    epoch = join(shared)
+    flush(shared, epoch, [plan(f"h-b/{n}.j", args=[f"vm-{n}"], about={"version": str(n)}, action="cloud:destroy") for n in (1, 2)])
+    judge(shared, epoch)
+    done = programs.run_command(
+        ["lastly", "worker", "--actions", "cloud", "--queue", "shop", "--once", "--same-version", "--engine", engine],
+        env={**cloud.env, "LASTLY_JOURNAL": shared.url("hand1"), "LASTLY_VERSION": "2"}, within=LONG,
+    )  # fmt: skip
+    assert (done.status, cloud.runs) == (0, ["vm-2"]), done.err
+
+
 def test_ls_of_all_hosts(programs: Programs, shared: Shared, dead: int) -> None:
     found = said(programs, shared, "ls", "--all-hosts", "--json", user="eye")["cleanups"]
     assert [(item["ref"], item["state"]) for item in found] == [(f"s{dead}.2", "abandoned"), (f"s{dead}.1", "planned")]
@@ -68,13 +137,15 @@ def test_why_retry_and_forget(programs: Programs, shared: Shared, dead: int) -> 
     [
         (("why", "s99.1"), "boss", "no cleanup 's99.1'"),
         (("retry", "s99.1"), "boss", "no cleanup 's99.1'"),
-        (("hosts", "--judge", "99"), "boss", "no living host of epoch 99"),
+        (("hosts", "--judge", "99"), "boss", "no living host '99'"),
         (("hosts",), "web1", "permission denied"),
         (("ls", "--all-hosts"), "nobody1", "permission denied"),
         (("worker", "--actions", "cloud"), "web1", "permission denied"),
         (("worker", "--actions", "no_such_module"), "hand1", "No module named 'no_such_module'"),
         (("worker", "--actions", "os.path"), "hand1", "os.path has no action with remote=True"),
         (("worker",), "hand1", "no actions to serve"),
+        (("worker", "--actions", "cloud", "--same-version"), "hand1", "set LASTLY_VERSION"),
+        (("hosts", "--drain", "web1"), "web1", "permission denied"),
     ],
 )  # fmt: skip
 def test_one_line_says_what_is_wrong(
@@ -220,7 +291,16 @@ def test_the_doctor_says_whether_the_lease_holds(programs: Programs, shared: Sha
         result = programs.run_command(["lastly", "doctor", "--json"], env=env, within=LONG)
         return {one["name"]: one for one in json.loads(result.out)["findings"]}
 
-    assert "lease 1 holds, 1 cleanups are shared" in found()["shared_journal"]["what"]
+    now = found()
+    assert "lease 1 holds, 1 cleanups are shared" in now["shared_journal"]["what"]
+    assert now["workers"]["what"].startswith("no worker serves queue 'default'")
+    assert now["lease"]["level"] == "unprotected"
+    for name, said in (("one:1:a", "on one machine"), ("two:1:a", "2 workers on 2 machines serve")):
+        shared.one("SELECT lastly.worker_seen(%s, 'default', '{}', '')", name, user="hand1")
+        assert said in found()["workers"]["what"]
+    flush(shared, epoch := join(shared, "web2"), [plan(queue="default")], user="web2")
+    judge(shared, epoch)
+    assert found()["blocked"]["what"].startswith("1 cleanup of dead machines: no worker knows the action")
     shared.do("UPDATE lastly.hosts SET state = 'dead'; REVOKE EXECUTE ON FUNCTION lastly.join_host FROM lastly_host")
     wait_until(lambda: found()["shared_journal"]["level"] == "wrong", within=LONG)
     assert "permission denied" in found()["shared_journal"]["what"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from sharing import KNOWN, Shared, claim, flush, join, judge, needs_server, plan, psycopg, silence, step
 
@@ -176,6 +178,73 @@ def test_settled_owners_go_abandoned_ones_stay(shared: Shared) -> None:
     assert states(shared) == [(1, "abandoned", 1)]
 
 
+def test_a_drained_host_takes_no_new_plans(shared: Shared) -> None:
+    """What it has stays its own: it is reported, told again after a reconnection, and confirmed a second time."""
+    epoch = join(shared)
+    flush(shared, epoch, [plan()])
+    assert shared.one("SELECT lastly.drain('host', true)", user="boss") is True
+    assert shared.one("SELECT lastly.drain('host', true)", user="boss") is False
+    with pytest.raises(psycopg.errors.IntegrityError, match="this host is drained"):
+        flush(shared, epoch, [plan(number=2)])
+    assert flush(shared, epoch, [plan()])  # its acknowledgement was lost
+    again = shared.one("SELECT lastly.flush(%s, %s, '[]', true)", epoch, json.dumps([plan(number=3)]), user="web1")
+    assert again is True  # owed already, and the server had lost it
+    assert flush(shared, epoch, [], [{"journal": plan()["journal"], "id": 1, "state": "done"}])
+    assert states(shared) == [(1, "done", 0), (3, "planned", 0)]
+    assert shared.one("SELECT drained FROM lastly.host_list") is True
+    assert shared.one("SELECT lastly.drain('host', false)", user="boss") is True
+    assert flush(shared, epoch, [plan(number=2)])
+
+
+def test_a_queue_may_be_for_some_logins_alone(shared: Shared) -> None:
+    """Others neither plan into it, nor run, see, retry or forget what is in it."""
+    epoch = join(shared)
+    flush(shared, epoch, [plan()])
+    [owner] = judge(shared, epoch)
+    with shared.as_("boss") as admin:
+        admin.execute("INSERT INTO lastly.queue_logins VALUES ('shop', 'web2'), ('shop', 'lastly_reader')")
+    with pytest.raises(psycopg.errors.IntegrityError, match="queue shop is not for the login web1"):
+        flush(shared, join(shared), [plan("h-b/2.j")])
+    assert flush(shared, join(shared, "web2"), [plan("h-b/3.j")], user="web2")
+    assert claim(shared, owner) is None
+    with shared.as_("hand1") as worker:
+        due = "SELECT * FROM lastly.claim_due('shop', 'w', 60, %s, 9)"
+        assert worker.execute(due, [KNOWN]).fetchall() == []
+        for seen in ("cleanup_list", "owners"):
+            assert worker.execute(f"SELECT * FROM lastly.{seen}").fetchall() == []
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="queue shop is not for the login hand1"):
+            worker.execute("SELECT lastly.worker_seen('w', 'shop', '{}', '')")
+    for change in ("retry", "forget"):
+        assert shared.one(f"SELECT lastly.{change}(%s, 1)", owner, user="boss") is False
+    assert shared.one("SELECT count(*) FROM lastly.cleanup_list", user="eye") == 2  # by its role
+    shared.do("INSERT INTO lastly.queue_logins VALUES ('shop', 'hand1')")
+    assert claim(shared, owner) is not None
+
+
+def test_a_worker_of_one_version_leaves_the_others(shared: Shared) -> None:
+    epoch = join(shared)
+    flush(shared, epoch, [plan("h-b/1.j", about={"version": "1"}), plan("h-b/2.j", about={"version": "2"}), plan("h-b/3.j")])
+    judge(shared, epoch)
+    sql = "SELECT lastly.claim_due('shop', 'w', 60, %s, 9, %s)"
+    with shared.as_("hand1") as worker:
+        [(got,)] = worker.execute(sql, [KNOWN, "2"]).fetchall()
+        assert got["journal"] == "h-b/2.j"
+        worker.execute("SELECT lastly.worker_seen('w', 'shop', %s, '2', false, true)", [KNOWN])
+        blocked = worker.execute("SELECT journal FROM lastly.cleanup_list WHERE blocked IS NOT NULL ORDER BY 1").fetchall()
+        assert blocked == [("h-b/1.j",), ("h-b/3.j",)]
+        assert len(worker.execute(sql, [KNOWN, None]).fetchall()) == 2
+
+
+def test_what_relays_measure_is_a_metric(shared: Shared) -> None:
+    for number, seconds in enumerate((0.001, 0.003), 1):
+        told = json.dumps({"flush_seconds": seconds, "flush_batch": number, "relay_lag_seconds": 0})
+        shared.one("SELECT lastly.flush(%s, '[]', '[]', false, %s)", join(shared), told, user="web1")
+    rows = shared.all("SELECT name, labels ->> 'quantile', value FROM lastly.metrics WHERE labels ? 'quantile'")
+    found = {(name, quantile): value for name, quantile, value in rows}
+    assert found["flush_seconds", "0.5"] == pytest.approx(0.002)
+    assert (found["flush_batch", "1"], found["relay_lag_seconds", "1"]) == (2, 0)
+
+
 # -- who may do what
 
 
@@ -183,7 +252,8 @@ FORBIDDEN = {
     "web1": (
         "SELECT * FROM lastly.cleanups", "SELECT * FROM lastly.hosts", "SELECT * FROM lastly.cleanup_list",
         "INSERT INTO lastly.hosts (name, boot, login, ttl) VALUES ('a', 'b', 'c', 30)",
-        "UPDATE lastly.hosts SET beat = 0", "DELETE FROM lastly.owners", "SELECT nextval('lastly.claims')",
+        "SELECT lastly.drain('host', true)", "SELECT * FROM lastly.queue_logins", "SELECT lastly.once('lastly.claims')",
+        "SELECT lastly.check_plans('h', 1, '[]')", "UPDATE lastly.hosts SET beat = 0", "DELETE FROM lastly.owners", "SELECT nextval('lastly.claims')",
         "SELECT lastly.judge(1, 0)", "SELECT lastly.judge_host(1)", "SELECT lastly.orphan(1)",
         "SELECT lastly.claim(1, 'me', 60, '{}')", "SELECT lastly.claim_due('shop', 'me', 60, '{}', 1)",
         "SELECT lastly.step(1, 1, 60)", "SELECT lastly.retry(1, 1)", "SELECT lastly.forget(1, 1)",
@@ -193,6 +263,8 @@ FORBIDDEN = {
     "hand1": (
         "INSERT INTO lastly.cleanups (owner, id, action, args, kwargs) VALUES (1, 9, 'os:system', '[]', '{}')",
         "UPDATE lastly.cleanups SET action = 'os:system'", "UPDATE lastly.cleanups SET args = '[\"rm -rf /\"]'",
+        "SELECT * FROM lastly.cleanups", "SELECT * FROM lastly.events", "SELECT lastly.drain('host', true)",
+        "INSERT INTO lastly.queue_logins VALUES ('shop', 'hand1')",
         "DELETE FROM lastly.cleanups", "UPDATE lastly.owners SET claim = 99", "UPDATE lastly.hosts SET state = 'dead'",
         "SELECT nextval('lastly.claims')", "SELECT lastly.flush(1)", "SELECT lastly.join_host('a', 'b', 30)",
         "SELECT lastly.reclaim(1, '{}')", "SELECT lastly.leave(1)", "SELECT lastly.orphan(1)", "SELECT lastly.finish(1)",

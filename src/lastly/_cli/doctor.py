@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from lastly._journal.shared_url import SharedUrl
+
 
 def examine(group: str, grace: "float | None" = None) -> list[Finding]:
     """Look at everything; a check that fails to look says so and the others go on.
@@ -137,7 +139,50 @@ def shared() -> list[Finding]:
             found.append(
                 Finding("shared_journal", "wrong", what, "see that PostgreSQL can be reached from here")
             )
+    return found + _serving(url) + _kept()
+
+
+def _serving(url: "SharedUrl") -> list[Finding]:
+    """Whether there are workers that would undo what this machine owes."""
+    from lastly._reach import desk
+    from lastly._reach.database import Unusable
+
+    fix = f"start `lastly worker --queue {url.queue} --actions MODULE` on machines that do not die together"
+    try:
+        now = desk.serving(url)
+    except Unusable as error:
+        what, _, fix = str(error).partition("; ")
+        return [Finding("workers", "wrong", f"which workers there are cannot be seen: {what}", fix)]
+    found = []
+    if not now["workers"]:
+        what = f"no worker serves queue {url.queue!r}: what a dead machine owes waits for one"
+        found.append(Finding("workers", "unprotected", what, fix))
+    elif now["machines"] == 1:
+        what = f"all workers of queue {url.queue!r} are on one machine: when that one dies, nothing is undone"
+        found.append(Finding("workers", "unprotected", what, fix))
+    else:
+        what = f"{now['workers']} workers on {now['machines']} machines serve queue {url.queue!r}"
+        found.append(Finding("workers", "ok", what))
+    if now["blocked"]:
+        what = f"{counted(now['blocked'], 'cleanup')} of dead machines: no worker knows the action"
+        found.append(Finding("blocked", "wrong", what, "lastly ls --all-hosts; then serve its module"))
     return found
+
+
+def _kept() -> list[Finding]:
+    """Whether something keeps the reaper, on which the lease hangs."""
+    from lastly._reaper import desk
+
+    running = desk.status()
+    if running is None:
+        return []
+    if running["idle"] is None:
+        return [
+            Finding("lease", "ok", "the reaper, on which the lease hangs, was started by `lastly reaper`")
+        ]
+    what = "the lease hangs on a reaper that a program has started: nothing restarts both it and its relay"
+    fix = f"run `lastly reaper` as a service: {PAGES}/how-to/shared-journal.md"
+    return [Finding("lease", "unprotected", what, fix)]
 
 
 def owed() -> list[Finding]:

@@ -2,13 +2,12 @@
 
 import argparse
 import os
-import re
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from lastly._cli import tables as show
-from lastly._cli.options import Argument, Command, number, positive, seconds
+from lastly._cli.options import Argument, Command, positive, seconds
 from lastly._cli.output import Failed, emit
 
 TYPE_CHECKING = False
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lastly._journal.shared_url import SharedUrl
+    from lastly._reach.worker import Worker
 
 
 def address(given: "str | None" = None) -> "SharedUrl":
@@ -74,13 +74,19 @@ def worker(given: "Namespace") -> int:
             f"{catalog.GROUP!r}"
         )
     sys.path.insert(0, os.getcwd())
+    version = os.environ.get("LASTLY_VERSION") if given.same_version else None
+    if given.same_version and not version:
+        raise Failed("--same-version: set LASTLY_VERSION, for the worker as for the programs")
     try:
         made = Worker(
             url, names, queue=given.queue or url.queue, slots=given.slots, engine=given.engine,
-            once=given.once, keep=given.keep, log=_log,
+            once=given.once, keep=given.keep, version=version, log=_log,
         )  # fmt: skip
     except Unservable as error:
         raise Failed(str(error)) from None
+    if given.dry_run:
+        made.forkserver.close()
+        return _dry_run(made, json=given.json)
 
     if given.metrics:
         from lastly._reach import metrics
@@ -105,17 +111,46 @@ def worker(given: "Namespace") -> int:
     return int(given.once and bool(set(made.counts) - {"done"}))
 
 
+def _dry_run(made: "Worker", *, json: bool) -> int:
+    """Show what this worker would run, and what it would leave to others."""
+    from lastly._reach import desk
+
+    found = [{**item, "served": _is_served(made, item)} for item in desk.due(made.url, made.queue)]
+    if json:
+        emit(dry_run=True, cleanups=found)
+        return 0
+    table = show.Table("id", "cleanup", "state", "host", "this worker")
+    for item in found:
+        served = show.Cell.of("would run it", "ok") if item["served"] else "does not serve it"
+        table.add(item["ref"], item["what"], show.Cell.of(_state(item), item["state"]), item["host"], served)
+    table.print("no dead host owes anything in this queue")
+    return 0
+
+
+def _is_served(made: "Worker", item: "dict[str, Any]") -> bool:
+    return item["action"] in made.actions and made.version in (None, item["about"].get("version"))
+
+
 def hosts(given: "Namespace") -> int:
     """Show which hosts have a lease."""
     from lastly._reach import desk
 
     url = address(given.journal)
     if given.judge is not None:
-        left = desk.judge(url, given.judge)
+        epoch, left = desk.judge(url, given.judge)
         if given.json:
-            emit(judged=given.judge, owners=left)
+            emit(judged=epoch, owners=left)
         else:
-            show.line(f"epoch {given.judge}: judged; {left} owners are for the workers now")
+            show.line(f"epoch {epoch}: judged; {left} owners are for the workers now")
+        return 0
+    if (name := given.drain or given.undrain) is not None:
+        owed = desk.drain(url, name, drained=given.drain is not None)
+        if given.json:
+            emit(host=name, drained=given.drain is not None, owed=owed)
+        elif given.drain is not None:
+            show.line(f"{name}: takes no new plans; {owed} cleanups are still owed")
+        else:
+            show.line(f"{name}: takes plans again")
         return 0
     found = desk.hosts(url)
     if given.json:
@@ -123,7 +158,9 @@ def hosts(given: "Namespace") -> int:
         return 0
     table = show.Table("host", "epoch", "state", "last beat", "owners", "owed")
     for host in found:
-        state = show.Cell.of(host["state"], "ok" if host["state"] == "alive" else "wrong")
+        state = show.Cell.of(
+            host["state"] + ", drained" * host["drained"], "ok" if host["state"] == "alive" else "wrong"
+        )
         beat = f"{host['silent']:.0f} s ago"
         table.add(host["name"], host["epoch"], state, beat, host["owners"], host["owed"])
     table.print("no host has a lease")
@@ -158,7 +195,9 @@ def _state(item: "dict[str, Any]") -> str:
 
 def is_shared(text: str) -> bool:
     """Whether it names a cleanup of the shared journal: s1234.2."""
-    return bool(re.fullmatch(r"s\d+\.\d+", text))
+    from lastly._reach import desk
+
+    return desk.parts(text) is not None
 
 
 def why(given: "Namespace") -> int:
@@ -259,6 +298,17 @@ COMMANDS = (
         ),
         Argument("--once", action="store_true", help="run what is due, then exit"),
         Argument(
+            "--dry-run",
+            action="store_true",
+            help="run nothing; print what dead hosts owe and who would run it",
+        ),
+        Argument(
+            "--same-version",
+            action="store_true",
+            help="serve only programs whose LASTLY_VERSION is this one's",
+        ),
+        Argument("--json", action="store_true", help="with --dry-run: write JSON instead of a table"),
+        Argument(
             "--metrics", type=_address, metavar="[HOST]:PORT", help="serve /metrics for Prometheus there"
         ),
         section="Other machines",
@@ -270,8 +320,12 @@ COMMANDS = (
         "show the machines that share a journal: which live, since when each is silent, what it owes",
         Argument("--journal", metavar="URL", help="postgresql://… (default: $LASTLY_JOURNAL)"),
         Argument(
-            "--judge", type=number, metavar="EPOCH", help="declare this one dead, because you know that it is"
+            "--judge", metavar="HOST", help="declare this one (its name or epoch) dead: you know that it is"
         ),
+        Argument(
+            "--drain", metavar="NAME", help="let this one take no new plans; what it owes it settles itself"
+        ),
+        Argument("--undrain", metavar="NAME", help="let it take plans again"),
         Argument("--json", action="store_true", help="write JSON instead of a table"),
         section="Other machines",
         example="lastly hosts",

@@ -253,6 +253,7 @@ def cleanup(about: "Row") -> None:
         ("died", owner["died"]),
         ("scope", about["scope"]),
         ("remote", "yes" if about["remote"] else ""),
+        ("shared", _shared(about)),
         ("planned", _stamp(about["planned"])),
         ("next attempt", _stamp(about["next"])),
         ("blocked by", _blocked(about)),
@@ -271,6 +272,12 @@ def cleanup(about: "Row") -> None:
         told = " ".join(f"{k}={v}" for k, v in more.items())
         table.add(_stamp(event.get("t")), f"{event['kind']} {told}")
     table.print()
+
+
+def _shared(about: "Row") -> str:
+    if about["epoch"]:
+        return f"yes, under lease {about['epoch']}"
+    return "not yet: this machine alone knows of it" if about["shared"] else ""
 
 
 def _blocked(about: "Row") -> str:

@@ -98,7 +98,8 @@ def unusable(url: "SharedUrl", error: Exception) -> Unusable:
     """Say what an error of the driver's means, in one line."""
     psycopg = driver()
     code = getattr(error, "sqlstate", None) or ""
-    text = " ".join(str(error).split())
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    text = " ".join((said or str(error)).split())
     text = re.sub(r"^connection failed: ", "", text)
     text = re.sub(r"^connection to server (at|on) .*? failed: (FATAL: +)?", "", text)
     if code in ("3F000", "42883", "42P01"):

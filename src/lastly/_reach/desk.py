@@ -18,7 +18,7 @@ def hosts(url: "SharedUrl") -> "list[dict[str, Any]]":
     """Every host that has a lease, or owes something although its lease is over."""
     sql = (
         "SELECT epoch, name, boot, login, ttl, state, extract(epoch FROM joined)::float8 AS joined, silent,"
-        " owners, owed FROM lastly.host_list WHERE state = 'alive' OR owed > 0 ORDER BY name, epoch"
+        " owners, owed, drained FROM lastly.host_list WHERE state = 'alive' OR owed > 0 ORDER BY name, epoch"
     )
     return _rows(url, sql, [])
 
@@ -77,15 +77,52 @@ def forget(url: "SharedUrl", ref: str) -> None:
     _change(url, ref, "SELECT lastly.forget(%s, %s)")
 
 
-def judge(url: "SharedUrl", epoch: int) -> int:
-    """Declare a host dead; returns how many owners it leaves.
+def judge(url: "SharedUrl", name: str) -> tuple[int, int]:
+    """Declare a host dead; returns its epoch, and how many owners it leaves.
+
+    Args:
+        url: the journal.
+        name: its epoch or its name.
 
     Raises:
-        Unusable: there is no living host of that epoch.
+        Unusable: there is no such host that lives, or there are several.
     """
-    if not any(host["epoch"] == epoch and host["state"] == "alive" for host in hosts(url)):
-        raise Unusable(f"no living host of epoch {epoch} in {url.label}: see `lastly hosts`")
-    return len(_rows(url, "SELECT * FROM lastly.judge_host(%s)", [epoch]))
+    living = [host for host in hosts(url) if host["state"] == "alive"]
+    found = [host["epoch"] for host in living if name in (str(host["epoch"]), host["name"])]
+    if not found:
+        raise Unusable(f"no living host {name!r} in {url.label}: see `lastly hosts`")
+    if len(found) > 1:
+        raise Unusable(
+            f"{len(found)} living hosts are called {name!r}: give the epoch that `lastly hosts` shows"
+        )
+    return found[0], len(_rows(url, "SELECT * FROM lastly.judge_host(%s)", found))
+
+
+def drain(url: "SharedUrl", name: str, *, drained: bool) -> int:
+    """Have a host take no new plans, or take them again; returns how many cleanups it still owes.
+
+    Args:
+        url: the journal.
+        name: of the host. It may have none yet, or several leases.
+        drained: whether it is to take none.
+    """
+    _rows(url, "SELECT lastly.drain(%s, %s)", [name, drained])
+    return sum(int(host["owed"]) for host in hosts(url) if host["name"] == name)
+
+
+def due(url: "SharedUrl", queue: str) -> "list[dict[str, Any]]":
+    """What dead hosts owe and workers of this queue would run, in the order of their attempts."""
+    sql = (
+        "SELECT * FROM lastly.cleanup_list WHERE owner_state = 'orphan' AND queue = %s"
+        " AND state IN ('planned', 'active', 'running', 'failed') ORDER BY owner, phase, id DESC"
+    )
+    return [_cleanup(row) for row in _rows(url, sql, [queue])]
+
+
+def serving(url: "SharedUrl") -> "dict[str, int]":
+    """Of the journal's queue: workers, machines that they are on, and blocked: what no worker knows."""
+    [row] = _rows(url, "SELECT * FROM lastly.who_serves(%s)", [url.queue])
+    return row
 
 
 def metrics(url: "SharedUrl") -> "list[dict[str, Any]]":
@@ -103,11 +140,17 @@ def _change(url: "SharedUrl", ref: str, sql: str) -> None:
     raise Unusable(f"{ref}: it is {about['state']}")
 
 
-def _parts(ref: str) -> tuple[int, int]:
+def parts(ref: str) -> tuple[int, int] | None:
+    """Owner and number of s1234.2, a cleanup of the shared journal; None: another kind of reference."""
     match = _REF.fullmatch(ref)
-    if match is None:
-        raise Unusable(f"{ref!r} is no cleanup of a shared journal: these look like s1234.2")
-    return int(match[1]), int(match[2])
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _parts(ref: str) -> tuple[int, int]:
+    found = parts(ref)
+    if found is None:
+        raise Unusable(f"{ref!r} is not a cleanup of a shared journal: these look like s1234.2")
+    return found
 
 
 def _cleanup(row: "dict[str, Any]") -> "dict[str, Any]":

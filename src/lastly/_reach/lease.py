@@ -75,6 +75,7 @@ class Lease:
         self.untold: set[str] = set()
         self.known: set[str] = set()
         self.flushes = self.flushed = 0
+        self.told: dict[str, float] = {}  # what it measures of itself, for the view lastly.metrics
         self.stop = False
         self._plans: deque[Plan] = deque()
         self._flying: list[Plan] = []  # in the flush that is under way
@@ -83,6 +84,7 @@ class Lease:
         self._connection: Any = None
         self._known_at = self._looked_at = -_SERVED
         self._pause = _FIRST
+        self._since = 0.0  # when the oldest arrived of what waits to be committed; 0: nothing does
         self._punished = False
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
@@ -101,6 +103,7 @@ class Lease:
         """Have a plan committed, and answered then."""
         with self._wake:
             self._wake.notify()
+            self._since = self._since or now()
             if not self.lasting:
                 self._plans.append(plan)
                 return
@@ -117,6 +120,7 @@ class Lease:
             self._words[journal, number] = {**merged, "journal": journal, "id": number}
             if said.get("state") not in (None, "failed"):
                 self._settled(journal, number)
+            self._since = self._since or now()
             self._wake.notify()
 
     def _settled(self, journal: str, number: int) -> None:
@@ -210,7 +214,7 @@ class Lease:
             if plan["id"] not in self.lost.get(name, {})
         ]
         for start in range(0, len(rows), BATCH):
-            if not self._flush(rows[start : start + BATCH], []):
+            if not self._flush(rows[start : start + BATCH], [], again=True):
                 raise Unusable("the lease was lost while it was taken")
         with self._wake:
             self.owed = {}
@@ -237,11 +241,12 @@ class Lease:
                 self._wake.wait(due - now())
             self._flying = plans = [self._plans.popleft() for _ in range(min(len(self._plans), BATCH))]
             words = [self._words.pop(key) for key in list(self._words)[:BATCH]]
+            since, self._since = self._since, now() if self._plans or self._words else 0.0
         try:
             self._commit(self._without_lost(plans), words)
         except BaseException:
             with self._wake:  # nobody knows what was committed: all of it is said again
-                self._flying = []
+                self._flying, self._since = [], since
                 self._plans.extendleft(
                     plan for plan in reversed(plans) if plan.keep or plan.answer is not _gave_up
                 )
@@ -249,6 +254,7 @@ class Lease:
                     self._words.setdefault((word["journal"], word["id"]), word)
             raise
         self._flying = []
+        self.told["relay_lag_seconds"] = round(now() - since, 6) if since else 0.0
         if now() >= self._looked_at + 1.0:
             self._looked_at = now()
             self._look()
@@ -305,15 +311,20 @@ class Lease:
             # Whoever asked has given up: the thing was not created.
             self.word(plan.row["journal"], plan.row["id"], state="released")
 
-    def _flush(self, plans: "list[dict[str, Any]]", words: "list[dict[str, Any]]") -> bool:
-        psycopg = driver()
+    def _flush(
+        self, plans: "list[dict[str, Any]]", words: "list[dict[str, Any]]", *, again: bool = False
+    ) -> bool:
+        """Commit; `again`: they are owed already, and are told once more."""
+        as_json = driver().types.json.Jsonb
         sent = now()
         (good,) = self._connection.execute(
-            "SELECT lastly.flush(%s, %s, %s)",
-            [self.epoch, psycopg.types.json.Jsonb(plans), psycopg.types.json.Jsonb(words)],
+            "SELECT lastly.flush(%s, %s, %s, %s, %s)",
+            [self.epoch, as_json(plans), as_json(words), again, as_json(self.told)],
         ).fetchone()
         self.flushes += 1
         self.flushed += len(plans)
+        self.told["flush_seconds"] = round(now() - sent, 6)
+        self.told["flush_batch"] = len(plans) + len(words)
         if good:
             self.sent, self.why = sent, ""
         return bool(good)

@@ -44,6 +44,8 @@ def text(worker: "Worker") -> str:
     rows: list[tuple[str, dict[str, Any], float]] = [
         ("breaker_open", {}, float(bool(worker.judge.open))),
         ("fenced_total", {}, worker.counts.get("fenced", 0)),
+        ("settle_seconds_count", {}, worker.settlings),
+        ("settle_seconds_sum", {}, worker.settled_in),
         *(("settled_total", {"state": state}, count) for state, count in list(worker.counts.items())),
     ]
     try:

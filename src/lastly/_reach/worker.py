@@ -36,7 +36,8 @@ class Worker:
 
     Attributes:
         stopping: set when it is to end: what began comes to its end, the rest is given back.
-        counts: what it did, by outcome.
+        counts: what it did, by outcome. settlings: how often it has claimed an owner and settled what was due
+            of it; settled_in: the seconds that these took together.
     """
 
     def __init__(
@@ -49,10 +50,23 @@ class Worker:
         engine: str,
         once: bool = False,
         keep: float = 30.0,
+        version: str | None = None,
         hold: float = settle.HOLD,
         log: "Callable[[str], None]" = lambda _text: None,
     ) -> None:
         """Import what it serves.
+
+        Args:
+            url: where.
+            modules: whose remote actions to serve.
+            queue: whose hosts' things.
+            slots: cleanups at once.
+            engine: "procrastinate" or "sql".
+            once: end when nothing is due.
+            keep: days that settled owners stay in the tables.
+            version: serve only what programs of this LASTLY_VERSION owe; None: of any.
+            hold: seconds that a claim holds without being renewed.
+            log: called with each line that it says.
 
         Raises:
             Unservable: it cannot be imported.
@@ -60,9 +74,11 @@ class Worker:
         self.url, self.queue, self.slots, self.once, self.keep, self.hold, self.log = (
             url, queue, slots, once, keep, hold, log
         )  # fmt: skip
+        self.version = version
         self.name = f"{os.uname().nodename}:{os.getpid()}:{os.urandom(3).hex()}"
         self.stopping = threading.Event()
         self.counts: dict[str, int] = {}
+        self.settlings, self.settled_in = 0, 0.0
         self._lock = threading.Lock()
         self.forkserver = Forkserver(modules)
         self.actions = self.forkserver.actions
@@ -131,6 +147,12 @@ class Worker:
             f"s{claimed['owner']}.{cleanup['id']} {cleanup['action']}: {state}{f': {error}' if error else ''}"
         )
 
+    def note_settling(self, seconds: float) -> None:
+        """Take in how long one owner took."""
+        with self._lock:
+            self.settlings += 1
+            self.settled_in += seconds
+
     def note_fenced(self) -> None:
         """Take in that a claim was lost while its owner was being settled."""
         with self._lock:
@@ -185,9 +207,10 @@ class Worker:
             self.log(f"host of epoch {epoch} is dead: {len(orphans)} owners")
 
     def _say(self, connection: "Any", *, stopped: bool = False) -> None:
+        version = os.environ.get("LASTLY_VERSION", __version__)
         connection.execute(
-            "SELECT lastly.worker_seen(%s, %s, %s, %s, %s)",
-            [self.name, self.queue, self.actions, os.environ.get("LASTLY_VERSION", __version__), stopped],
+            "SELECT lastly.worker_seen(%s, %s, %s, %s, %s, %s)",
+            [self.name, self.queue, self.actions, version, stopped, self.version is not None],
         )
 
     def _reconcile(self, connection: "Any") -> None:
@@ -261,7 +284,8 @@ class Slot:
         """Claim one owner, if it is due and free."""
         worker = self.worker
         found: dict[str, Any] | None = self.ask(
-            "SELECT lastly.claim(%s, %s, %s, %s)", [owner, worker.name, worker.hold, worker.actions]
+            "SELECT lastly.claim(%s, %s, %s, %s, %s)",
+            [owner, worker.name, worker.hold, worker.actions, worker.version],
         )
         return found
 
@@ -269,8 +293,8 @@ class Slot:
         """Claim one owner that is due."""
         worker = self.worker
         found: dict[str, Any] | None = self.ask(
-            "SELECT lastly.claim_due(%s, %s, %s, %s, 1)",
-            [worker.queue, worker.name, worker.hold, worker.actions],
+            "SELECT lastly.claim_due(%s, %s, %s, %s, 1, %s)",
+            [worker.queue, worker.name, worker.hold, worker.actions, worker.version],
         )
         return found
 
@@ -294,9 +318,11 @@ class Slot:
         settling = settle.Settling(
             claimed, self.ask, self.hand, hold=self.worker.hold, tell=self.worker.count
         )
+        began = monotonic()
         try:
             settling.run(self.worker.stopping.is_set)
         finally:
+            self.worker.note_settling(monotonic() - began)
             if settling.fenced or settling.broken:
                 self.drop_hand()
         if settling.fenced:

@@ -423,5 +423,6 @@ class Reaper:
             "deadlines": len(graces), "graces": sorted(set(graces))[-10:],
             "pid": os.getpid(), "version": __version__, "seconds": round(monotonic() - self.began, 3),
             "owners": states, "children": self.families.count(),
+            "idle": None if self.idle == float("inf") else self.idle,
             "workers": len(self.pool.workers), "jobs": self.pool.busy, "home": os.path.dirname(self.root),
         }  # fmt: skip

@@ -5,14 +5,32 @@
 
 CREATE SCHEMA lastly;
 
+-- How often this database's history has forked: a standby that takes over, or a restored backup, begins a new timeline.
+CREATE FUNCTION lastly.timeline() RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint;
+EXCEPTION WHEN others THEN  -- a server with a storage of its own, which forgets nothing
+  RETURN 0;
+END $$;
+
 CREATE TABLE lastly.version (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   schema integer NOT NULL,   -- the number of the last migration
-  oldest integer NOT NULL    -- programs made for an earlier schema than this one must not use it
+  oldest integer NOT NULL,   -- programs made for an earlier schema than this one must not use it
+  timeline bigint NOT NULL DEFAULT lastly.timeline()
 );
 
+CREATE SEQUENCE lastly.epochs;
+CREATE SEQUENCE lastly.claims;  -- fencing tokens, ascending over everything
+
+-- A number that is used once. A standby may take over that never heard of the last ones; its own are larger than all
+-- of those, so that a host or a worker from before cannot be taken for one from after.
+CREATE FUNCTION lastly.once(p_sequence regclass) RETURNS bigint LANGUAGE sql SET search_path = lastly, pg_temp AS $$
+  SELECT (greatest(timeline() - v.timeline, 0) << 40) + nextval(p_sequence) FROM version v
+$$;
+
 CREATE TABLE lastly.hosts (  -- one row per joining; its key is the epoch of that lease, and never used twice
-  epoch bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  epoch bigint PRIMARY KEY DEFAULT lastly.once('lastly.epochs'),
   name text NOT NULL,
   boot text NOT NULL,
   login name NOT NULL,
@@ -21,7 +39,8 @@ CREATE TABLE lastly.hosts (  -- one row per joining; its key is the epoch of tha
   beat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   joined timestamptz NOT NULL DEFAULT clock_timestamp(),
   state text NOT NULL DEFAULT 'alive' CHECK (state IN ('alive', 'dead', 'left')),
-  judged timestamptz
+  judged timestamptz,
+  told jsonb NOT NULL DEFAULT '{}'  -- what its relay measures of itself
 ) WITH (fillfactor = 50);    -- no index on what a beat changes: every beat is a HOT update
 
 CREATE TABLE lastly.owners (
@@ -78,13 +97,27 @@ CREATE INDEX events_owner ON lastly.events (owner);
 
 CREATE TABLE lastly.workers (
   name text PRIMARY KEY, queue text NOT NULL, actions text[] NOT NULL, version text NOT NULL DEFAULT '',
+  same boolean NOT NULL DEFAULT false,  -- it serves only what programs of its own version owe
   seen timestamptz NOT NULL DEFAULT clock_timestamp(), stopped boolean NOT NULL DEFAULT false
 );
 
-CREATE SEQUENCE lastly.claims;  -- fencing tokens, ascending over everything
+CREATE TABLE lastly.drained (  -- hosts that take no new plans
+  name text PRIMARY KEY, by text NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE lastly.queue_logins (  -- a queue that is named here is for these logins and their members alone
+  queue text NOT NULL, login name NOT NULL, PRIMARY KEY (queue, login)
+);
 
 CREATE FUNCTION lastly.owed(state text) RETURNS boolean LANGUAGE sql IMMUTABLE
   RETURN state IN ('planned', 'active', 'running', 'failed');
+
+-- Whether the caller may act on this queue, and see what is in it.
+CREATE FUNCTION lastly.may(p_queue text) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = lastly, pg_temp AS $$
+  SELECT coalesce(bool_or(l.login = session_user OR pg_has_role(session_user, r.oid, 'MEMBER')), true)
+    FROM queue_logins l LEFT JOIN pg_roles r ON r.rolname = l.login WHERE l.queue = p_queue
+$$;
 
 CREATE FUNCTION lastly.versions(OUT schema integer, OUT oldest integer) LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = lastly, pg_temp AS $$ SELECT schema, oldest FROM version $$;
@@ -98,14 +131,19 @@ LANGUAGE sql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
 $$;
 
 -- A beat, with plans and words. False: this epoch is over, and nothing was written. The lock on the host's row
--- orders it against `judge`: a plan is there when its host is judged, or it is refused.
-CREATE FUNCTION lastly.flush(p_epoch bigint, p_plans jsonb DEFAULT '[]', p_words jsonb DEFAULT '[]') RETURNS boolean
+-- orders it against `judge`: a plan is there when its host is judged, or it is refused. `p_again`: they are owed
+-- already, and are told once more. `p_told`: what the relay measures of itself.
+CREATE FUNCTION lastly.flush(p_epoch bigint, p_plans jsonb DEFAULT '[]', p_words jsonb DEFAULT '[]',
+  p_again boolean DEFAULT false, p_told jsonb DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
+DECLARE
+  host text;
 BEGIN
-  UPDATE hosts SET beat = beat + 1, beat_at = clock_timestamp()
-   WHERE epoch = p_epoch AND state = 'alive' AND login = session_user;
+  UPDATE hosts SET beat = beat + 1, beat_at = clock_timestamp(), told = coalesce(p_told, told)
+   WHERE epoch = p_epoch AND state = 'alive' AND login = session_user RETURNING name INTO host;
   IF NOT FOUND THEN RETURN false; END IF;
   IF jsonb_array_length(p_plans) > 0 THEN
+    IF NOT p_again THEN PERFORM lastly.check_plans(host, p_epoch, p_plans); END IF;
     INSERT INTO owners (epoch, journal, queue, token, about)
       SELECT DISTINCT ON (journal) p_epoch, journal, queue, token, coalesce(about, '{}')
         FROM jsonb_to_recordset(p_plans) AS p(journal text, queue text, token text, about jsonb)
@@ -146,6 +184,25 @@ BEGIN
       FROM ended WHERE c.owner = ended.owner AND owed(c.state);
   END IF;
   RETURN true;
+END $$;
+
+-- Refuse new plans of a drained host, and those for a queue that is not the caller's. Not for callers.
+CREATE FUNCTION lastly.check_plans(p_host text, p_epoch bigint, p_plans jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
+DECLARE
+  other text;
+BEGIN
+  SELECT min(queue) INTO other FROM jsonb_to_recordset(p_plans) AS p(queue text) WHERE NOT may(queue);
+  IF other IS NOT NULL THEN
+    RAISE integrity_constraint_violation USING MESSAGE = format('queue %s is not for the login %s', other, session_user);
+  END IF;
+  IF EXISTS (SELECT FROM drained WHERE name = p_host)
+     AND EXISTS (SELECT FROM jsonb_to_recordset(p_plans) AS p(journal text, id bigint)
+                  WHERE NOT EXISTS (SELECT FROM owners o JOIN cleanups c USING (owner)
+                                     WHERE o.journal = p.journal AND o.epoch = p_epoch AND c.id = p.id)) THEN
+    RAISE integrity_constraint_violation USING
+      MESSAGE = format('this host is drained: use another, or run `lastly hosts --undrain %s`', p_host);
+  END IF;
 END $$;
 
 -- True: the lease is given back. False: something is still owed, or the lease is not this caller's.
@@ -236,15 +293,16 @@ END $$;
 
 -- Take an owner, and begin the first of its cleanups that are due and known to the caller. Null: somebody else has
 -- it, or nothing is due. What was running under an earlier claim has had that attempt.
-CREATE FUNCTION lastly.claim(p_owner bigint, p_by text, p_secs float8, p_actions text[]) RETURNS jsonb
+CREATE FUNCTION lastly.claim(p_owner bigint, p_by text, p_secs float8, p_actions text[], p_version text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
 DECLARE
   got owners;
   due jsonb;
 BEGIN
-  UPDATE owners SET claim = nextval('claims'), claimed_by = left(p_by, 255),
+  UPDATE owners SET claim = once('claims'), claimed_by = left(p_by, 255),
          claimed_until = clock_timestamp() + make_interval(secs => p_secs)
    WHERE owner = p_owner AND state = 'orphan' AND (claimed_until IS NULL OR claimed_until < clock_timestamp())
+     AND (p_version IS NULL OR about ->> 'version' = p_version) AND may(queue)
   RETURNING * INTO got;
   IF NOT FOUND THEN RETURN NULL; END IF;
   PERFORM lastly.failed(p_owner, id, 'attempt ' || attempts || ' ended with the death of who ran it', got.claimed_by)
@@ -265,7 +323,8 @@ BEGIN
 END $$;
 
 -- Up to n owners that are due and owe something that the caller knows, each claimed.
-CREATE FUNCTION lastly.claim_due(p_queue text, p_by text, p_secs float8, p_actions text[], p_n integer) RETURNS SETOF jsonb
+CREATE FUNCTION lastly.claim_due(p_queue text, p_by text, p_secs float8, p_actions text[], p_n integer,
+  p_version text DEFAULT NULL) RETURNS SETOF jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
 DECLARE
   one bigint;
@@ -273,14 +332,15 @@ DECLARE
 BEGIN
   FOR one IN
     SELECT o.owner FROM owners o
-     WHERE o.state = 'orphan' AND o.queue = p_queue AND o.next_at <= clock_timestamp()
+     WHERE o.state = 'orphan' AND o.queue = p_queue AND may(p_queue) AND o.next_at <= clock_timestamp()
+       AND (p_version IS NULL OR o.about ->> 'version' = p_version)
        AND (o.claimed_until IS NULL OR o.claimed_until < clock_timestamp())
        AND EXISTS (SELECT FROM cleanups c WHERE c.owner = o.owner AND owed(c.state)
                    AND (c.action = ANY (p_actions) OR c.state = 'running')
                    AND (c.next_at IS NULL OR c.next_at <= clock_timestamp()))
      ORDER BY o.next_at LIMIT p_n FOR UPDATE SKIP LOCKED
   LOOP
-    got := lastly.claim(one, p_by, p_secs, p_actions);
+    got := lastly.claim(one, p_by, p_secs, p_actions, p_version);
     IF got IS NOT NULL THEN RETURN NEXT got; END IF;
   END LOOP;
 END $$;
@@ -330,8 +390,11 @@ BEGIN
   UPDATE owners SET claimed_until = clock_timestamp() + make_interval(secs => p_secs)
    WHERE owner = p_owner AND claim = p_claim AND state = 'orphan' RETURNING claimed_by INTO who;
   IF NOT FOUND THEN RETURN NULL; END IF;
-  -- A crash of this server may forget the last moments: then it is run once more. A claim is never forgotten.
-  PERFORM set_config('synchronous_commit', 'off', true);
+  -- A crash of this server may forget the last moments: then it is run once more. A claim is never forgotten. Where
+  -- there is a standby that has to confirm, this is not forgotten either.
+  IF current_setting('synchronous_standby_names') = '' THEN
+    PERFORM set_config('synchronous_commit', 'off', true);
+  END IF;
   IF p_ended IS NOT NULL THEN
     IF p_outcome = 'done' THEN
       UPDATE cleanups SET state = 'done', next_at = NULL, changed = clock_timestamp()
@@ -352,13 +415,18 @@ BEGIN
   RETURN jsonb_build_object('state', 'held');
 END $$;
 
-CREATE FUNCTION lastly.worker_seen(p_name text, p_queue text, p_actions text[], p_version text, p_stopped boolean DEFAULT false)
-RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
-  INSERT INTO workers (name, queue, actions, version, stopped)
-    VALUES (left(p_name, 255), p_queue, p_actions, left(p_version, 255), p_stopped)
+CREATE FUNCTION lastly.worker_seen(p_name text, p_queue text, p_actions text[], p_version text,
+  p_stopped boolean DEFAULT false, p_same boolean DEFAULT false) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
+BEGIN
+  IF NOT may(p_queue) THEN
+    RAISE insufficient_privilege USING MESSAGE = format('queue %s is not for the login %s', p_queue, session_user);
+  END IF;
+  INSERT INTO workers (name, queue, actions, version, stopped, same)
+    VALUES (left(p_name, 255), p_queue, p_actions, left(p_version, 255), p_stopped, p_same)
   ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, actions = excluded.actions, version = excluded.version,
-    stopped = excluded.stopped, seen = clock_timestamp()
-$$;
+    stopped = excluded.stopped, same = excluded.same, seen = clock_timestamp();
+END $$;
 
 -- What nobody would find by itself: owners that live under a dead host, and due ones whose job was lost.
 CREATE FUNCTION lastly.reconcile() RETURNS TABLE (owner bigint, queue text)
@@ -415,11 +483,26 @@ BEGIN
   RETURN QUERY SELECT * FROM orphan(p_epoch);
 END $$;
 
+-- A drained host takes no new plans; what it owes stays its own. False: it is already as wanted.
+CREATE FUNCTION lastly.drain(p_name text, p_drained boolean) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
+BEGIN
+  IF p_drained THEN
+    INSERT INTO drained (name, by) VALUES (p_name, session_user) ON CONFLICT DO NOTHING;
+  ELSE
+    DELETE FROM drained WHERE name = p_name;
+  END IF;
+  IF FOUND THEN
+    INSERT INTO events (what, by, detail) VALUES (CASE WHEN p_drained THEN 'drained' ELSE 'undrained' END, session_user, p_name);
+  END IF;
+  RETURN FOUND;
+END $$;
+
 -- Run it again now. False: it is not owed and not abandoned, or its host lives and settles it there.
 CREATE FUNCTION lastly.retry(p_owner bigint, p_id bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
 BEGIN
-  PERFORM FROM owners WHERE owner = p_owner AND state IN ('orphan', 'settled') FOR UPDATE;
+  PERFORM FROM owners WHERE owner = p_owner AND state IN ('orphan', 'settled') AND may(queue) FOR UPDATE;
   IF NOT FOUND THEN RETURN false; END IF;
   UPDATE cleanups SET state = 'failed', next_at = NULL, changed = clock_timestamp()
    WHERE owner = p_owner AND id = p_id AND state IN ('planned', 'active', 'failed', 'abandoned');
@@ -434,7 +517,7 @@ END $$;
 CREATE FUNCTION lastly.forget(p_owner bigint, p_id bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
 BEGIN
-  PERFORM FROM owners WHERE owner = p_owner AND state IN ('orphan', 'settled') FOR UPDATE;
+  PERFORM FROM owners WHERE owner = p_owner AND state IN ('orphan', 'settled') AND may(queue) FOR UPDATE;
   IF NOT FOUND THEN RETURN false; END IF;
   UPDATE cleanups SET state = 'released', reason = 'forgotten by ' || session_user, changed = clock_timestamp()
    WHERE owner = p_owner AND id = p_id AND state IN ('planned', 'active', 'failed', 'abandoned');
@@ -449,7 +532,8 @@ CREATE VIEW lastly.host_list AS
   SELECT h.epoch, h.name, h.boot, h.login, h.ttl, h.state, h.joined, h.judged, h.beat_at,
          extract(epoch FROM clock_timestamp() - h.beat_at)::float8 AS silent,
          count(DISTINCT o.owner) FILTER (WHERE o.state <> 'settled') AS owners,
-         count(c.id) FILTER (WHERE lastly.owed(c.state)) AS owed
+         count(c.id) FILTER (WHERE lastly.owed(c.state)) AS owed,
+         EXISTS (SELECT FROM lastly.drained d WHERE d.name = h.name) AS drained
     FROM lastly.hosts h LEFT JOIN lastly.owners o USING (epoch) LEFT JOIN lastly.cleanups c USING (owner)
    GROUP BY h.epoch;
 
@@ -460,11 +544,14 @@ CREATE VIEW lastly.cleanup_list AS
          o.claim AS owner_claim, o.claimed_by, o.claimed_until > clock_timestamp() AS claimed, h.name AS host, h.state AS host_state,
          CASE WHEN o.state = 'orphan' AND lastly.owed(c.state) AND NOT EXISTS (
            SELECT FROM lastly.workers w WHERE w.queue = o.queue AND NOT w.stopped
-             AND w.seen > clock_timestamp() - interval '60 s' AND c.action = ANY (w.actions))
+             AND w.seen > clock_timestamp() - interval '60 s' AND c.action = ANY (w.actions)
+             AND (NOT w.same OR w.version = o.about ->> 'version'))
          THEN 'no worker knows ' || c.action END AS blocked
-    FROM lastly.cleanups c JOIN lastly.owners o USING (owner) JOIN lastly.hosts h USING (epoch);
+    FROM lastly.cleanups c JOIN lastly.owners o USING (owner) JOIN lastly.hosts h USING (epoch)
+   WHERE lastly.may(o.queue);
 
-CREATE VIEW lastly.event_list AS SELECT * FROM lastly.events;
+CREATE VIEW lastly.event_list AS
+  SELECT e.* FROM lastly.events e LEFT JOIN lastly.owners o USING (owner) WHERE o.owner IS NULL OR lastly.may(o.queue);
 
 CREATE VIEW lastly.metrics AS
   SELECT 'hosts' AS name, jsonb_build_object('state', state) AS labels, count(*)::float8 AS value FROM lastly.hosts GROUP BY state
@@ -478,17 +565,35 @@ CREATE VIEW lastly.metrics AS
   UNION ALL
   SELECT 'no_worker_for', jsonb_build_object('action', action), count(*) FROM lastly.cleanup_list WHERE blocked IS NOT NULL GROUP BY action
   UNION ALL
-  SELECT 'judged_total', '{}', count(*) FROM lastly.hosts WHERE judged IS NOT NULL;
+  SELECT 'judged_total', '{}', count(*) FROM lastly.hosts WHERE judged IS NOT NULL
+  UNION ALL  -- of the last flush of each living host
+  SELECT one.name, jsonb_build_object('quantile', q::text), percentile_cont(q) WITHIN GROUP (ORDER BY (h.told ->> one.name)::float8)
+    FROM lastly.hosts h, unnest('{flush_seconds,flush_batch,relay_lag_seconds}'::text[]) AS one(name), unnest('{0.5,0.99,1}'::float8[]) AS q
+   WHERE h.state = 'alive' AND h.told ? one.name GROUP BY one.name, q;
+
+-- Who would undo what a host of this queue owes: for `lastly doctor`.
+CREATE FUNCTION lastly.who_serves(p_queue text, OUT workers bigint, OUT machines bigint, OUT blocked bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
+  SELECT count(*), count(DISTINCT split_part(name, ':', 1)),
+         (SELECT count(*) FROM cleanup_list c WHERE c.queue = p_queue AND c.blocked IS NOT NULL)
+    FROM workers WHERE queue = p_queue AND NOT stopped AND seen > clock_timestamp() - interval '60 s'
+$$;
 
 -- ---- rights
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA lastly FROM PUBLIC;
 GRANT USAGE ON SCHEMA lastly TO lastly_host, lastly_worker, lastly_admin, lastly_reader;
 GRANT EXECUTE ON FUNCTION lastly.versions TO lastly_host, lastly_worker, lastly_admin, lastly_reader;
-GRANT EXECUTE ON FUNCTION lastly.join_host, lastly.flush, lastly.leave, lastly.reclaim, lastly.served TO lastly_host;
+GRANT EXECUTE ON FUNCTION lastly.join_host, lastly.flush, lastly.leave, lastly.reclaim, lastly.served, lastly.who_serves TO lastly_host;
+GRANT EXECUTE ON FUNCTION lastly.who_serves TO lastly_worker, lastly_admin, lastly_reader;
+GRANT EXECUTE ON FUNCTION lastly.may TO lastly_worker, lastly_admin, lastly_reader;
 GRANT EXECUTE ON FUNCTION lastly.judge, lastly.claim, lastly.claim_due, lastly.step, lastly.worker_seen, lastly.reconcile,
   lastly.tidy, lastly.owed TO lastly_worker;
-GRANT SELECT ON lastly.version, lastly.hosts, lastly.owners, lastly.cleanups, lastly.events, lastly.workers TO lastly_worker;
+-- What is in the queues of others a worker does not see, whatever it asks; the functions run as the tables' owner.
+ALTER TABLE lastly.owners ENABLE ROW LEVEL SECURITY;
+CREATE POLICY queues ON lastly.owners FOR SELECT TO lastly_worker USING (lastly.may(queue));
+GRANT SELECT ON lastly.version, lastly.hosts, lastly.owners, lastly.workers TO lastly_worker;
+GRANT SELECT, INSERT, DELETE ON lastly.queue_logins TO lastly_admin;
 GRANT SELECT ON lastly.host_list, lastly.cleanup_list, lastly.event_list, lastly.metrics TO lastly_reader, lastly_worker, lastly_admin;
 GRANT EXECUTE ON FUNCTION lastly.owed TO lastly_reader, lastly_admin;
-GRANT EXECUTE ON FUNCTION lastly.judge_host, lastly.retry, lastly.forget TO lastly_admin;
+GRANT EXECUTE ON FUNCTION lastly.judge_host, lastly.drain, lastly.retry, lastly.forget TO lastly_admin;
