@@ -16,7 +16,7 @@ PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
 N    ?= 1000
 SEED ?=
 
-.PHONY: chaos-hosts leases model demo test check bench dist test-all test-pythons docs matrix chaos crash soak transparency clean help
+.PHONY: chaos-hosts leases model demo test check bench dist test-all test-pythons test-windows docs matrix chaos crash soak transparency clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make test      the tests of the first tier: every room and every kind; T=tests/exit: of one room'
 	@echo 'make test-all  all tests'
 	@echo 'make test-pythons  all tests with every Python from 3.11 to 3.15 that is on PATH or can be got'
+	@echo 'make test-windows  what runs on Windows, with the CPython for Windows under Wine, which scripts/windows gets'
 	@echo 'make check     ruff, mypy, pyright as a user has it, and the tests that hold the architecture'
 	@echo 'make bench     benchmarks, beside their floors and peers in the same run; B=scope: one group'
 	@echo 'make docs      the reference pages, from the docstrings, and the site of all pages into build/site'
@@ -79,6 +80,12 @@ test-pythons:
 	if [ -z "$$found" ]; then echo "make: none of '$$pythons' is here; name some: make test-pythons PYTHONS=…" >&2; exit 1; fi; \
 	if [ -n "$$failed" ]; then echo "make: tests failed with Python$$failed (of$$found)" >&2; exit 1; fi; \
 	echo "All tests pass with Python$$found"
+
+# tests/conftest.py is for Linux. No cache, no bytecode: Windows' names of files do not go into this folder.
+test-windows: $(DEV)
+	@python=$$(PYTHON=$(PY) scripts/windows) && \
+	PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$(CURDIR)/src" "$$python" -m pytest -q --noconftest -p no:cacheprovider \
+	  $(PYTEST_ARGS) $(or $(T),tests/system/on_windows.py)
 
 # Strict: a dead link or anchor is an error.
 docs: $(VENV)/.installed-docs

@@ -7,7 +7,7 @@ Three ways lead here: the driver, an atexit function; a wait for threads or work
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 import atexit
 
-from lastly._exit import die, loop_children, pools, root, stack, state
+from lastly._exit import console, die, loop_children, pools, root, stack, state
 from lastly._exit import joins as _joins
 from lastly._exit import swallowed as _swallowed
 from lastly._exit.last import RanAlready
@@ -46,6 +46,7 @@ def driver() -> None:
     for number in end.previous:
         if _signal.getsignal(number) is end.handler:
             _signal.signal(number, _signal.SIG_DFL)
+    console.stop()
     end.bottom = None  # it holds the program's globals, whose ``__del__`` finalization is to call
     pythons.blocked(pythons.SIG_UNBLOCK, end.previous)
 

@@ -29,6 +29,7 @@ import atexit
 import sys
 
 from lastly._exit import (
+    console,
     delivery,
     ending,
     event_loops,
@@ -157,6 +158,7 @@ def install_bare(numbers: "Iterable[int]", status: "Status" = "signal", grace: "
     if pools.is_worker():
         pools.before_exit(ending.end_worker)
     stuck.guard(tuple(end.previous), end.grace)
+    console.listen(lookout.alarm_in)
 
 
 def uninstall() -> None:
@@ -175,6 +177,7 @@ def uninstall() -> None:
     for signum in list(end.previous):
         _give_back(signum)
     stuck.give_back()
+    console.stop()
     uncaught.expect_no_more()
     if end.signum or end.handled:  # the driver has still to see how it ends
         return

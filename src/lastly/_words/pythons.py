@@ -68,6 +68,24 @@ def send(ident: int, signum: int) -> None:
         signal.pthread_kill(ident, signum)
     else:
         signal.raise_signal(signum)
+        wake_sleep()
+
+
+def wake_sleep() -> None:
+    """Have a `time.sleep` of the main thread look for signals now, on Windows.
+
+    Python itself wakes it at SIGINT alone there, and runs the handlers of other signals after the sleep.
+    """
+    if not _WINDOWS:
+        return
+    try:
+        import ctypes
+
+        event = ctypes.pythonapi._PyOS_SigintEvent  # noqa: SLF001  # what its own extension modules wait for
+    except (ImportError, AttributeError):
+        return
+    event.restype = ctypes.c_void_p
+    ctypes.WinDLL("kernel32").SetEvent(ctypes.c_void_p(event()))  # type: ignore[attr-defined]  # for another system
 
 
 def pipe() -> "tuple[int, int]":
