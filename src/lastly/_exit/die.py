@@ -90,7 +90,10 @@ def flush_all() -> None:
 
     Text before the bytes below it; then what must be closed to be whole; then bytes; then C's stdio.
     """
-    texts, layered, buffers = _open_files()
+    try:
+        texts, layered, buffers = _open_files()
+    except MemoryError:
+        texts = layered = buffers = []
     for steps in ((texts, "flush"), (layered, "close"), (buffers, "flush")):
         for file in steps[0]:
             try:
@@ -98,7 +101,10 @@ def flush_all() -> None:
             except BaseException:  # noqa: S110  # a closed file, a broken pipe: nothing is left to tell
                 pass
     flush_standard()
-    pythons.c_call("fflush", None)
+    try:
+        pythons.c_call("fflush", None)
+    except MemoryError:
+        pass
 
 
 def flush_standard() -> None:

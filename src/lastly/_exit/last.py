@@ -5,8 +5,10 @@ has them for its own libraries only: there the exit functions that are left are 
 out, and the process ends without the finalization.
 """
 
+import atexit
 import sys
 
+from lastly._exit import die, joins
 from lastly._scope.reason import visible_code
 from lastly._words import pythons
 
@@ -54,10 +56,6 @@ def exit_with_at_end(code: int) -> None:
     _forced = visible_code(code)
     if pythons.c_call("__cxa_atexit", "exit", _forced, None):
         return
-    import atexit
-
-    from lastly._exit import joins
-
     inside = joins.exit_function(sys._getframe())  # the only way to one's own frame
     if inside is None:
         atexit.register(_end)  # runs first, and runs the others
@@ -71,10 +69,6 @@ def _end() -> None:
 
 def _run_rest(running: object) -> None:
     """Run the exit functions after the one that runs, and end."""
-    import atexit
-
-    from lastly._exit import die
-
     atexit.unregister(RanAlready(running))  # type: ignore[arg-type]  # compared, never called
     atexit._run_exitfuncs()  # atexit's own test hook, and all there is
     die.flush_all()

@@ -20,7 +20,6 @@ from lastly._exit import state
 from lastly._system import probe
 from lastly._words.clock import monotonic
 from lastly._words.warn import say
-from lastly.errors import NotOurs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,12 +95,16 @@ def end(left: "float | None") -> "tuple[list[str], list[str]]":
 
 
 def end_with_program() -> None:
-    """End them because the program ends, and say what was to be ended; a second call finds none."""
+    """End them because the program ends, and say what was to be ended; a second call finds none.
+
+    Never raises: the program's own cleanups come next.
+    """
     deadline = state.end.deadline
     try:
         ended, killed = end(None if deadline is None else deadline - monotonic())
-    except (OSError, NotOurs) as error:
-        say(f"a child that an event loop had started could not be ended: {error}")
+    except Exception as error:  # no descriptor, no memory, nothing to import from
+        why = str(error) or type(error).__name__
+        say(f"children that an event loop has started could not be ended: {why}; look for them with ps")
         return
     for child in killed:
         say(f"{child} did not end on SIGTERM: killed")

@@ -47,6 +47,8 @@ class Root(Scope):
     @grace.setter
     def grace(self, value: "float | None") -> None:
         self._grace = value
+        if value is not None:
+            from lastly._scope import threads  # noqa: F401  # not as late as at exit
         if value is not None and NO_LATE_THREADS:
             arm_early()
 
@@ -59,7 +61,7 @@ class Root(Scope):
 
     def _open(self) -> None:
         """Ask to be closed at exit: at the first use, so that what atexit got before runs after us."""
-        from lastly._exit import state
+        from lastly._exit import last, state  # noqa: F401  # not as late as when something has failed
 
         self._shut = OPEN
         if not self._armed:
@@ -146,8 +148,11 @@ class Root(Scope):
             threads.reserve(count)
 
     def _expect(self, stack: "Stack") -> None:
-        """Be prepared for a cleanup with a limit at exit."""
-        arm_early()
+        """Be prepared for a cleanup with a limit."""
+        from lastly._scope import threads  # noqa: F401  # not as late as when it runs
+
+        if NO_LATE_THREADS:
+            arm_early()
         if SOON and stack is self._stack:
             self._prepare()
 
@@ -249,13 +254,13 @@ def close_for_exit(limit: "float | None" = None) -> None:
     state.tell_ending(begun=True)
     reason = state.end.reason
     if reason is not None and reason.signal:
-        from lastly._exit import loop_children
-
-        loop_children.end_with_program()
+        _end_children_of_loops()
     zero = state.status_would_be_zero()
     if root.grace is not None and root._used:
         left = max(root.grace - root._used, 0.0)
         limit = left if limit is None else min(limit, left)
+    if threads := sys.modules.get("lastly._scope.threads"):
+        threads.stay()
     failures = root._before + closing.run_all(root, None if reason is None else reason.exception, limit)
     root._before = []
     if not failures:
@@ -272,6 +277,14 @@ def close_for_exit(limit: "float | None" = None) -> None:
         from lastly._exit import last
 
         last.exit_with_at_end(status)
+
+
+def _end_children_of_loops() -> None:
+    try:
+        from lastly._exit import loop_children
+    except Exception:  # no descriptor is left to import it with: the cleanups matter more
+        return
+    loop_children.end_with_program()
 
 
 def describe() -> str:

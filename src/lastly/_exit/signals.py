@@ -137,6 +137,8 @@ def install(
     install_bare(numbers, status, seconds)
     # Loads `threading`, which is told of the interpreter's end before everything else.
     root.arm_early()
+    if seconds is not None:
+        from lastly._scope import threads  # noqa: F401  # not as late as when the signal comes
     stack.trust_threading()
     from lastly._exit import reloader
 

@@ -213,15 +213,21 @@ def ended_by() -> "BaseException | None":
 
 def status_would_be_zero() -> bool:
     """Whether the program ends with status 0, as far as can be known at exit; in doubt it does."""
-    error = ended_by()
+    try:
+        error = ended_by()
+    except Exception:  # no memory is left, say: the cleanups that come next matter more
+        return True
     return error is None or (isinstance(error, SystemExit) and status_of(error.code) == 0)
+
+
+# What a function that returns a constant ends with, and one that returns a variable. The module `opcode` has
+# their names, and cannot be imported where no descriptor is left or the program has called chroot().
+_RETURNS = frozenset(function.__code__.co_code[-2] for function in (lambda: None, lambda value: value))
 
 
 def _returned(frame: "FrameType") -> bool:
     """Whether a frame that is over ended by a ``return``: then what it caught before is history."""
-    from opcode import opname
-
-    return opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN_")
+    return frame.f_code.co_code[frame.f_lasti] in _RETURNS
 
 
 def _at_prompt() -> bool:

@@ -77,8 +77,8 @@ class Now:
         """Be told from now on; the last one counts.
 
         Args:
-            limit_set: called with the stack of a cleanup that got a limit, where the thread for it must be
-                started before it is needed.
+            limit_set: called with the stack of a cleanup that got a limit: a thread for it must be had, in
+                some versions of Python before it is needed.
             let_out: called with a scope that was the outermost to close in its thread, and has closed. What
                 it raises leaves the scope.
             way_out: returns what Ctrl-C does at this moment, in a few words; nothing when that is not known.
@@ -92,7 +92,7 @@ class Now:
 
     def limit_set(self, stack: "Stack") -> None:
         """Tell that a cleanup of this stack may need a thread."""
-        if NO_LATE_THREADS and self._limit_set is not None:
+        if self._limit_set is not None:
             self._limit_set(stack)
 
     def let_out(self, scope: "Scope") -> None:

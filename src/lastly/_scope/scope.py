@@ -103,6 +103,8 @@ class Scope:
     def __init__(self, name: "str | None" = None, *, grace: "float | timedelta | None" = None) -> None:
         self.name = None if name is None else checked_name(name, "Scope")
         self.grace = None if grace is None else seconds(grace, "grace")
+        if grace is not None:
+            from lastly._scope import threads  # noqa: F401  # not as late as when it closes
         self._stack: Stack = {}
         self._early: Stack | None = None
         self._shut = OPEN

@@ -104,10 +104,19 @@ def start(cleanup: "Cleanup", tell: "Callable[[], object] | None" = None) -> "Jo
     return job
 
 
-def reserve(count: int) -> None:
-    """Have threads waiting for the exit, when none can be started; they do not end before it."""
+def stay() -> None:
+    """Have threads wait from now on for as long as the process lives; a second call does nothing.
+
+    One that woke while the interpreter ends would be ended by the C library, which loads a file for it and
+    aborts the process where no descriptor is left.
+    """
     global _linger
     _linger = _thread.TIMEOUT_MAX
+
+
+def reserve(count: int) -> None:
+    """Have threads waiting for the exit, when none can be started; they do not end before it."""
+    stay()
     for _ in range(min(count, MANY) - len(_idle)):
         worker = _Worker(None)
         try:

@@ -142,7 +142,7 @@ def c_call(name: str, *args: "Any") -> bool:
         import _ctypes
 
         dlopen, dlsym = _ctypes.dlopen, _ctypes.dlsym
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, OSError):  # OSError: no descriptor is left to load it with
         return _by_ctypes(name, args)
     library = dlopen(None, 0)  # type: ignore[arg-type]  # None: this program itself
     pointers: Any = type("void_p", (_ctypes._SimpleCData,), {"_type_": "P"})  # noqa: SLF001  # as ctypes does
@@ -156,7 +156,7 @@ def _by_ctypes(name: str, args: "tuple[Any, ...]") -> bool:
         return False
     try:
         import ctypes
-    except ImportError:
+    except (ImportError, OSError):
         return False
     library = ctypes.CDLL(None)
 
