@@ -33,7 +33,7 @@ help:
 	@echo 'make chaos     1,000 random kills of programs, reaper and workers (N=… SEED=…); make soak: 10,000'
 	@echo 'make chaos-hosts  300 random deaths of whole hosts that rent things, PostgreSQL restarted in between (N=… SEED=…)'
 	@echo 'make model     a million steps of the model of the shared journal, its invariants after each (N=… SEED=…)'
-	@echo 'make leases    the leases of 10,000 hosts on a real PostgreSQL, restarted and frozen'
+	@echo 'make leases    the leases of 10,000 hosts on a real PostgreSQL: restarted, frozen, and failed over to a standby'
 	@echo 'make crash     the examples, ended at each of their points in every way'
 	@echo 'make dist      the wheel and the sdist, built twice, compared and checked'
 	@echo 'make clean     remove the environments that these commands have made'

@@ -1,4 +1,6 @@
-"""The leases of 10,000 hosts on a real PostgreSQL: some die, the server is restarted and frozen, nobody else is judged.
+"""The leases of 10,000 hosts on a real PostgreSQL: some die; it is restarted, frozen, and a standby takes over.
+
+Nobody else is judged.
 
     python tests/reach/leases.py [hosts]            make leases
 
@@ -17,7 +19,7 @@ from typing import Any
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[1] / "support")]
 
-from sharing import Shared, new_database, new_server, psycopg  # noqa: E402 - found by the line above
+from sharing import Shared, new_database, new_folder, new_server, psycopg  # noqa: E402 - found by the line above
 
 from lastly._reach.judge import Judge  # noqa: E402
 
@@ -115,6 +117,12 @@ def wait_for(condition: Any, seconds: float, what: str) -> None:
         time.sleep(0.2)
 
 
+def caught_up(shared: Shared) -> bool:
+    """Whether the standby has all that is judged: what happens after a moment is on its way a moment later."""
+    now = shared.one("SELECT pg_current_wal_lsn()::text")
+    return bool(shared.one("SELECT replay_lsn >= %s::pg_lsn FROM pg_stat_replication", now) or shared.one("SELECT count(*) > 0 FROM pg_stat_replication WHERE replay_lag < '1 s'"))
+
+
 def dead_in(shared: Shared) -> set[int]:
     return {epoch for (epoch,) in shared.all("SELECT epoch FROM lastly.hosts WHERE state = 'dead'")}
 
@@ -122,8 +130,11 @@ def dead_in(shared: Shared) -> set[int]:
 def run(count: int, ttl: float, say: Any = print) -> None:
     """Assert it all, and say what was measured."""
     server, folder = new_server("-c", "synchronous_commit=on")
+    standby_folder = new_folder()
+    standby = None
     try:
         shared = new_database(server)
+        standby = server.standby(standby_folder)
         hosts, judge = Hosts(shared, count, ttl), Watching(shared)
         dead: set[int] = set()
         for few in (1, max(2, count // 100)):
@@ -142,22 +153,34 @@ def run(count: int, ttl: float, say: Any = print) -> None:
         say(f"frozen for {2 * ttl:g} s")
         time.sleep(2 * ttl)  # a judge that is wrong judges within one
         assert dead_in(shared) == dead, "a living host was judged"
+        rate = shared.one("SELECT n_tup_hot_upd::float8 / n_tup_upd FROM pg_stat_user_tables WHERE relname = 'hosts'")
+        size = shared.one("SELECT pg_total_relation_size('lastly.hosts') / 1e6")
+        say(f"{hosts.flushes} beats, {rate:.1%} of them HOT updates; the table has {size:.1f} MB; a look took {judge.longest * 1e3:.0f} ms at most")
+        wait_for(lambda: caught_up(shared), 60 + ttl, "the standby has what was written")
+        server.stop()
+        standby.promote()
+        beats = "SELECT sum(beat) FROM lastly.hosts WHERE state = 'alive'"
+        before = shared.one(beats)
+        time.sleep(2 * ttl)  # a judge that is wrong judges within one
+        assert dead_in(shared) == dead, "a living host was judged after the standby had taken over"
+        assert shared.one(beats) > before, "nobody beats there"
+        say("a standby has taken over")
         many = count * 4 // 10
         hosts.kill(many)
         wait_for(lambda: judge.judge.open, 4 * ttl + 60, "the breaker opens")
         assert dead_in(shared) == dead, "somebody was judged although the breaker is open"
         say(f"{many} fall silent at once: {judge.judge.open}")
         assert hosts.refused == []
-        rate = shared.one("SELECT n_tup_hot_upd::float8 / n_tup_upd FROM pg_stat_user_tables WHERE relname = 'hosts'")
-        size = shared.one("SELECT pg_total_relation_size('lastly.hosts') / 1e6")
-        say(f"{hosts.flushes} beats, {rate:.1%} of them HOT updates; the table has {size:.1f} MB; a look took {judge.longest * 1e3:.0f} ms at most")
         hosts.stop = judge.stop = True
         for thread in (*hosts.threads, judge.thread):
             thread.join()
     finally:
         server.thaw()
         server.stop()
+        if standby is not None:
+            standby.stop()
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(standby_folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class Server:
     """A running PostgreSQL that listens in a folder alone; as root it is another user's, for it insists.
 
     ``stop(how)`` and ``start()`` work on the same data; ``freeze()`` and ``thaw()`` stop all its processes.
+    ``standby(folder)`` is a copy that follows it, and takes over with ``promote()``; addresses name both then.
     """
 
     def __init__(self, folder: str, *options: str) -> None:
@@ -49,7 +50,32 @@ class Server:
         (self._programs, self._data), self._who = prepared(folder)
         self._who |= {"cwd": folder, "env": {"PATH": os.defpath, "HOME": folder, "LC_ALL": "C"}}
         self._options = options
+        self._folders = [folder]
         self.start()
+
+    def standby(self, folder: str, *, synchronous: bool = False) -> Server:
+        """Start a standby in another folder; synchronous: each commit waits for it from here on."""
+        os.chmod(folder, 0o755)
+        if who := self._who.get("user"):
+            os.chown(folder, who, self._who["group"])
+        made = object.__new__(Server)
+        made.folder, made._programs, made._data = folder, self._programs, f"{folder}/data"
+        made._who, made._options, made._folders = {**self._who, "cwd": folder}, self._options, [folder]
+        where = f"host={self.folder} user=postgres application_name=standby"
+        self._command("pg_basebackup", "-d", where, "-D", made._data, "-R", "-c", "fast", "-X", "stream", "--no-sync")
+        made.start()
+        self._folders.append(folder)
+        if synchronous:
+            self._command("psql", "-h", self.folder, "-U", "postgres", "-c", "ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+            self._command("pg_ctl", "reload", "-D", self._data)
+        return made
+
+    def promote(self) -> None:
+        """Become the primary; returns when it is one."""
+        self._command("pg_ctl", "promote", "-w", "-t", "120", "-D", self._data)
+
+    def _command(self, name: str, *arguments: str) -> None:
+        subprocess.run([f"{self._programs}/{name}", *arguments], check=True, capture_output=True, **self._who)
 
     def start(self) -> None:
         self.process = subprocess.Popen(
@@ -59,7 +85,7 @@ class Server:
         said = []
         for line in self.process.stderr:
             said.append(line)
-            if "ready to accept connections" in line:
+            if "ready to accept " in line:  # a standby: read-only connections
                 break
         else:
             raise AssertionError(f"PostgreSQL did not start:\n{''.join(said)}")
@@ -96,5 +122,7 @@ class Server:
         return [self.process.pid, *map(int, children)]
 
     def url(self, user: str = "postgres", database: str = "postgres", **query: Any) -> str:
+        if len(self._folders) > 1:
+            query = {"target_session_attrs": "read-write", **query}
         more = "".join(f"&{name}={value}" for name, value in query.items())
-        return f"postgresql://{user}@/{database}?host={self.folder}{more}"
+        return f"postgresql://{user}@/{database}?host={','.join(self._folders)}{more}"

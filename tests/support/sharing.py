@@ -66,8 +66,12 @@ class Shared:
             connection.close()
 
 
+def new_folder() -> str:
+    return tempfile.mkdtemp(prefix="lt-pg-", dir="/tmp")  # short: a socket's name has 107 bytes
+
+
 def new_server(*options: str) -> tuple[Server, str]:
-    folder = tempfile.mkdtemp(prefix="lt-pg-", dir="/tmp")  # short: a socket's name has 107 bytes
+    folder = new_folder()
     return Server(folder, "-c", "max_connections=200", *options), folder
 
 
@@ -115,6 +119,43 @@ def own_server() -> Iterator[Callable[[], Shared]]:
         server.thaw()
         server.stop()
         shutil.rmtree(folder)
+
+
+class Pair:
+    """A database on a primary, and its standby; ``fail_over()`` crashes the first, and the second takes over."""
+
+    def __init__(self, *, synchronous: bool) -> None:
+        self.primary, first = new_server()
+        self.folders = [first, new_folder()]
+        self.shared = new_database(self.primary)
+        self.standby = self.primary.standby(self.folders[1], synchronous=synchronous)
+
+    def fail_over(self) -> None:
+        self.primary.stop()
+        if self.standby.process.poll() is not None:  # it was stopped, so as to miss something
+            self.standby.start()
+        self.standby.promote()
+
+    def end(self) -> None:
+        self.shared.close()
+        for server, folder in zip((self.primary, self.standby), self.folders, strict=True):
+            server.thaw()
+            server.stop()
+            shutil.rmtree(folder)
+
+
+@pytest.fixture
+def new_pair() -> Iterator[Callable[..., Pair]]:
+    """Make a primary with a standby."""
+    made: list[Pair] = []
+
+    def make(*, synchronous: bool) -> Pair:
+        made.append(Pair(synchronous=synchronous))
+        return made[-1]
+
+    yield make
+    for pair in made:
+        pair.end()
 
 
 def plan(journal: str = "h-b/1.2.3.j", number: int = 1, action: str = "shop.cloud:destroy_vm", **more: Any) -> dict[str, Any]:
