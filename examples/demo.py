@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
 import lastly
+import two_hosts
 from leftovers import Left, Watched
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -326,6 +327,8 @@ def main() -> None:
     print("\n" + (markdown if options.markdown or options.into else table)(results))
     if options.into:
         insert(options.into, markdown(results))
+    if not options.ways:
+        print("\n" + two_hosts.part(stage.folder, stage.environment, stage.cloud, stage.repository, stage.commits[0]))
     slowest = max((result.seconds for result in results if result.strategy == "lastly"), default=0)
     wrong = judge(results) + stage.leftovers()
     for line in wrong:

@@ -277,6 +277,25 @@ def test_passwords_stay_out_of_the_journal(programs: Programs, server: Server, h
     assert server.left() == []
 
 
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_a_shared_plan_names_the_server_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by: str) -> None:
+    """A worker elsewhere has neither this machine's service file nor its variables."""
+    from lastly.integrations import postgresql
+
+    file = tmp_path / "services"
+    file.write_text("[shop]\nhost=db.example.com\nport=5433\ndbname=shop\nuser=web\n")
+    for name, value in {"PGSERVICEFILE": str(file), "LASTLY_JOURNAL": "postgresql:///lastly"}.items():
+        monkeypatch.setenv(name, value)
+    given = "service=shop"
+    if by == "environment":
+        monkeypatch.setenv("PGSERVICE", "shop")
+        given = ""
+    _, kwargs = postgresql._prepare(postgresql.drop_schema, (), {"conninfo": given})
+    assert dict(word.split("=") for word in kwargs["conninfo"].split()) == {
+        "host": "db.example.com", "port": "5433", "dbname": "shop", "user": "web",
+    }  # fmt: skip
+
+
 def test_named_ones_are_dropped_and_what_is_gone_is_success(programs: Programs, server: Server) -> None:
     server.session.execute("CREATE SCHEMA one")
     server.session.execute("CREATE DATABASE two")

@@ -60,7 +60,7 @@ def campaign(kills: int, seed: int, say: object = print) -> tuple[int, int]:
                 server.stop()
                 server.start()
             victim = dice.randrange(HOSTS)
-            hosts[victim].end()
+            fleet.kill(hosts[victim])
             without += rowless(shared, cloud, f"h{name_of(hosts[victim])}-")
             hosts[victim] = fleet.host(RENTER, f"h{fleet.hosts}")
             judge_the_dead(shared)
@@ -68,7 +68,7 @@ def campaign(kills: int, seed: int, say: object = print) -> tuple[int, int]:
             if kill % 50 == 0:
                 say(f"{kill} hosts killed, {len(cloud.left)} things stand, {without} without a row")  # type: ignore[operator]
         for host in hosts:
-            host.end()
+            fleet.kill(host)
         if worker.popen.returncode is not None:
             raise AssertionError(f"the worker has died:\n{worker.err}")
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sharing import may_unshare, needs_server
+from sharing import needs_server
 
 pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
 
@@ -30,8 +30,6 @@ def test_two_hundred_leases_and_a_server_that_stops_and_hangs() -> None:
 @pytest.mark.timeout(600)
 def test_hosts_are_killed_at_random() -> None:
     """I12: what `defer` acknowledged is a committed row, whenever the host dies; `make chaos-hosts`: 300 times."""
-    if not may_unshare():
-        pytest.skip("no pid and network namespaces may be made here: hosts cannot be killed as a whole")
     rented, left = load("chaos").campaign(20, 7, say=lambda _text: None)
     assert rented > 20
     assert left == 0

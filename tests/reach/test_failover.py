@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 
 import pytest
@@ -64,8 +63,7 @@ def test_an_asynchronous_standby_forgets_what_only_the_dead_knew(fleet: Fleet, n
     late = fleet.host(RENT, "unknown")
     late.line("ready", within=LONG)
     for one in (late, dying):
-        one.send(signal.SIGKILL)
-        one.wait()
+        fleet.kill(one)
     pair.fail_over()
     standing = "SELECT args ->> 0 FROM lastly.cleanups WHERE state = 'planned' ORDER BY 1"
     wait_until(lambda: shared.all(standing) == [("first",), ("known",), ("second",)], within=LONG)

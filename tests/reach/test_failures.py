@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Program, end_all_of, wait_until
-from sharing import LONG, RENT, Fleet, Shared, needs_server
+from harness import Program, end_all_of, processes_of, wait_until
+from sharing import LONG, RENT, Fleet, Shared, freeze, isolation, needs_server
 
 # Leases have to run out, which takes seconds: test_host_death.py is what stays in the default tier.
 pytestmark = [needs_server, pytest.mark.xdist_group("reach"), pytest.mark.slow]
@@ -45,31 +46,14 @@ def rent(host: Program, name: str) -> str:
     return host.line(f" {name}", within=LONG)
 
 
-def inside(host: Program, command: str) -> list[int]:
-    """The processes in a host's pid namespace that call themselves this; by their pids out here."""
-    first = Path(f"/proc/{host.pid}/task/{host.pid}/children").read_text().split()[0]
-    namespace = os.readlink(f"/proc/{first}/ns/pid")
+def inside(fleet: Fleet, host: Program, command: str) -> list[int]:
+    """The processes of a host that call themselves this; by their pids out here."""
     found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            same = os.readlink(f"/proc/{pid}/ns/pid") == namespace
-            if same and Path(f"/proc/{pid}/comm").read_text().strip() == command:
-                found.append(int(pid))
-        except OSError:
-            continue
+    for pid in processes_of(fleet.home(host)):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == command:
+                found.append(pid)
     return found
-
-
-def freeze(host: Program, signum: int) -> None:
-    """Stop or wake all that is in a host."""
-    first = Path(f"/proc/{host.pid}/task/{host.pid}/children").read_text().split()[0]
-    namespace = os.readlink(f"/proc/{first}/ns/pid")
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            if os.readlink(f"/proc/{pid}/ns/pid") == namespace:
-                os.kill(int(pid), signum)
-        except OSError:
-            continue
 
 
 def host_state(shared: Shared) -> list[str]:
@@ -84,14 +68,16 @@ def serving(fleet: Fleet, *options: str, **more: Any) -> Program:
 
 def test_a_process_dies_and_its_host_lives(fleet: Fleet) -> None:
     """Its own reaper settles it; no worker is needed, and the words arrive."""
-    host = fleet.host(RENT.replace("sys.stdin.readline()", "import os, time; os.kill(os.getpid(), 9)"), "vm-1")
-    host.wait(within=LONG)  # the host's first process ends with it: the reaper goes, too
-    assert fleet.cloud.left == ["vm-1"]
+    if isolation():
+        host = fleet.host(RENT.replace("sys.stdin.readline()", "import os, time; os.kill(os.getpid(), 9)"), "vm-1")
+        host.wait(within=LONG)  # the host's first process ends with it: the reaper goes, too
+        assert fleet.cloud.left == ["vm-1"]
+    left = fleet.cloud.left
     code = 'import subprocess, sys\nsubprocess.run([sys.executable, "-c", sys.argv[1], "vm-2"])\nprint("over", flush=True)\nsys.stdin.readline()'
     killed = RENT.replace("sys.stdin.readline()", "import os; os.kill(os.getpid(), 9)")
     host = fleet.host(code, killed)
     host.line("over", within=LONG)
-    wait_until(lambda: fleet.cloud.left == ["vm-1"], within=LONG)
+    wait_until(lambda: fleet.cloud.left == left, within=LONG)
     wait_until(lambda: fleet.states().get("done") == 1, within=LONG)
     assert host_state(fleet.shared)[-1] == "alive"
 
@@ -162,9 +148,9 @@ def test_a_host_that_was_frozen_wakes(fleet: Fleet) -> None:
     host = fleet.host(ON_DEMAND)
     host.line("ready", within=LONG)
     assert rent(host, "old").startswith("rented")
-    freeze(host, signal.SIGSTOP)
+    freeze(fleet.home(host))
     wait_until(lambda: fleet.cloud.left == [] and fleet.settled(), within=LONG)
-    freeze(host, signal.SIGCONT)
+    freeze(fleet.home(host), signal.SIGCONT)
     assert rent(host, "lost").startswith("refused lost: LeaseLost: ")
     assert rent(host, "new").startswith("rented")
     assert host_state(fleet.shared) == ["dead", "alive"]
@@ -181,11 +167,11 @@ def test_a_host_that_was_judged_while_no_worker_claimed_keeps_its_things(fleet: 
     host = fleet.host(ON_DEMAND)
     host.line("ready", within=LONG)
     rent(host, "mine")
-    freeze(host, signal.SIGSTOP)
+    freeze(fleet.home(host))
     wait_until(lambda: host_state(fleet.shared) == ["dead"], within=LONG)
     worker.send(signal.SIGKILL)
     worker.wait()
-    freeze(host, signal.SIGCONT)
+    freeze(fleet.home(host), signal.SIGCONT)
     assert rent(host, "more").startswith("rented")
     assert fleet.shared.all("SELECT DISTINCT epoch, state FROM lastly.owners") == [(2, "live")]
     serving(fleet)
@@ -206,7 +192,7 @@ def test_a_worker_that_was_frozen_wakes(fleet: Fleet) -> None:
     frozen = serving(fleet, "--slots", "1")
     host = fleet.host(RENT, *(f"vm-{n}" for n in range(4)))
     host.line("ready", within=LONG)
-    host.send(signal.SIGKILL)
+    fleet.kill(host)
     claimed = "SELECT claimed_by FROM lastly.owners WHERE claimed_until > clock_timestamp()"
     first = wait_until(lambda: fleet.shared.one(claimed), within=LONG)
     frozen.send(signal.SIGSTOP)  # in the middle of vm-3
@@ -248,7 +234,7 @@ def test_a_worker_dies_in_the_middle(fleet: Fleet, engine: str) -> None:
     dying.error_line("serves queue", within=LONG)
     host = fleet.host(RENT, *(f"vm-{n}" for n in range(4)))
     host.line("ready", within=LONG)
-    host.send(signal.SIGKILL)
+    fleet.kill(host)
     wait_until(lambda: fleet.states().get("running"), within=LONG)
     dying.send(signal.SIGKILL)
     dying.wait(within=LONG)
@@ -268,7 +254,7 @@ def test_two_workers_and_duplicate_jobs(fleet: Fleet) -> None:
     for host in hosts:
         host.line("ready", within=LONG)
     for host in hosts:
-        host.send(signal.SIGKILL)
+        fleet.kill(host)
     wait_until(fleet.all_given_back, within=LONG)
     assert sorted(fleet.cloud.runs) == sorted(f"{n}-{m}" for n in range(4) for m in range(5))
 
@@ -299,7 +285,7 @@ def test_a_poison_action_takes_nothing_with_it(fleet: Fleet) -> None:
     worker = serving(fleet)
     host = fleet.host(code, "vm-1")
     host.line("ready", within=LONG)
-    host.send(signal.SIGKILL)
+    fleet.kill(host)
     wait_until(lambda: fleet.states() == {"done": 1, "abandoned": 5}, within=LONG)
     assert fleet.cloud.left == []
     poisoned = (fleet.cloud.folder / "poisoned").read_text().splitlines()
@@ -321,7 +307,7 @@ def test_what_no_worker_knows_waits_visibly(fleet: Fleet) -> None:
     host = fleet.host(RENT, "vm-1")
     host.error_line("no worker of queue 'shop' knows cloud:destroy", within=LONG)
     host.line("ready", within=LONG)
-    host.send(signal.SIGKILL)
+    fleet.kill(host)
     blocked = "SELECT blocked FROM lastly.cleanup_list WHERE blocked IS NOT NULL"
     assert wait_until(lambda: fleet.shared.one(blocked), within=LONG) == "no worker knows cloud:destroy"
     (fleet.cloud.folder / "renamed.py").write_text(
@@ -355,15 +341,15 @@ def test_the_relay_is_killed(fleet: Fleet) -> None:
     host = fleet.host(ON_DEMAND)
     host.line("ready", within=LONG)
     assert rent(host, "one").startswith("rented")
-    [relay] = inside(host, "lastly-relay")
+    [relay] = inside(fleet, host, "lastly-relay")
     os.kill(relay, signal.SIGKILL)
     assert rent(host, "two").startswith("rented")
-    wait_until(lambda: inside(host, "lastly-relay") not in ([], [relay]), within=LONG)
+    wait_until(lambda: inside(fleet, host, "lastly-relay") not in ([], [relay]), within=LONG)
     serving(fleet)
     wait_until(lambda: host_state(fleet.shared) == ["dead", "alive"], within=LONG)  # the first relay's lease
     assert fleet.cloud.left == ["one", "two"]
     assert fleet.shared.all("SELECT DISTINCT epoch, state FROM lastly.owners") == [(2, "live")]
-    host.send(signal.SIGKILL)
+    fleet.kill(host)
     wait_until(fleet.all_given_back, within=LONG)
 
 
@@ -372,15 +358,15 @@ def test_the_reaper_is_killed_and_then_the_relay(fleet: Fleet) -> None:
     host = fleet.host(ON_DEMAND)
     host.line("ready", within=LONG)
     rent(host, "one")
-    reaper = min(inside(host, "lastly-reaper"))  # the others are its workers
-    [relay] = inside(host, "lastly-relay")
+    reaper = min(inside(fleet, host, "lastly-reaper"))  # the others are its workers
+    [relay] = inside(fleet, host, "lastly-relay")
     os.kill(reaper, signal.SIGKILL)
-    wait_until(lambda: (found := inside(host, "lastly-reaper")) and reaper not in found, within=LONG)
-    assert inside(host, "lastly-relay") == [relay]
+    wait_until(lambda: (found := inside(fleet, host, "lastly-reaper")) and reaper not in found, within=LONG)
+    assert inside(fleet, host, "lastly-relay") == [relay]
     log = fleet.folder / "home1" / "reaper.log"
     wait_until(lambda: log.read_text().count(" relay ") >= 2, within=LONG)  # it has made itself known
     os.kill(relay, signal.SIGKILL)
-    wait_until(lambda: inside(host, "lastly-relay") not in ([], [relay]), within=LONG)
+    wait_until(lambda: inside(fleet, host, "lastly-relay") not in ([], [relay]), within=LONG)
     assert rent(host, "two").startswith("rented")
 
 
@@ -394,7 +380,7 @@ def test_a_clock_that_jumps_means_nothing(fleet: Fleet) -> None:
     at = fleet.shared.one("SELECT min(beat) FROM lastly.hosts")
     wait_until(lambda: fleet.shared.one("SELECT min(beat) FROM lastly.hosts") > at + 12, within=LONG)
     assert host_state(fleet.shared) == ["alive", "alive"]
-    host.send(signal.SIGKILL)
+    fleet.kill(host)
     wait_until(lambda: fleet.cloud.left == ["behind"], within=LONG)
 
 
@@ -552,7 +538,7 @@ def test_a_worker_that_is_told_to_end_gives_the_rest_back(fleet: Fleet) -> None:
     worker = serving(fleet, "--slots", "1", "--metrics", f"127.0.0.1:{port}")
     host = fleet.host(RENT, *(f"vm-{n}" for n in range(4)))
     host.line("ready", within=LONG)
-    host.send(signal.SIGKILL)
+    fleet.kill(host)
     wait_until(lambda: fleet.cloud.runs == ["vm-3"], within=LONG)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LONG) as answer:
         told = answer.read().decode().splitlines()

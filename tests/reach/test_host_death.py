@@ -19,7 +19,7 @@ def test_what_a_dead_host_had_is_given_back_once(fleet: Fleet, engine: str) -> N
     host.line("ready", within=LONG)
     other.line("ready", within=LONG)
     assert len(fleet.cloud.left) == 11
-    host.send(signal.SIGKILL)
+    fleet.kill(host)
     wait_until(lambda: fleet.cloud.left == ["theirs"], within=LONG)
     wait_until(lambda: fleet.states() == {"done": 10, "planned": 1}, within=LONG)
     assert sorted(fleet.cloud.runs) == sorted(f"vm-{n}" for n in range(10))

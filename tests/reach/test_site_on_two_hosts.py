@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from harness import ROOT, Programs, wait_until
-from sharing import LONG, Shared, may_unshare, needs_server
+from sharing import LONG, Shared, isolation, kill_host, needs_server
 
 pytest.importorskip("markdown")
 pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
@@ -37,8 +37,6 @@ def machines(cloud: str) -> list[Any]:
 
 
 def test_the_second_host_gives_the_machine_back(programs: Programs, shared: Shared, tmp_path: Path) -> None:
-    if not may_unshare():
-        pytest.skip("no pid namespace may be made here: there is no host that could be killed as a whole")
     query = {"queue": "site", "ttl": 2, "wait": 20}
     cloud = programs.start_command(["python", str(EXAMPLES / "cloud.py"), "serve", str(tmp_path / "cloud")])
     address = cloud.line("http")
@@ -51,12 +49,15 @@ def test_the_second_host_gives_the_machine_back(programs: Programs, shared: Shar
     # No network namespace: the cloud is on this machine's loopback. As `python -m`, for the worker has to import it, too.
     program = [sys.executable, "-m", "build_site", str(repository(tmp_path / "repository")), "HEAD"]
     host = programs.start_command(
-        ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child", *program, "--site", str(tmp_path / "site"), "--cloud", address],
+        [*(word for word in isolation() if word != "--net"), *program, "--site", str(tmp_path / "site"), "--cloud", address],
         cwd=EXAMPLES, env={**GIT, "LASTLY_HOME": str(home), "LASTLY_JOURNAL": shared.url("web1", **query), "FAILPOINT": "verify=pause"},
     )  # fmt: skip
     host.line("paused in verify", within=LONG)
     assert len(machines(address)) == 1
-    host.send(signal.SIGKILL, busy=True)
+    if isolation():
+        host.send(signal.SIGKILL, busy=True)
+    else:
+        kill_host(home)
     wait_until(lambda: machines(address) == [], within=LONG, what="the machine is given back")
     worker.error_line("build_site:destroy_machine: done", within=LONG)
     worker.send(signal.SIGTERM, busy=True)

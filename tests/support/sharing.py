@@ -6,16 +6,19 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Program, Programs
+from harness import Program, Programs, end_all_of, processes_of
 from postgres import Server, binaries
 
 psycopg = pytest.importorskip("psycopg")
@@ -264,20 +267,47 @@ sys.stdin.readline()
 INIT = 'exec 3<&0; "$@" <&3 & wait $!'
 
 
-def may_unshare() -> bool:
-    return subprocess.run(["unshare", "--pid", "--net", "--fork", "true"], capture_output=True).returncode == 0
+_NAMESPACES = ["unshare", "--pid", "--net", "--mount-proc", "--fork", "--kill-child"]
+
+
+@cache
+def isolation() -> list[str]:
+    """The command that makes a host of a program: pid and network namespaces; nothing where these are forbidden."""
+    if os.environ.get("LASTLY_TEST_HOSTS") != "groups":
+        for command in (_NAMESPACES, [*_NAMESPACES, "--user", "--map-root-user"]):
+            if shutil.which("unshare") and subprocess.run([*command, "true"], capture_output=True).returncode == 0:
+                return command
+    return []
+
+
+def freeze(home: Path, signum: int = signal.SIGSTOP) -> None:
+    """Stop or wake all that runs under a host's home, until nothing new is there."""
+    sent: set[int] = set()
+    while new := set(processes_of(home)) - sent:
+        for pid in new:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        sent |= new
+
+
+def kill_host(home: Path) -> None:
+    """Kill all that runs under a home as if at one moment: nothing of it sees another die."""
+    freeze(home)
+    end_all_of(home)
 
 
 class Fleet:
     """Hosts, each a pid and a network namespace with a home of its own, and workers; all on one shared journal.
 
-    A host dies by SIGKILL of its first process; with it the kernel kills all that is in it.
+    A host dies by SIGKILL of its first process; with it the kernel kills all that is in it. Where namespaces are
+    forbidden a host is all that runs under its home, and the tests' names say "process groups".
     """
 
     def __init__(self, programs: Programs, shared: Shared, cloud: Cloud, folder: Path) -> None:
         self.programs, self.shared, self.cloud, self.folder = programs, shared, cloud, folder
         self.query: dict[str, Any] = {"queue": "shop", "ttl": 2, "wait": 20}
         self.hosts = 0
+        self.homes: dict[int, Path] = {}
 
     def env(self, user: str = "web1", **query: Any) -> dict[str, str | None]:
         url = self.shared.url(user, **{**self.query, **query})
@@ -290,10 +320,22 @@ class Fleet:
         script = self.folder / f"program{self.hosts}.py"
         script.write_text(textwrap.dedent(code))
         inside = ["sh", "-c", INIT, "host", sys.executable, str(script), *args]
-        return self.programs.start_command(
-            ["unshare", "--pid", "--net", "--mount-proc", "--fork", "--kill-child", *inside],
-            env={**self.env(user, **query), "LASTLY_HOME": str(home)}, stdin=subprocess.PIPE,
-        )  # fmt: skip
+        made = self.programs.start_command(
+            [*isolation(), *inside], env={**self.env(user, **query), "LASTLY_HOME": str(home)}, stdin=subprocess.PIPE
+        )
+        self.homes[made.pid] = home
+        return made
+
+    def home(self, host: Program) -> Path:
+        return self.homes[host.pid]
+
+    def kill(self, host: Program) -> None:
+        """Let a host die as if its power had gone."""
+        if isolation():
+            host.send(signal.SIGKILL)
+        else:
+            kill_host(self.home(host))
+        host.wait(within=LONG)
 
     def worker(self, *options: str, user: str = "hand1", actions: str = "cloud", **more: Any) -> Program:
         return self.programs.start_command(
@@ -310,8 +352,10 @@ class Fleet:
         return not self.cloud.left and self.settled()
 
 
-@pytest.fixture
-def fleet(programs: Programs, shared: Shared, cloud: Cloud, tmp_path: Path) -> Fleet:
-    if not may_unshare():
-        pytest.skip("no pid and network namespaces may be made here: hosts cannot be killed as a whole")
-    return Fleet(programs, shared, cloud, tmp_path)
+@pytest.fixture(params=None if isolation() else ["process groups"])
+def fleet(programs: Programs, shared: Shared, cloud: Cloud, tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(programs, shared, cloud, tmp_path)
+    yield made
+    if not isolation():  # no kernel ends what a host has left
+        for home in made.homes.values():
+            kill_host(home)

@@ -16,6 +16,7 @@ from time import sleep
 
 from lastly._action import Action
 from lastly._durable import portable
+from lastly._durable.configure import is_shared
 from lastly._system.identity import machine
 from lastly._words.clock import seconds
 from lastly.errors import LastlyError
@@ -332,6 +333,8 @@ def _prepare(
     given = parse.conninfo_to_dict(kwargs.get("conninfo", ""))
     secrets = {name: given.pop(name) for name in _SECRETS if name in given}
     target = {**_target(given), **given}
+    if is_shared():
+        target.pop("service", None)  # of this machine; what it says of the server is there
     plain = parse.make_conninfo("", **target)
     if _is_local(target):
         kwargs = {"machine": machine(), **kwargs}
