@@ -7,7 +7,8 @@ import sys
 def main() -> int:
     """Run the command line; return its exit status."""
     _open_streams()
-    if sys.argv[1:2] == ["run"] and sys.argv[2:3] not in (["--help"], ["-h"]):
+    # On other systems the command line says why there is no `run`.
+    if sys.platform == "linux" and sys.argv[1:2] == ["run"] and sys.argv[2:3] not in (["--help"], ["-h"]):
         from lastly._run.launch import main as run
 
         return run(sys.argv[2:])

@@ -31,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import types
 import warnings
@@ -60,6 +61,8 @@ NO_SOCKET = {
     "win32": "AF_UNIX SO_PEERCRED SOCK_SEQPACKET SCM_RIGHTS SO_PEERPIDFD",
     "darwin": "SO_PEERCRED SO_PEERPIDFD SOCK_CLOEXEC SOCK_NONBLOCK",
 }
+KILL = int(signal.SIGKILL)
+NO_CLOCK = {"darwin": "CLOCK_BOOTTIME", "win32": "CLOCK_BOOTTIME CLOCK_MONOTONIC CLOCK_REALTIME clock_gettime"}
 
 
 class Missing:
@@ -96,10 +99,12 @@ def become(system):
     for module in (_signal, signal):
         drop(module, NO_WINDOWS_SIGNAL if windows else NO_DARWIN_SIGNAL)
     drop(sys.modules["_socket"], NO_SOCKET[system])
+    drop(time, NO_CLOCK[system])
     if windows:
         os.name = "nt"
         # asyncio and subprocess stay the Unix ones; what they look up late is made now, or done without.
         subprocess._USE_POSIX_SPAWN = shutil._use_fd_functions = False
+        subprocess.Popen.kill = lambda self, number=KILL: self.send_signal(number)
         if hasattr(shutil, "_rmtree_impl"):
             shutil._rmtree_impl = shutil._rmtree_unsafe
     else:

@@ -89,3 +89,42 @@ for make in (lambda: lastly.temp_dir(dir="."), lambda: lastly.pid_file("it.pid")
     except UnsupportedPlatform as error: print(error)
 print(os.listdir("."))
 """
+
+# Every public name, and every integration whose framework is installed where this runs.
+NAMES = """
+import importlib, pkgutil, lastly.resources, lastly.actions, lastly.errors, lastly.app, lastly.testing, lastly.integrations
+for module in (lastly, lastly.resources, lastly.actions, lastly.errors, lastly.app, lastly.testing):
+    for name in module.__all__:
+        getattr(module, name)
+for found in pkgutil.iter_modules(lastly.integrations.__path__):
+    if not found.name.startswith("_"):
+        try:
+            importlib.import_module(f"lastly.integrations.{found.name}")
+        except ImportError as error:
+            if "needs" not in str(error) and error.name not in ("opentelemetry", "apscheduler"): raise
+print("all")
+"""
+
+OPEN_PROCESS = """
+SLEEPS = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+async def main():
+    for name in ("terminate", "kill", "aclose"):
+        child = await lastly.open_process(SLEEPS, stdout=-1)
+        print((await child.stdout.readline()).decode().strip())
+        result = getattr(child, name)()
+        if result is not None: await result
+        await child.wait()
+        getattr(child, "kill")()  # nothing happens when it has ended
+        print(name)
+asyncio.run(main())
+"""
+OPENED = "up terminate up kill up aclose".split()
+
+# The command line: what needs the reaper says so, in one line.
+COMMANDS = """
+from lastly.__main__ import main
+for words in (["doctor"], ["ls"], ["run", "true"], ["--version"]):
+    sys.argv[1:] = words
+    print(words[0], main())
+"""
+ANSWERS = "doctor 1 ls 1 run 1 lastly, version 0.1.0 --version 0".split()

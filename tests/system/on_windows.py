@@ -16,12 +16,12 @@ from ctypes import wintypes
 from pathlib import Path
 from typing import Any
 
+import in_process
 import pytest
-from in_process import BEGIN, INT, PROGRAMS, REFUSED, RESOURCES
 
 PATIENCE = 60.0  # seconds: far more than anything takes
 CTRL_C, CTRL_BREAK, CLOSE, LOGOFF, SHUTDOWN = 0, 1, 2, 5, 6
-NAMES = {CTRL_C: "ctrl-c", CTRL_BREAK: "ctrl-break", CLOSE: "close", LOGOFF: "logoff", SHUTDOWN: "shutdown"}
+EVENTS = {CTRL_C: "ctrl-c", CTRL_BREAK: "ctrl-break", CLOSE: "close", LOGOFF: "logoff", SHUTDOWN: "shutdown"}
 CONTROL_C_EXIT = 0xC000013A  # what Windows itself ends such a program with
 SIGBREAK = 21
 SRC = Path(__file__).resolve().parents[2] / "src"
@@ -110,19 +110,19 @@ def status_of(wanted: int) -> int:
 def events(name: str, signum: int | None) -> tuple[int | None, ...]:
     if signum is None:
         return (None,)
-    if signum == INT:
+    if signum == in_process.INT:
         return (CTRL_C,)
     return (CTRL_BREAK, CLOSE, LOGOFF, SHUTDOWN) if name == "term" else (CTRL_BREAK, CLOSE)
 
 
-CASES = [(name, event) for name, (_, signum, *_) in PROGRAMS.items() for event in events(name, signum)]
+CASES = [(name, event) for name, (_, signum, *_) in in_process.PROGRAMS.items() for event in events(name, signum)]
 
 
-@pytest.mark.parametrize(("name", "event"), CASES, ids=[f"{name}-{NAMES.get(event, 'end')}" for name, event in CASES])
+@pytest.mark.parametrize(("name", "event"), CASES, ids=[f"{name}-{EVENTS.get(event, 'end')}" for name, event in CASES])
 def test_in_the_process(start: Callable[..., Program], name: str, event: int | None) -> None:
     """For SIGTERM stands each of the events by which Windows asks a program to end."""
-    code, _, out, status = PROGRAMS[name]
-    program = start(BEGIN + code)
+    code, _, out, status = in_process.PROGRAMS[name]
+    program = start(in_process.BEGIN + code)
     if event is not None:
         program.line("up")
         program.send(event)
@@ -143,7 +143,7 @@ defer(slow)
 @pytest.mark.parametrize("ending", ["", "import _thread; _thread.interrupt_main()\n"], ids=["at-exit", "after-ctrl-c"])
 def test_a_program_that_is_ending_already_is_told_by_when(start: Callable[..., Program], ending: str) -> None:
     """Windows kills it 5 s after the event: what lasts longer is given up, and the rest still runs."""
-    program = start(BEGIN + SLOW + ending)
+    program = start(in_process.BEGIN + SLOW + ending)
     program.line("up")
     program.send(CLOSE)
     printed, status, err = program.wait()
@@ -153,24 +153,37 @@ def test_a_program_that_is_ending_already_is_told_by_when(start: Callable[..., P
 
 def test_events_that_are_not_taken_are_left_to_windows(start: Callable[..., Program]) -> None:
     for install in ("lastly.install('INT')", "lastly.install(); lastly.uninstall()"):
-        program = start(BEGIN + f"{install}; defer(print,'a'); print('up', flush=True); time.sleep(600)")
+        program = start(in_process.BEGIN + f"{install}; defer(print,'a'); print('up', flush=True); time.sleep(600)")
         program.line("up")
         program.send(CLOSE)
         assert program.wait()[0] == ["up"]
 
 
 def test_where_there_is_no_reaper(start: Callable[..., Program], tmp_path: Path) -> None:
-    printed, status, err = start(BEGIN + RESOURCES, PYTHONWARNINGS="always::RuntimeWarning").wait()
+    printed, status, err = start(in_process.BEGIN + in_process.RESOURCES, PYTHONWARNINGS="always::RuntimeWarning").wait()
     assert (printed[:3], status) == (["made", "True", "child"], 0), err
     assert err.count("RuntimeWarning") == err.count("in this process only, kill -9 leaves them: ") == 1, err
     assert os.listdir(tmp_path) == ["ran"]
 
 
 def test_what_needs_the_judgement_of_linux_is_refused(start: Callable[..., Program]) -> None:
-    program = start(BEGIN + REFUSED, LASTLY_DURABLE="require")
+    program = start(in_process.BEGIN + in_process.REFUSED, LASTLY_DURABLE="require")
     out, err = program.popen.communicate()
     lines = out.splitlines()
     assert len(lines) == 6, err
     assert "LASTLY_DURABLE=require" in lines[0]
     assert all("is not to be had here: the reaper " in line for line in lines[1:5]), lines
     assert lines[5] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("code", "out"),
+    [
+        (in_process.NAMES, ["all"]), (in_process.OPEN_PROCESS, in_process.OPENED),
+        (in_process.COMMANDS, in_process.ANSWERS),
+    ],
+    ids=["names", "open_process", "commands"],
+)  # fmt: skip
+def test_what_is_public_is_there(start: Callable[..., Program], code: str, out: list[str]) -> None:
+    printed, status, err = start(in_process.BEGIN + code).wait()
+    assert (printed, status) == (out, 0), err

@@ -12,9 +12,9 @@ import shlex
 import sys
 from pathlib import Path
 
+import in_process
 import pytest
 from harness import PATIENCE, SRC, Programs
-from in_process import BEGIN, PROGRAMS, REFUSED, RESOURCES
 
 HERE = Path(__file__).parent.parent / "support" / "another_system.py"
 PYTHONS = {
@@ -29,15 +29,15 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", in_process.PROGRAMS)
 @pytest.mark.parametrize("which", PYTHONS)
 def test_in_the_process(programs: Programs, tmp_path: Path, which: str, name: str) -> None:
-    code, signum, out, status = PROGRAMS[name]
+    code, signum, out, status = in_process.PROGRAMS[name]
     for (part, program), why in KNOWN.items():
         if part in which and program == name:
             pytest.skip(f"{which}: {why}")
     env = {"PYTHONPATH": None if which == "this" else str(SRC)}
-    program = programs.start_command([*PYTHONS[which], "-c", BEGIN + code], cwd=tmp_path, env=env)
+    program = programs.start_command([*PYTHONS[which], "-c", in_process.BEGIN + code], cwd=tmp_path, env=env)
     if signum:
         program.line("up")
         program.send(signum)
@@ -49,7 +49,7 @@ def test_in_the_process(programs: Programs, tmp_path: Path, which: str, name: st
 def test_where_there_is_no_reaper(programs: Programs, tmp_path: Path, which: str) -> None:
     """What would be durable is made, and cleaned in the process, after one warning."""
     (work := tmp_path / "work").mkdir()
-    command = [*PYTHONS[which], "-c", BEGIN + RESOURCES]
+    command = [*PYTHONS[which], "-c", in_process.BEGIN + in_process.RESOURCES]
     result = programs.run_command(command, cwd=work, env={"PYTHONPATH": str(SRC), "PYTHONWARNINGS": "always::RuntimeWarning"})
     assert result.status == 0, result.err
     assert result.lines[0] == "made True"
@@ -62,11 +62,31 @@ def test_where_there_is_no_reaper(programs: Programs, tmp_path: Path, which: str
 def test_what_needs_the_judgement_of_linux_is_refused(programs: Programs, tmp_path: Path, which: str) -> None:
     (work := tmp_path / "work").mkdir()
     env = {"PYTHONPATH": str(SRC), "LASTLY_DURABLE": "require"}
-    result = programs.run_command([*PYTHONS[which], "-c", BEGIN + REFUSED], cwd=work, env=env)
+    result = programs.run_command([*PYTHONS[which], "-c", in_process.BEGIN + in_process.REFUSED], cwd=work, env=env)
     assert len(result.lines) == 6, result.err
     assert "LASTLY_DURABLE=require" in result.lines[0]
     assert all("is not to be had here: the reaper " in line for line in result.lines[1:5]), result.lines
     assert result.lines[5] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("code", "out"), [(in_process.NAMES, ["all"]), (in_process.OPEN_PROCESS, in_process.OPENED)], ids=["names", "open_process"]
+)
+@pytest.mark.parametrize("which", PYTHONS)
+def test_what_is_public_is_there(programs: Programs, tmp_path: Path, which: str, code: str, out: list[str]) -> None:
+    env = {"PYTHONPATH": None if which == "this" else str(SRC)}
+    result = programs.run_command([*PYTHONS[which], "-c", in_process.BEGIN + code], cwd=tmp_path, env=env, within=2 * PATIENCE)
+    assert (result.out.split(), result.status) == (out, 0), result.err
+
+
+@pytest.mark.parametrize("which", [which for which in PYTHONS if which != "this"])
+def test_commands_say_in_one_line_that_there_is_no_reaper(programs: Programs, tmp_path: Path, which: str) -> None:
+    command = [*PYTHONS[which], "-c", in_process.BEGIN + in_process.COMMANDS]
+    result = programs.run_command(command, cwd=tmp_path, env={"PYTHONPATH": str(SRC)})
+    assert (result.out.split(), result.status) == (in_process.ANSWERS, 0), result.err
+    assert [line.partition(": the reaper ")[0] for line in result.err.splitlines()] == [
+        f"lastly: `lastly {name}` does not work here" for name in ("doctor", "ls", "run")
+    ]
 
 
 # Modules that not every Python or system has, and where they may be named on the way of what runs in the process.

@@ -25,8 +25,9 @@ from lastly._cli.options import (
     seconds,
 )
 from lastly._cli.output import Failed, by, emit
+from lastly._system import probe
 from lastly._words.nearest import nearest
-from lastly.errors import LastlyError
+from lastly.errors import LastlyError, UnsupportedPlatform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ ROWS = 50  # of `lastly ls`: a screenful
 
 
 def run(_given: Namespace) -> int:
-    """Show what it takes. The running begins in `lastly.__main__`."""
+    """Show what it takes. The running begins in `lastly.__main__`, where there is any."""
+    if why := probe.no_reaper():
+        raise UnsupportedPlatform(f"`lastly run` does not work here: {why}")
     from lastly._run.options import USAGE
 
     sys.stdout.write(USAGE)
@@ -386,7 +389,8 @@ def main(words: "list[str]") -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name need not be of the locale's alphabet
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the status of each action away
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the status of each action away
     warnings.formatwarning = lambda message, *_, **__: f"lastly: {show.plain(message)}\n"
     try:
         status = _dispatch(words)
@@ -437,8 +441,15 @@ def _dispatch(words: "list[str]") -> int:
         given = command.parser().parse_words(rest)
     except SystemExit:  # argparse has shown the help
         return 0
+    _check_place(command)
+    return command.run(given)
+
+
+def _check_place(command: Command) -> None:
+    """Raise UnsupportedPlatform or NotRecorded where the command cannot work."""
+    if command.run is not completion and (why := probe.no_reaper()):
+        raise UnsupportedPlatform(f"`lastly {command.name}` does not work here: {why}")
     if command.section in _AT_HOME:
         from lastly._journal import home
 
         home.check()
-    return command.run(given)

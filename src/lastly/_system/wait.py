@@ -6,7 +6,6 @@ signal goes to a pid whose start time was compared an instant before. A pid woul
 that instant for the signal to reach a stranger.
 """
 
-import fcntl
 import os
 import select
 import struct
@@ -188,6 +187,8 @@ def status(fd: int) -> int | None:
     It tells since Linux 6.15, once the process has been waited for by its parent, to a process that held the
     pidfd before.
     """
+    import fcntl  # Windows has none, and integrations import this module there too
+
     buffer = bytearray(_INFO.size)
     _INFO.pack_into(buffer, 0, _INFO_EXIT, 0)
     try:

@@ -12,12 +12,12 @@ reads and writes its pipes. Three things are different from a child of ordinary 
 
 import os
 import sys
+from contextlib import suppress
 
 from lastly._exit import loop_children
 from lastly._scope.backends import Asyncio
 from lastly._scope.handle import UNLIMITED
-from lastly._system import proc
-from lastly._system.wait import send
+from lastly._system import probe, proc
 from lastly._words.clock import seconds
 from lastly.resources import _child
 
@@ -55,14 +55,16 @@ class Process:
     .. versionadded:: 0.1
     """
 
-    __slots__ = ("_detached", "_native", "_start", "cleanup", "pid", "stderr", "stdin", "stdout")
+    __slots__ = ("_detached", "_named", "_native", "_start", "cleanup", "pid", "stderr", "stdin", "stdout")
 
     def __init__(self, native: "_Native", cleanup: "DurableCleanup") -> None:
         self._native = native
         self._detached = False
         self.cleanup = cleanup
         self.pid: int = native.child.pid
-        self._start = proc.start_time(self.pid)
+        # Where a number names no process for ever, the library's own object reaches this child alone.
+        self._named = not probe.unsupported()
+        self._start = proc.start_time(self.pid) if self._named else None
         self.stdin: Any = native.child.stdin
         self.stdout: Any = native.child.stdout
         self.stderr: Any = native.child.stderr
@@ -75,7 +77,11 @@ class Process:
     def send_signal(self, signum: int) -> None:
         """Send it a signal; nothing happens when it has ended, or another process has its number."""
         if self._start is not None:
-            send(self.pid, self._start, signum)
+            from lastly._system import wait
+
+            wait.send(self.pid, self._start, signum)
+        elif not self._named:
+            self._by_library("send_signal", signum)
 
     def terminate(self) -> None:
         """Send it SIGTERM, and nothing to its children."""
@@ -83,7 +89,15 @@ class Process:
 
     def kill(self) -> None:
         """Send it SIGKILL, and nothing to its children: `aclose` ends them all."""
-        self.send_signal(signal.SIGKILL)
+        if self._named:
+            self.send_signal(signal.SIGKILL)
+        else:
+            self._by_library("kill")
+
+    def _by_library(self, name: str, *args: int) -> None:
+        if self.returncode is None:
+            with suppress(ProcessLookupError):  # it has ended, and the loop has not heard of that yet
+                getattr(self._native.child, name)(*args)
 
     async def wait(self) -> int:
         """Wait until it has ended; return its exit status, negative after a signal.

@@ -11,7 +11,7 @@ and the program that sent it died. So one empty lookup does not prove that nothi
 """
 
 import os
-from time import CLOCK_BOOTTIME, clock_gettime, sleep
+import time
 
 from lastly._durable import portable, seam
 from lastly._exit.root import root
@@ -72,20 +72,20 @@ def looks(seconds: float) -> "Iterator[None]":
         yield
         if begun >= until:
             return
-        sleep(max(0.0, min(pause, until - monotonic())))
+        time.sleep(max(0.0, min(pause, until - monotonic())))
         pause = min(pause * 1.6, 5.0)
 
 
 def moment() -> "list[Any]":
     """Now, for `elapsed`: seconds since the boot, which no change of the clock moves."""
-    return [boot_id(), clock_gettime(CLOCK_BOOTTIME)]
+    return [boot_id(), time.clock_gettime(time.CLOCK_BOOTTIME)]
 
 
 def elapsed(since: object) -> float:
     """Seconds since a moment; 0 when that was another boot's, or another machine's: not known."""
     match since:
         case [str(boot), int() | float() as up] if boot == boot_id():
-            return clock_gettime(CLOCK_BOOTTIME) - up
+            return time.clock_gettime(time.CLOCK_BOOTTIME) - up
     return 0.0
 
 
