@@ -5,6 +5,7 @@ The commands come from the table that the command line itself has: a new one sta
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
 import pty
@@ -109,6 +110,23 @@ def test_every_command_stands_in_these_tests() -> None:
 @pytest.mark.slow(keep=3)
 def test_a_wrong_option(programs: Programs, name: str) -> None:
     one_line(call(programs, name, "--nonsense"), 2, "no such option: --nonsense", f"see `lastly {name} --help`")
+
+
+LENGTHS = {
+    f"{command.name} {argument.flags[0]}": argument.settings
+    for command in COMMANDS
+    for argument in command.arguments
+    if argument.settings.get("metavar") in ("SECONDS", "DAYS")
+}
+
+
+@pytest.mark.parametrize("option", LENGTHS)
+def test_a_wrong_length_is_refused_in_its_unit(option: str) -> None:
+    kind, unit = LENGTHS[option]["type"], LENGTHS[option]["metavar"].lower()
+    assert kind("1.5") == 1.5
+    for wrong in ("x", "-1", "nan", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"^must be a number of {unit}, not {wrong!r}$"):
+            kind(wrong)
 
 
 @pytest.mark.parametrize("name", [name for name in (*RIGHT, *SHARED) if name not in ("run", "crash", "doctor", "journal")])

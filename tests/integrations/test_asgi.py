@@ -171,7 +171,7 @@ def test_a_forced_exit_still_reaps_what_is_durable(programs: Programs, folder: P
         result = server.program.wait()
     wait_until(lambda: gone(made), what=f"{made} reaped")
     assert f"scope {result.pid}" not in notes(folder)
-    assert "forced to leave: 2 cleanups of the application are not run here" in result.err
+    assert "forced to leave without 2 cleanups of the application" in result.err
 
 
 @pytest.mark.parametrize("kind", SERVERS)

@@ -3,7 +3,8 @@
 import os
 import sys
 
-from lastly._cli.finding import PAGES, Finding, counted
+from lastly._cli.finding import PAGES, Finding
+from lastly._words.counts import counted
 from lastly.errors import NotRecorded
 
 TYPE_CHECKING = False

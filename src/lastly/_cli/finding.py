@@ -9,11 +9,6 @@ if TYPE_CHECKING:
 PAGES = "https://github.com/lastly-py/lastly/blob/main/docs"
 
 
-def counted(number: int, one: str) -> str:
-    """Return "1 cleanup", "2 cleanups"."""
-    return f"{number} {one}{'s' * (number != 1)}"
-
-
 class Finding:
     """One answer of the doctor.
 

@@ -101,12 +101,21 @@ class Parser(argparse.ArgumentParser):
 
 def seconds(text: str) -> float:
     """Return a length of time of at least 0."""
+    return _length(text, "seconds")
+
+
+def days(text: str) -> float:
+    """Return a length of time of at least 0, in days."""
+    return _length(text, "days")
+
+
+def _length(text: str, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not value >= 0:  # neither is nan
-        raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number of {unit}, not {text!r}")
     return value
 
 

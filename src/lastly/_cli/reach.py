@@ -7,8 +7,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from lastly._cli import tables as show
-from lastly._cli.options import Argument, Command, positive, seconds
+from lastly._cli.options import Argument, Command, days, positive
 from lastly._cli.output import Failed, emit
+from lastly._words.counts import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,14 +142,14 @@ def hosts(given: "Namespace") -> int:
         if given.json:
             emit(judged=epoch, owners=left)
         else:
-            show.line(f"epoch {epoch}: judged; {left} owners are for the workers now")
+            show.line(f"epoch {epoch}: judged; the workers have {counted(left, 'owner')} to settle now")
         return 0
     if (name := given.drain or given.undrain) is not None:
         owed = desk.drain(url, name, drained=given.drain is not None)
         if given.json:
             emit(host=name, drained=given.drain is not None, owed=owed)
         elif given.drain is not None:
-            show.line(f"{name}: takes no new plans; {owed} cleanups are still owed")
+            show.line(f"{name}: takes no new plans; it still owes {counted(owed, 'cleanup')}")
         else:
             show.line(f"{name}: takes plans again")
         return 0
@@ -291,7 +292,7 @@ COMMANDS = (
         ),
         Argument(
             "--keep",
-            type=seconds,
+            type=days,
             metavar="DAYS",
             default=30.0,
             help="days that settled owners are kept (default: 30)",

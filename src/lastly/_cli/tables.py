@@ -14,8 +14,8 @@ import shutil
 import sys
 import time
 
-from lastly._cli.finding import counted
 from lastly._words import naming
+from lastly._words.counts import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import os
 import stat
 
 from lastly._words import built_in
+from lastly._words.counts import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Looker:
         if not stat.S_ISDIR(found.st_mode):
             return "link" if stat.S_ISLNK(found.st_mode) else "file"
         count = self._files(path)
-        return "tree" if count is None else f"tree, {count} file{'' if count == 1 else 's'}"
+        return "tree" if count is None else f"tree, {counted(count, 'file')}"
 
     def _files(self, path: str) -> int | None:
         """How many files are in it; None when that is too much to count."""

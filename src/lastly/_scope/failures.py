@@ -61,8 +61,9 @@ def conclude(of: str, failures: "Sequence[tuple[str, BaseException]]", body: "Ba
     if winner is not None:
         raise winner
     if body is None:
-        word = "cleanup" if len(errors) == 1 else "cleanups"
-        raise CleanupFailed(f"{len(errors)} {word} of {of} failed", errors)  # type: ignore[arg-type]  # Exceptions: 3. took the others
+        from lastly._words.counts import counted
+
+        raise CleanupFailed(f"{counted(len(errors), 'cleanup')} of {of} failed", errors)  # type: ignore[arg-type]  # Exceptions: 3. took the others
 
 
 def unnamed(errors: "Iterable[BaseException]") -> "list[tuple[str, BaseException]]":

@@ -16,6 +16,7 @@ from lastly._exit import root
 from lastly._scope.aio import AsyncScope
 from lastly._system import wait
 from lastly._words.clock import seconds as _seconds
+from lastly._words.counts import counted
 from lastly._words.warn import say
 from lastly.errors import CleanupFailed, FrameworkError, LastlyError
 from lastly.integrations import health
@@ -182,8 +183,8 @@ class Lastly:
             return
         if self._server.forced:
             left = len(self.scope) if self.scope is not None else 0
-            here = f"forced to leave: {left} cleanups of the application are not run here"
-            say(f"{here}; the reaper runs what is durable")
+            without = f"forced to leave without {counted(left, 'cleanup')} of the application"
+            say(f"{without}; the reaper runs what is durable")
         elif self._server.dies_of_sigterm:
             _close_root()
 

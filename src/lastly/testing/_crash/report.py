@@ -5,6 +5,8 @@ import linecache
 import os
 import signal
 
+from lastly._words.counts import counted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -157,8 +159,8 @@ class Report:
         leaks = self.leaks
         result = "nothing is left" if self.tried else "nothing was found out"
         if leaks:
-            result = f"{_count(len(leaks), 'run')} left something"
-        tried = f"{self.tried:,} of {_count(self.found, self.points[:-1])}"
+            result = f"{counted(len(leaks), 'run')} left something"
+        tried = f"{self.tried:,} of {counted(self.found, self.points[:-1])}"
         yield f"{near(self.program)}: ended by {self.how} at {tried}: {result} ({self.seconds:.1f} s)"
         whole = next((run for run in self.runs if not run.point), None)
         if whole is not None and whole.status:
@@ -167,7 +169,7 @@ class Report:
         if self.untried:
             yield f"  not all points were tried: {self.untried}"
         if self.missed:
-            missed = _count(len(self.missed), "run")
+            missed = counted(len(self.missed), "run")
             yield f"  {missed} ended before coming to the point: the program is not the same every time"
         groups: dict[str, list[Run]] = {}
         for run in leaks:
@@ -214,10 +216,6 @@ def near(path: str) -> str:
 def plain(text: str) -> str:
     """Return text in which control characters are visible, and harmless."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def signal_number(how: str) -> int | None:

@@ -3,6 +3,7 @@
 import time
 
 from lastly._reaper import desk
+from lastly._words.counts import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,16 +42,12 @@ def _sentence(reaped: "list[dict[str, Any]]", owed: "list[str]", prefix: str) ->
     given_up = [entry["scope"] for entry in reaped if entry["state"] == "abandoned"]
     parts = []
     if done:
-        parts.append(f"reaped {len(done)} {_left(done)} ({_whose(done, prefix)})")
+        parts.append(f"reaped {counted(len(done), 'cleanup')} that killed test runs owed ({_whose(done, prefix)})")
     if given_up:
         parts.append(f"gave up {len(given_up)} ({_whose(given_up, prefix)}; see `lastly history`)")
     if owed:
         parts.append(f"{len(owed)} still owed ({_whose(owed, prefix)}; see `lastly ls`)")
     return ", ".join(parts)
-
-
-def _left(things: "list[str]") -> str:
-    return f"cleanup{'s' if len(things) > 1 else ''} that killed test runs owed"
 
 
 def _whose(scopes: "list[str]", prefix: str) -> str:
