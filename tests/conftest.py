@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Programs, end_all_of, pythons
+from harness import Programs, end_all_of, now_in_ticks, pythons
 
 # A test run started in the background or under nohup hands SIG_IGN on to every child; the tests are about programs
 # that somebody can interrupt. (Ignored on purpose is a case of its own, with tests of its own.)
@@ -44,11 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _never_the_real_home() -> Iterator[None]:
     """A test that forgets the fixture ``home`` still does not write into the home of who runs the tests."""
-    folder = tempfile.mkdtemp(prefix="lt-")
+    born, folder = now_in_ticks(), tempfile.mkdtemp(prefix="lt-")
     before = os.environ.get("LASTLY_HOME")
     os.environ["LASTLY_HOME"] = folder
     yield
-    end_all_of(folder)
+    end_all_of(folder, born)
     shutil.rmtree(folder, ignore_errors=True)
     if before is None:
         del os.environ["LASTLY_HOME"]
@@ -77,10 +77,10 @@ def tmp_path() -> Iterator[Path]:
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A LASTLY_HOME of this test's own; afterwards its reaper, and whatever else runs under it, is ended."""
-    folder = _short_folder()
+    born, folder = now_in_ticks(), _short_folder()
     monkeypatch.setenv("LASTLY_HOME", str(folder))
     yield folder
-    end_all_of(folder)
+    end_all_of(folder, born)
     _remove(folder)
 
 

@@ -11,6 +11,7 @@ from harness import (
     Programs,
     end_all_of,
     gone,
+    now_in_ticks,
     process_gone,
     processes_of,
     reaper_of,
@@ -52,6 +53,7 @@ def test_each_program_has_its_home_and_a_temp_dir(programs: Programs, home: Path
 
 
 def test_what_runs_under_a_home_is_found_and_ended(programs: Programs, home: Path) -> None:
+    born = now_in_ticks()
     # A stand-in for the reaper: no environment, own session, the flock on reaper.run.
     code = """
         import os, sys, fcntl
@@ -68,7 +70,10 @@ def test_what_runs_under_a_home_is_found_and_ended(programs: Programs, home: Pat
     pid = reaper_of(home)
     assert pid is not None
     assert processes_of(home) == [pid]
-    end_all_of(home)
+    end_all_of(home, now_in_ticks() + 1000)
+    assert not process_gone(pid)  # older than the home is said to be
+    assert processes_of(home, born) == [pid]
+    end_all_of(home, born)
     assert process_gone(pid)
     assert reaper_of(home) is None
 
