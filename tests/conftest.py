@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import harness
 import pytest
 from harness import Programs, end_all_of, now_in_ticks, pythons
 
@@ -23,6 +24,11 @@ for _signum, _usual in (
         signal.signal(_signum, _usual)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Before the tests are imported, whose decorators ask."""
+    harness.first_tier = "not slow" in config.option.markexpr
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that start processes; of `slow(keep=3)` let three of the cases be in the default tier."""
@@ -35,10 +41,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             cases.setdefault((str(item.path), item.nodeid.partition("[")[0]), []).append(item)
     for several in cases.values():
         keep = several[0].get_closest_marker("slow").kwargs["keep"]
-        for place, item in enumerate(several):
-            # Spread over all of them, the first one included.
-            if place == 0 or place * keep // len(several) != (place - 1) * keep // len(several):
-                item.own_markers = [mark for mark in item.own_markers if mark.name != "slow"]
+        for place in _kept([item.callspec.indices for item in several], keep):
+            several[place].own_markers = [mark for mark in several[place].own_markers if mark.name != "slow"]
+
+
+def _kept(table: list[dict[str, int]], keep: int) -> set[int]:
+    """The places of so many rows in which every value of every column comes, as far as they reach.
+
+    Of those that bring as many new values, rows that are spread over the table; the first one always.
+    """
+    spread = {number * len(table) // keep for number in range(keep)}
+    left, seen = dict(enumerate(table)), set()
+    while left and len(table) - len(left) < keep:
+        place = max(left, key=lambda place: (len(left[place].items() - seen), place in spread, -place))
+        seen |= left.pop(place).items()
+    return set(range(len(table))) - left.keys()
 
 
 @pytest.fixture(scope="session", autouse=True)

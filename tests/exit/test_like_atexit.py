@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 
+from harness import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +63,7 @@ def plain(err):
     return re.sub(r"^  File .*\n(?:    .*\n)*", "", err, flags=re.MULTILINE)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(program=programs_of)
 def test_the_same_program_under_both(programs, program):
     lines, ending = program

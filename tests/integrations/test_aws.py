@@ -144,6 +144,7 @@ print("made", made.name, repr(made), flush=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(keep=1)
 def test_given_back_when_the_scope_closes(programs: Programs, amazon: Amazon, kind: str) -> None:
     """Twice: the second time there is nothing to do."""
     then = "assert made.cleanup.durable; made.close(); made.close(); scope.close(); print(repr(made))"
@@ -155,6 +156,7 @@ def test_given_back_when_the_scope_closes(programs: Programs, amazon: Amazon, ki
 
 @pytest.mark.parametrize("mode", ["dropped", "late", "lost"])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(keep=3)
 def test_killed_while_it_is_created(
     programs: Programs, amazon: Amazon, home: Path, kind: str, mode: str
 ) -> None:
@@ -175,6 +177,7 @@ def test_killed_while_it_is_created(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(keep=1)
 def test_killed_when_it_is_there(programs: Programs, amazon: Amazon, home: Path, kind: str) -> None:
     owner = programs.start(program(kind), env=amazon.env)
     owner.line("made", within=LONG)
@@ -185,6 +188,7 @@ def test_killed_when_it_is_there(programs: Programs, amazon: Amazon, home: Path,
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("instances", "lost"), ("prefix", "dropped"), ("stack", "lost")])
+@pytest.mark.slow(keep=1)
 def test_killed_in_the_middle_of_the_undo(
     programs: Programs, amazon: Amazon, home: Path, kind: str, mode: str
 ) -> None:
@@ -203,7 +207,8 @@ def test_killed_in_the_middle_of_the_undo(
     assert amazon.left(kind) == [], log(home)
 
 
-@pytest.mark.parametrize("failpoint", ["", "upload=SIGKILL"])
+@pytest.mark.parametrize("failpoint", ["upload=SIGKILL", ""])
+@pytest.mark.slow(keep=1)
 def test_the_example_deployment_on_amazon(
     programs: Programs, amazon: Amazon, home: Path, tmp_path: Path, failpoint: str
 ) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 
+from harness import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,7 +55,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(steps, st.floats(0, 1))
 def test_any_history(history, where):
     """Whole, it says what the model says; cut, what the model said then; and the next writer loses nothing."""

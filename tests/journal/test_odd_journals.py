@@ -10,6 +10,7 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
+from harness import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import dead_identity, folder_made, journal_by_hand, removal, shell
@@ -102,7 +103,7 @@ def place():
         shutil.rmtree(folder)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(some=changes)
 def test_every_reader_of_every_field(place, some):
     """Two cleanups of another program are settled as ever, and everything can be shown."""

@@ -4,6 +4,7 @@ import json
 from zlib import crc32
 
 import pytest
+from harness import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +64,7 @@ def test_phases_come_before_age():
 
 
 @pytest.mark.parametrize("cut", range(len(WHOLE) + 1))
+@pytest.mark.slow(keep=50)
 def test_truncated_at_every_byte(cut):
     """A prefix of the records counts, the torn one does not, and nothing raises."""
     found = replay(WHOLE[:cut])
@@ -187,7 +189,7 @@ record = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(record | st.binary(max_size=30), max_size=8), st.binary(max_size=10))
 def test_nothing_in_a_file_raises(rows, end):
     """Right checksums over wrong types included."""
@@ -199,7 +201,7 @@ def test_nothing_in_a_file_raises(rows, end):
         found.identity.alive()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.integers(0, 30), max_size=40), st.integers(1, 5))
 def test_numbers_are_a_set(some, first):
     numbers = Numbers()
@@ -231,7 +233,7 @@ def test_a_journal_read_again_piece_by_piece(size, monkeypatch):
         assert not found.damage
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.data())
 def test_written_on_after_it_was_read(data):
     """Taken in piece by piece, at any places, it says what it says when it is read at once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,38 @@ from lastly._journal import home as homes
 from lastly._reaper import client, desk, pool
 
 
+class Gate:
+    """What stale cleanups wait for: each takes one line out of a pipe."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path, self.fd = path, os.open(path, os.O_RDWR)
+
+    def cleanup(self) -> Any:
+        return ("lastly.actions:run", [["sh", "-c", f"read line <{self.path}"]], {"cwd": "/", "timeout": 1000.0})
+
+    def open(self) -> None:
+        os.write(self.fd, b"\n" * 1000)
+
+
 @pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    """What stale cleanups wait for."""
-    return tmp_path / "gate"
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    made = Gate(tmp_path / "gate")
+    yield made
+    os.close(made.fd)
 
 
-def waiting(gate: Path) -> Any:
-    text = f"while ! test -e {gate}; do sleep 0.05; done"
-    return ("lastly.actions:run", [["sh", "-c", text]], {"cwd": "/", "timeout": 1000.0})
-
-
-def test_a_new_death_waits_for_no_stale_journal(programs: Programs, home: Path, gate: Path) -> None:
+def test_a_new_death_waits_for_no_stale_journal(programs: Programs, home: Path, gate: Gate) -> None:
     """Not even where all workers hang in those, and more of them wait."""
     program, path = owner(programs)
     ready(home)
-    stale(pool.MOST + 30, waiting(gate))
+    stale(pool.MOST + 30, gate.cleanup())
     assert client.ask("sweep")
     wait_until(lambda: (desk.status() or {}).get("workers", 0) >= pool.MOST, within=60, what="all workers hang")
     program.send(signal.SIGKILL)
     wait_until(lambda: not os.path.lexists(path), what="the folder is gone")
     assert len(homes.journals()) >= pool.MOST + 30
-    gate.touch()
+    gate.open()
     archived(home, within=60)
 
 
@@ -62,7 +73,7 @@ def test_many_stale_journals_are_settled_and_filed(programs: Programs, home: Pat
     program.send(signal.SIGKILL)
 
 
-def test_behind_one_that_hangs_the_rest_of_a_message_is_done(programs: Programs, home: Path, gate: Path, tmp_path: Path) -> None:
+def test_behind_one_that_hangs_the_rest_of_a_message_is_done(programs: Programs, home: Path, gate: Gate, tmp_path: Path) -> None:
     """A mixture: some of the stale ones hang, all others are settled meanwhile."""
     _, _ = owner(programs)
     ready(home)
@@ -72,14 +83,14 @@ def test_behind_one_that_hangs_the_rest_of_a_message_is_done(programs: Programs,
         (made / str(number)).touch()
     removal = ("lastly.actions:remove", [f"{made}/{{}}"], {"expect": {}})
     stale(100, removal)
-    stale(5, waiting(gate))
+    stale(5, gate.cleanup())
     for number in range(100):
         (made / str(number)).touch()
     stale(200, removal)
     assert client.ask("sweep")
     wait_until(lambda: not os.listdir(made), what="all is removed")
     wait_until(lambda: len(homes.journals()) == 6, what="all others are filed")
-    gate.touch()
+    gate.open()
     wait_until(lambda: len(homes.journals()) == 1, what="filed")
 
 

@@ -6,7 +6,7 @@ import signal
 import socket
 
 import pytest
-from harness import gone, wait_until
+from harness import examples, gone, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -76,7 +76,7 @@ def talk(path, messages, fds=()):
     return answers
 
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @QUICK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from harness import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
@@ -163,6 +164,6 @@ class ScopeMachine(RuleBasedStateMachine):
 
 
 ScopeMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(60), stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestScope = ScopeMachine.TestCase
