@@ -227,7 +227,7 @@ def comparable(text: str) -> str:
 
 
 @pytest.mark.parametrize("what", ALIKE)
-@pytest.mark.slow(keep=8)
+@pytest.mark.slow(keep=4)
 def test_alike(programs: Programs, tmp_path: Path, what: str) -> None:
     theirs, ours = both(programs, *ALIKE[what], tmp_path)
     assert (ours.out, comparable(ours.err), ours.status) == (theirs.out, comparable(theirs.err), theirs.status)
@@ -277,7 +277,7 @@ GAINS = {
 
 
 @pytest.mark.parametrize("what", GAINS)
-@pytest.mark.slow(keep=4)
+@pytest.mark.slow(keep=3)
 def test_gains(programs: Programs, tmp_path: Path, what: str) -> None:
     code, args, *expected = GAINS[what]
     found = [

@@ -21,6 +21,7 @@ def left(programs: Programs, output: str) -> list[str]:
 @pytest.mark.parametrize(
     ("args", "status"), [([], 0), (["--fail"], 1), (["--leave", "3"], 3), (["--help"], 0), (["--nonsense"], 2)]
 )
+@pytest.mark.slow(keep=2)
 def test_work_file_is_removed(programs: Programs, args: list[str], status: int) -> None:
     result = programs.run_command(["python", CLEANUP, *args])
     assert result.status == status
@@ -29,6 +30,7 @@ def test_work_file_is_removed(programs: Programs, args: list[str], status: int) 
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.slow(keep=2)
 def test_work_file_is_removed_after_a_signal(programs: Programs, signum: int) -> None:
     program = programs.start_command(["python", CLEANUP, "--wait"])
     program.line("working on")

@@ -111,7 +111,7 @@ def test_ls_of_very_much(programs: Programs) -> None:
     found = data(programs, "ls")
     assert (len(found["owners"][0]["cleanups"]), len(found["abandoned"])) == (3000, 70)
     doctor = lastly(programs, "doctor").out
-    assert "3000 cleanups of dead owners" in doctor
+    assert "3,000 cleanups of dead owners" in doctor
     assert "70 cleanups given up" in doctor
 
 
@@ -212,6 +212,7 @@ def test_failed(programs: Programs) -> None:
 
 
 @pytest.mark.parametrize(("answer", "status", "left"), [("n\n", 1, 1), ("y\n", 0, 0), ("", 1, 1)])
+@pytest.mark.slow(keep=2)
 def test_forget_asks(programs: Programs, answer: str, status: int, left: int) -> None:
     ref = failing(programs)
     program = programs.start_command(["lastly", "forget", ref], env=OFF, stdin=subprocess.PIPE)
@@ -250,7 +251,7 @@ def test_forget_asks(programs: Programs, answer: str, status: int, left: int) ->
         (["why"], 2, "required: ID; see `lastly why --help`"),
     ],
 )
-@pytest.mark.slow(keep=6)
+@pytest.mark.slow(keep=4)
 def test_bad_input(programs: Programs, words: list[str], status: int, text: str) -> None:
     got = lastly(programs, *words)
     assert (got.status, got.out, got.err.count("\n")) == (status, "", 1)
@@ -509,6 +510,7 @@ def test_broken_pipe(programs: Programs) -> None:
         ("nonsense 2>&-", 2, ""),
     ],
 )
+@pytest.mark.slow(keep=3)
 def test_closed_streams(programs: Programs, line: str, status: int, out: str) -> None:
     """No traceback, no message in another stream, the status as ever."""
     got = programs.run_command(["sh", "-c", f"{sys.executable} -m lastly {line}"], env={**OFF, "CI": None})

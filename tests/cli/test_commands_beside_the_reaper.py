@@ -45,6 +45,7 @@ def ref() -> str:
 
 
 @pytest.mark.parametrize("which", ["all", "one", "owner"])
+@pytest.mark.slow(keep=2)
 def test_reap_waits_for_the_reaper(programs: Programs, home: Path, which: str) -> None:
     folder = dead(programs)
     words = {"all": [], "one": [ref()], "owner": [ref().partition(".")[0]]}[which]
@@ -129,6 +130,7 @@ def test_history_shows_what_was_retried(programs: Programs, home: Path) -> None:
 
 
 @pytest.mark.parametrize("filed", [False, True])
+@pytest.mark.slow(keep=1)
 def test_why_takes_what_is_shown(programs: Programs, home: Path, tmp_path: Path, filed: bool) -> None:
     """IDs whole and short, the owner's, its pid, its program, a scope, a path."""
     script = tmp_path / "makes_things.py"

@@ -70,7 +70,7 @@ def qt_program(programs: Programs, qt: str, body: str, **options: object) -> Pro
 @pytest.mark.parametrize("signum", [TERM, INT])
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("qt", QT)
-@pytest.mark.slow(keep=6)
+@pytest.mark.slow(keep=3)
 def test_qt(programs: Programs, qt: str, loop: str, signum: int) -> None:
     """Everything runs, from the inside to the outside, whether the loop runs once, again, or in another."""
     body, said = LOOPS[loop]
@@ -158,6 +158,7 @@ GLIB = {
 
 
 @pytest.mark.parametrize("loop", GLIB)
+@pytest.mark.slow(keep=2)
 def test_glib(programs: Programs, loop: str) -> None:
     program = programs.start(
         f"""

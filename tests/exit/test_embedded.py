@@ -128,6 +128,7 @@ def test_a_host_that_clears_the_signal_goes_on(programs: Programs, hosts, python
         (("bad", "import app; app.leave()", "end"), 3, "exit code 3"),
     ],
 )
+@pytest.mark.slow(keep=3)
 def test_the_status(
     programs: Programs, hosts, python: str, calls: tuple[str, ...], status: int, reason: str
 ) -> None:
@@ -153,6 +154,7 @@ def slot():
 
 
 @pytest.mark.parametrize("where", ["plainly", "in a function", "with a thread", "in an exit function"])
+@pytest.mark.slow(keep=2)
 def test_an_exception_that_c_code_prints_ends_in_order(programs: Programs, where: str, python: str) -> None:
     """PyErr_Print of a SystemExit ends the process in the middle of the C call, on top of the program's frames."""
     code = {

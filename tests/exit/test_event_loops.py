@@ -172,6 +172,7 @@ finally:
 
 
 @pytest.mark.parametrize("case", BODIES)
+@pytest.mark.slow(keep=3)
 def test_asyncio(programs: Programs, case: str) -> None:
     """What has handlers of its own keeps them; an error of the program's own is not lost."""
     body, status, lines = BODIES[case]
@@ -230,6 +231,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "PIPE", "TERM"])
+@pytest.mark.slow(keep=2)
 def test_a_script_in_stages_undoes_them(programs: Programs, python: str, name: str) -> None:
     """Newest first, by atexit's own register, for each of five signals; nothing is left."""
     number = getattr(signal, f"SIG{name}")

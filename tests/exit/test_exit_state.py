@@ -76,7 +76,7 @@ def run(programs: Programs, how: str, code: str, python: str):
 
 
 @pytest.mark.parametrize("over", OVER)
-@pytest.mark.slow(keep=5)
+@pytest.mark.slow(keep=3)
 def test_what_was_caught_does_not_hide_a_failed_cleanup(programs: Programs, over: str, python: str) -> None:
     result = programs.run(START + OVER[over], python=python)
     assert (result.status, result.lines[-1].removeprefix(">>> >>> ")) == (1, "reason: the end"), result.err
@@ -134,7 +134,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.slow(keep=6)
+@pytest.mark.slow(keep=3)
 def test_what_leaves_the_main_module_counts(programs: Programs, ends: str, python: str) -> None:
     code, status, reason = ENDS[ends]
     result = programs.run(f"{START}{SHOWN}\n{ARGPARSE}\n{code}", python=python)
@@ -143,6 +143,7 @@ def test_what_leaves_the_main_module_counts(programs: Programs, ends: str, pytho
 
 @pytest.mark.parametrize("how", ["module", "-c", "stdin"])
 @pytest.mark.parametrize("ends", ["exit", "error"])
+@pytest.mark.slow(keep=2)
 def test_that_too_however_it_was_started(programs: Programs, how: str, ends: str, python: str) -> None:
     code, status, reason = ENDS[ends]
     result = run(programs, how, START + code, python)

@@ -90,7 +90,7 @@ def test_a_busy_worker_process(programs, python, body):
 
 @pytest.mark.parametrize("options", [[], ["--supervise"]])
 @pytest.mark.parametrize("body", ["the body joins", "with ProcessPoolExecutor", "the body is over"])
-@pytest.mark.slow(keep=2)
+@pytest.mark.slow(keep=1)
 def test_under_lastly_run(programs, options, body):
     (folder := programs.folder / "main").mkdir()
     (folder / "program.py").write_text(BUSY + BARE + BODIES[body])

@@ -47,6 +47,7 @@ def start(programs: Programs, folder: Path, kind: str, *, child: str = NOTES, de
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(keep=2)
 def test_it_is_told_to_end(programs: Programs, tmp_path: Path, kind: str, signum: int) -> None:
     """By SIGTERM, before the first cleanup runs."""
     defers = "lastly.defer(lambda: print('told before', os.path.exists('term'), flush=True))"
@@ -137,6 +138,7 @@ def leave(programs: Programs, end: str, *, after: str = "", session: bool = Fals
 @pytest.mark.parametrize("end", ["return", "raise ValueError", "sys.exit(3)"])
 @pytest.mark.parametrize("after", ["", "gc.collect()"])
 @pytest.mark.parametrize("session", [False, True])
+@pytest.mark.slow(keep=4)
 def test_the_tree_ends_with_a_program_that_ends_by_itself(
     programs: Programs, end: str, after: str, session: bool
 ) -> None:
@@ -176,6 +178,7 @@ def test_the_tree_ends_with_a_signal(programs: Programs, signum: int) -> None:
 
 @pytest.mark.parametrize("end", ["pass", "os.kill(os.getpid(), 15); await asyncio.sleep(600)"])
 @pytest.mark.parametrize("kind", ["asyncio.create_subprocess_exec(*words", "trio.lowlevel.open_process(words"])
+@pytest.mark.slow(keep=2)
 def test_a_detached_child_is_left(programs: Programs, end: str, kind: str) -> None:
     """Its own session, and no pipe to us: a daemon."""
     library = kind.partition(".")[0]
@@ -216,6 +219,7 @@ def test_without_install_a_normal_end_leaves_it_to_asyncio(programs: Programs) -
 
 
 @pytest.mark.parametrize("library", ["asyncio", "anyio"])
+@pytest.mark.slow(keep=1)
 def test_what_open_process_started_has_its_own_end(programs: Programs, library: str) -> None:
     """It ends when its cleanup runs, not before; and one that was given away lives."""
     program = programs.start(f"""

@@ -139,7 +139,7 @@ async def main():
 
 
 @pytest.mark.parametrize("what", SWALLOW)
-@pytest.mark.slow(keep=3)
+@pytest.mark.slow(keep=2)
 def test_a_task_that_swallows_its_cancellation_is_cancelled_again(
     programs: Programs, python: str, what: str
 ) -> None:
@@ -219,6 +219,7 @@ def main():
 
 
 @pytest.mark.parametrize("what", ONCE)
+@pytest.mark.slow(keep=2)
 def test_a_program_that_swallows_less_ends_in_order(programs: Programs, python: str, what: str) -> None:
     run = "main()" if "def main():" in ONCE[what].replace("async def main", "") else "asyncio.run(main())"
     result = programs.run(f"{START}\n{IMPATIENT}\n{ONCE[what]}\n{run}", python=python)
@@ -459,7 +460,7 @@ REACTORS = {
 
 @pytest.mark.parametrize("reactor", REACTORS)
 @pytest.mark.parametrize(("number", "late"), [(INT, False), (INT, True), (TERM, True)])
-@pytest.mark.slow(keep=3)
+@pytest.mark.slow(keep=1)
 def test_a_reactor_shuts_down_in_order(programs: Programs, reactor: str, number: int, late: bool) -> None:
     """Its triggers run, whoever has the handler; then the signal is raised behind reactor.run()."""
     code = f"""{START}
@@ -585,7 +586,7 @@ Queue().get()
 
 @pytest.mark.parametrize("what", GEVENT)
 @pytest.mark.parametrize("patched", ["before", "after", "not"])
-@pytest.mark.slow(keep=3)
+@pytest.mark.slow(keep=2)
 def test_gevent(programs: Programs, what: str, patched: str) -> None:
     """The thread that looks is a thread, and the main thread's number is the system's, whenever it was patched."""
     patch = "import gevent; from gevent import monkey; monkey.patch_all()\n"
@@ -600,6 +601,7 @@ def test_gevent(programs: Programs, what: str, patched: str) -> None:
 
 
 @pytest.mark.parametrize("patched", [True, False])
+@pytest.mark.slow(keep=1)
 def test_gevent_leaves_alone_what_is_under_way(programs: Programs, patched: bool) -> None:
     """The main greenlet is suspended in its finally; in the thread's own chain of exceptions there is nothing."""
     patch = "from gevent import monkey; monkey.patch_all()\n" if patched else ""
@@ -630,6 +632,7 @@ finally:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.slow(keep=1)
 def test_tenacity_retries_whatever_comes(programs: Programs, asynchronous: bool) -> None:
     """It keeps each outcome in a future, and a condition may retry any exception."""
     sleep = "await asyncio.sleep(60)" if asynchronous else "time.sleep(60)"

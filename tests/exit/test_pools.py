@@ -19,6 +19,7 @@ REDIS = shutil.which("redis-server")
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.slow(keep=2)
 def test_a_process(programs, library):
     code = f"""
     import sys
@@ -38,6 +39,7 @@ def test_a_process(programs, library):
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.slow(keep=2)
 def test_a_pool(programs, library):
     """Each worker runs it once, at its end."""
     code = f"""
@@ -65,7 +67,7 @@ WAYS += [("multiprocess", "fork"), ("multiprocess", "forkserver"), ("billiard", 
 
 @pytest.mark.parametrize(("library", "method"), [way for way in WAYS if importlib.util.find_spec(way[0])])
 @pytest.mark.parametrize("where", ["work", "cleanup"])
-@pytest.mark.slow(keep=4)
+@pytest.mark.slow(keep=2)
 def test_a_terminated_worker_that_called_install(programs, library, method, where):
     """Its cleanups run, and its parent sees that it died of the signal, also where that came while it cleaned up."""
     code = f"""
@@ -138,6 +140,7 @@ def test_an_exit_of_the_programs_own_stays_one(programs):
 
 @pytest.mark.skipif(importlib.util.find_spec("rq") is None or REDIS is None, reason="rq or redis-server is missing")
 @pytest.mark.parametrize("ending", ["returns", "fails", "is terminated"])
+@pytest.mark.slow(keep=1)
 def test_work_horses_of_rq(programs, ending):
     """With its real worker and a redis of our own."""
     (folder := programs.folder / "rq").mkdir()

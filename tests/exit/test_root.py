@@ -46,6 +46,7 @@ def test_a_failing_cleanup_is_printed_and_turns_status_0_into_1(programs, python
     ("ending", "status"),
     [("sys.exit(3)", 3), ("raise KeyError('body')", 1), ("pass", 1), ("raise SystemExit(3)", 1)],
 )
+@pytest.mark.slow(keep=2)
 def test_a_failing_cleanup_changes_no_other_status(programs, ending, status):
     code = f"""
     import sys
@@ -60,6 +61,7 @@ def test_a_failing_cleanup_changes_no_other_status(programs, ending, status):
 
 
 @pytest.mark.parametrize(("argument", "status"), [("5", 5), ("0", 0), ("None", 0), ("'text'", 1)])
+@pytest.mark.slow(keep=2)
 def test_sys_exit_in_a_cleanup_at_exit(programs, python, argument, status):
     code = f"""
     import sys

@@ -94,6 +94,7 @@ time.sleep(60)
         ("t = threading.Thread(target=call, args=(lastly.install,)); t.start(); t.join()", "RuntimeError"),
     ],
 )
+@pytest.mark.slow(keep=3)
 def test_wrong_use_is_refused(programs: Programs, call: str, error: str) -> None:
     """A clear error, and nothing taken."""
     code = f"""
@@ -168,6 +169,7 @@ CATCHES = [
 
 
 @pytest.mark.parametrize(("clause", "number", "code", "status"), CATCHES)
+@pytest.mark.slow(keep=4)
 def test_who_names_the_signal_goes_on(
     programs: Programs, python: str, clause: str, number: int, code: int, status: int
 ) -> None:
@@ -468,6 +470,7 @@ lock(mutex)  # for ever, and no signal interrupts it
 
 @pytest.mark.parametrize("library", ["CDLL", "PyDLL"])
 @pytest.mark.parametrize("grace", ["", "grace=0.3"])
+@pytest.mark.slow(keep=2)
 def test_a_main_thread_stuck_in_c_is_ended_by_the_reaper(programs: Programs, library: str, grace: str) -> None:
     """With the GIL released (CDLL) and held (PyDLL): killed after the time, and what is durable is run."""
     code = STUCK.replace("GRACE", grace).replace("LIBRARY", library)

@@ -214,7 +214,7 @@ def asleep(program: Program) -> None:
 
 
 @pytest.mark.parametrize("situation", [*HITS, *WAITS])
-@pytest.mark.slow(keep=6)
+@pytest.mark.slow(keep=3)
 def test_status_output_and_files_as_without_lastly(programs: Programs, situation: str, python: str) -> None:
     """I8: the same status, the same beginning of the output; exit functions run, files are whole."""
     for some in (SIGNALS[:4], SIGNALS[4:]):

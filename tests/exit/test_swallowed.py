@@ -63,7 +63,7 @@ KEEPS = {
 
 
 @pytest.mark.parametrize("keeper", KEEPS)
-@pytest.mark.slow(keep=4)
+@pytest.mark.slow(keep=2)
 def test_one_that_is_kept_comes_again(programs: Programs, python: str, keeper: str) -> None:
     """It does not die, so its death tells nothing: that nobody handles it any more does."""
     code = (
@@ -352,6 +352,7 @@ SHELLS = {
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.slow(keep=1)
 def test_a_shell_answers_ctrl_c(programs: Programs, shell: str) -> None:
     """It stops the statement, not the session, although shells catch everything and keep it."""
     code = (

@@ -69,6 +69,7 @@ def run(programs: Programs, folder: Path, code: str, **options: object):
 @old
 @pytest.mark.parametrize("executor", ["", "scheduler.add_executor(ProcessPoolExecutor(1))\n"], ids=["threads", "processes"])
 @pytest.mark.parametrize("how", ["end", "TERM"])
+@pytest.mark.slow(keep=2)
 def test_a_running_job_is_waited_for_and_none_begins(how: str, executor: str, programs: Programs, tmp_path: Path) -> None:
     code = executor + """
 scheduler.add_job(jobs.until_told, "interval", seconds=0.05, max_instances=1)
@@ -176,6 +177,7 @@ scheduler.start()
 
 @old
 @pytest.mark.parametrize("context", ["spawn", "fork"])
+@pytest.mark.slow(keep=1)
 def test_kill_of_the_program_leaves_nothing_of_a_job(context: str, programs: Programs, tmp_path: Path) -> None:
     """Neither its worker processes, idle ones included, nor what the job made."""
     code = f"""
@@ -283,7 +285,7 @@ SENSOR = """
 @old
 @pytest.mark.parametrize("signum", [INT, TERM, KILL])
 @pytest.mark.parametrize("debug", [False, True], ids=["", "reloader"])
-@pytest.mark.slow(keep=2)
+@pytest.mark.slow(keep=1)
 def test_a_sensor_beside_flask(debug: bool, signum: int, programs: Programs, tmp_path: Path) -> None:
     """Never a second scheduler, never a job after the end, and no process is left."""
     pytest.importorskip("flask")

@@ -101,7 +101,7 @@ def whole_end(pid: int | str) -> list[str]:
 
 @pytest.mark.parametrize("kind", SERVERS)
 @pytest.mark.parametrize("signame", ["TERM", "INT"])
-@pytest.mark.slow(keep=2)
+@pytest.mark.slow(keep=1)
 def test_the_scope_closes_after_the_requests(
     programs: Programs, folder: Path, kind: str, signame: str
 ) -> None:
@@ -175,6 +175,7 @@ def test_a_forced_exit_still_reaps_what_is_durable(programs: Programs, folder: P
 
 
 @pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.slow(keep=1)
 def test_a_killed_server(programs: Programs, folder: Path, kind: str) -> None:
     server = SERVERS[kind](programs, folder)
     made = make(server)
@@ -372,6 +373,7 @@ def test_async_cleanups_of_the_process(programs: Programs, folder: Path) -> None
 
 
 @pytest.mark.parametrize("signame", ["INT", "TERM", "KILL"])
+@pytest.mark.slow(keep=1)
 def test_the_example(programs: Programs, signame: str) -> None:
     program = programs.start_command(["python", str(ROOT / "examples" / "chat.py")])
     server = Server(program, "Uvicorn running on")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from harness import Programs, clean_environment, gone, wait_process_gone, wait_until
+from suites import NO_MORE
 
 import lastly
 from lastly.errors import FrameworkError
@@ -123,7 +124,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("how", ENDS)
-@pytest.mark.slow(keep=5)
+@pytest.mark.slow(keep=2)
 def test_closed_once_however_it_ends(how: str, programs: Programs) -> None:
     result = programs.run(WITH, how)
     status, said = ENDS[how]
@@ -133,7 +134,7 @@ def test_closed_once_however_it_ends(how: str, programs: Programs) -> None:
 
 
 @pytest.mark.parametrize("how", ["end", "error", "sys.exit", "argument", "help", "setup", "exit end", "exit code 3"])
-@pytest.mark.slow(keep=3)
+@pytest.mark.slow(keep=2)
 def test_the_status_is_that_of_cement_alone(how: str, programs: Programs) -> None:
     plain = PROGRAM.replace("EXTENSIONS", "[]").replace("len(app.scope)", "1")
     without, with_it = programs.run(plain, how), programs.run(WITH, how)
@@ -143,6 +144,7 @@ def test_the_status_is_that_of_cement_alone(how: str, programs: Programs) -> Non
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.slow(keep=2)
 def test_the_signals_are_cements(signum: signal.Signals, programs: Programs) -> None:
     """Caught by the program, as generated ones do, they end it with 0; uncaught, by a traceback."""
     program = programs.start(WITH, "wait")
@@ -375,7 +377,7 @@ def test_a_generated_project(project: Path, programs: Programs) -> None:
 
 @pytest.mark.slow
 def test_a_generated_project_passes_its_own_tests(project: Path, home: Path) -> None:
-    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "tests"]
+    argv = [sys.executable, "-m", "pytest", *NO_MORE, "-q", "-p", "no:cacheprovider", "-o", "addopts=", "tests"]
     env = clean_environment(home, PYTHONPATH=str(project))
     done = subprocess.run(argv, cwd=project, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -104,7 +104,7 @@ ENDS: dict[str, tuple[int, str | None]] = {
 
 @frameworks
 @pytest.mark.parametrize("how", ENDS)
-@pytest.mark.slow(keep=6)
+@pytest.mark.slow(keep=3)
 def test_closed_however_the_command_ends(code: str, how: str, programs: Programs) -> None:
     result = programs.run(code, how)
     status, said = ENDS[how]
@@ -116,7 +116,7 @@ def test_closed_however_the_command_ends(code: str, how: str, programs: Programs
 
 @frameworks
 @pytest.mark.parametrize("how", ENDS)
-@pytest.mark.slow(keep=4)
+@pytest.mark.slow(keep=2)
 def test_a_cleanup_that_fails_is_told_and_turns_0_into_1(code: str, how: str, programs: Programs) -> None:
     broken = programs.run(code, f"broken {how}")
     status, said = ENDS[how]
@@ -131,6 +131,7 @@ def test_a_cleanup_that_fails_is_told_and_turns_0_into_1(code: str, how: str, pr
 
 @frameworks
 @pytest.mark.parametrize("name", ["TERM", "HUP", "QUIT"])
+@pytest.mark.slow(keep=3)
 def test_signals(code: str, name: str, programs: Programs) -> None:
     program = programs.start(code, "wait", "--install")
     program.line("waits")
@@ -141,6 +142,7 @@ def test_signals(code: str, name: str, programs: Programs) -> None:
 
 
 @frameworks
+@pytest.mark.slow(keep=1)
 def test_interrupted_as_without_lastly(code: str, programs: Programs) -> None:
     """...but for the status: after install() the parent sees the truth."""
 

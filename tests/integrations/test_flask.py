@@ -87,7 +87,7 @@ def closed(program: Program) -> list[str]:
         ("flask run", QUIT),
     ],
 )
-@pytest.mark.slow(keep=3)
+@pytest.mark.slow(keep=1)
 def test_a_request_in_flight_is_answered_and_then_all_is_closed(
     how: str, signum: int, programs: Programs, folder: Path
 ) -> None:
@@ -139,6 +139,7 @@ def test_the_time_of_requests_ends(programs: Programs, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["develop()", "waitress()"])
+@pytest.mark.slow(keep=1)
 def test_under_load_no_request_is_lost(how: str, programs: Programs, folder: Path) -> None:
     server = start(programs, folder, how)
     with Load(server.port, clients=6) as load:
@@ -231,7 +232,7 @@ def test_a_killed_reloader_takes_the_process_that_serves_along(programs: Program
 
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
 @pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
-@pytest.mark.slow(keep=2)
+@pytest.mark.slow(keep=1)
 def test_gunicorn_closes_in_each_worker(kind: str, preload: bool, programs: Programs, folder: Path) -> None:
     """What is deferred at import belongs to the process that imported it; Lastly takes no signals there."""
     with open(folder / "app.py", "a") as file:
@@ -385,6 +386,7 @@ def test_requests_are_counted_until_their_answer_is_sent(programs: Programs) -> 
 
 
 @pytest.mark.parametrize("how", ["develop()", "waitress()"])
+@pytest.mark.slow(keep=1)
 def test_a_file_is_sent_as_the_server_likes_it(how: str, programs: Programs, folder: Path) -> None:
     """By its own file wrapper; and while it is sent, the process does not end."""
     with open(folder / "app.py") as file:

@@ -93,7 +93,7 @@ def make(server: Server) -> tuple[int, Path]:
 
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
 @pytest.mark.parametrize("signame", ["TERM", "INT", "QUIT"])
-@pytest.mark.slow(keep=2)
+@pytest.mark.slow(keep=1)
 def test_each_worker_closes_once(programs: Programs, folder: Path, signame: str, kind: str) -> None:
     server = gunicorn(programs, folder, "--workers", "2", "--worker-class", kind)
     _, made = make(server)

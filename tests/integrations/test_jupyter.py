@@ -76,7 +76,7 @@ def end(kernel: Kernel, pid: int, how: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # of jupyter_client's own
 @pytest.mark.parametrize("how", ["shutdown", "SIGKILL", "restart", "does not answer", "SIGTERM"])
-@pytest.mark.slow(keep=2)
+@pytest.mark.slow(keep=1)
 def test_what_a_kernel_made_goes_with_it(kernel: Kernel, how: str) -> None:
     assert kernel.run(pages.code("how-to/jupyter.md", "cell.py")) == "started\n"
     kernel.run(CLOSED)

@@ -119,7 +119,7 @@ psycopg.Connection.execute = dying
 
 @pytest.mark.parametrize("name", [None, "it's \"ours\""])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.slow(keep=2)
+@pytest.mark.slow(keep=1)
 def test_gone_when_the_scope_closes(programs: Programs, server: Server, kind: str, name: str | None) -> None:
     """Twice: the second time there is nothing to do."""
     then = "sys.stdin.read(1); assert made.cleanup.durable; made.close(); made.close(); scope.close(); print(repr(made))"

@@ -62,6 +62,7 @@ def test_an_address_is_not_mixed_with_the_environment_s_host(programs: Programs,
 
 @pytest.mark.parametrize("how", ["environment", "argument"])
 @pytest.mark.parametrize("file", ["named", "home", "system"])
+@pytest.mark.slow(keep=2)
 def test_from_a_service(programs: Programs, home: Path, tmp_path: Path, how: str, file: str) -> None:
     (tmp_path / {"named": "x", "home": ".pg_service.conf", "system": "pg_service.conf"}[file]).write_text(SERVICE)
     env = {
@@ -85,6 +86,7 @@ def test_the_local_server_of_this_machine(programs: Programs, home: Path) -> Non
 
 
 @pytest.mark.parametrize("conninfo", ["host=localhost", "hostaddr=127.0.0.1", "host=/run/postgresql"])
+@pytest.mark.slow(keep=2)
 def test_a_local_server_is_not_looked_for_elsewhere(programs: Programs, home: Path, conninfo: str) -> None:
     assert "can only be reached from another machine" in recorded_elsewhere(programs, conninfo)
 

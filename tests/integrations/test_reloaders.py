@@ -66,7 +66,7 @@ KINDS = ["django", "werkzeug", "werkzeug, loaded before"]
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.slow(keep=3)
+@pytest.mark.slow(keep=2)
 def test_both_processes_clean_up(programs: Programs, kind: str, signum: int) -> None:
     """The reloader gets the signal, and by itself would kill the other one."""
     program, serving, made = start(programs, kind, session=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sharing import needs_server
 
-pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
+pytestmark = [needs_server, pytest.mark.xdist_group("reach-chaos-hosts")]
 
 
 def load(name: str) -> Any:

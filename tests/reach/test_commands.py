@@ -11,7 +11,7 @@ import pytest
 from harness import Programs, wait_until
 from sharing import LONG, RENT, Cloud, Shared, claim, flush, join, judge, needs_server, plan, step
 
-pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
+pytestmark = [needs_server, pytest.mark.xdist_group("reach-commands")]
 
 
 def said(programs: Programs, shared: Shared, *words: str, user: str = "boss") -> Any:
@@ -148,6 +148,7 @@ def test_why_retry_and_forget(programs: Programs, shared: Shared, dead: int) -> 
         (("hosts", "--drain", "web1"), "web1", "permission denied"),
     ],
 )  # fmt: skip
+@pytest.mark.slow(keep=4)
 def test_one_line_says_what_is_wrong(
     programs: Programs, shared: Shared, cloud: Cloud, words: tuple[str, ...], user: str, text: str
 ) -> None:
@@ -213,6 +214,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.slow(keep=4)
 def test_nothing_is_created_that_nobody_else_sees(programs: Programs, shared: Shared, cloud: Cloud, kind: str) -> None:
     import re
 

@@ -14,7 +14,7 @@ from harness import Program, end_all_of, processes_of, wait_until
 from sharing import LONG, RENT, Fleet, Shared, freeze, isolation, needs_server
 
 # Leases have to run out, which takes seconds: test_host_death.py is what stays in the default tier.
-pytestmark = [needs_server, pytest.mark.xdist_group("reach"), pytest.mark.slow]
+pytestmark = [needs_server, pytest.mark.xdist_group("reach-failures"), pytest.mark.slow]
 
 # Rents one thing per line that it is given, and says how that went.
 ON_DEMAND = """

@@ -8,7 +8,7 @@ import pytest
 from harness import wait_until
 from sharing import LONG, RENT, Fleet, needs_server
 
-pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
+pytestmark = [needs_server, pytest.mark.xdist_group("reach-host-death")]
 
 
 @pytest.mark.parametrize("engine", ["procrastinate", "sql"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sharing import Shared, needs_server
 
-pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
+pytestmark = [needs_server, pytest.mark.xdist_group("reach-model")]
 
 _spec = importlib.util.spec_from_file_location("reach_model", Path(__file__).with_name("model.py"))
 model = importlib.util.module_from_spec(_spec)
@@ -80,6 +80,7 @@ class Real:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.slow(keep=2)
 def test_the_functions_do_what_the_model_does(shared: Shared, seed: int) -> None:
     """I12 and I14 to I18 after each step."""
     simulation, real = model.Simulation(seed), Real(shared)

@@ -10,7 +10,7 @@ from sharing import KNOWN, Shared, claim, flush, join, judge, needs_server, plan
 from lastly._journal.shared_url import SharedUrl
 from lastly._reach.migrate import migrate
 
-pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
+pytestmark = [needs_server, pytest.mark.xdist_group("reach-schema")]
 
 def states(shared: Shared) -> list[tuple[int, str, int]]:
     return [tuple(row) for row in shared.all("SELECT id, state, attempts FROM lastly.cleanups ORDER BY owner, id")]

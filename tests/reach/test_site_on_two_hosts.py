@@ -16,7 +16,7 @@ from harness import ROOT, Programs, wait_until
 from sharing import LONG, Shared, isolation, kill_host, needs_server
 
 pytest.importorskip("markdown")
-pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
+pytestmark = [needs_server, pytest.mark.xdist_group("reach-site-on-two-hosts")]
 EXAMPLES = ROOT / "examples"
 GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_DIR": None, "GIT_INDEX_FILE": None, "GIT_WORK_TREE": None}
 

@@ -12,7 +12,7 @@ import pytest
 from harness import ROOT, Programs, wait_until
 from sharing import LONG, Shared, isolation, kill_host, needs_server
 
-pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
+pytestmark = [needs_server, pytest.mark.xdist_group("reach-tutorial")]
 PAGE = (ROOT / "docs" / "tutorial-two-hosts.md").read_text()
 
 

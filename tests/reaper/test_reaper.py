@@ -27,6 +27,7 @@ def quick(home, monkeypatch):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT])
+@pytest.mark.slow(keep=2)
 def test_what_a_dead_program_owes_is_done(programs, home, signum):
     program, made = owner(programs)
     watched(home)
@@ -326,6 +327,7 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.parametrize("shell", ["/no/such/shell", "/dev/null", "/bin/false"])
+@pytest.mark.slow(keep=2)
 def test_no_shell(programs, home, python, shell):
     """A container without one, or with something else in its place: the interpreter starts the reaper, no child is seen."""
     program = programs.start(NO_SHELL.format(more=""), shell, python=python)

@@ -97,6 +97,7 @@ ARGUMENTS = "parser = argparse.ArgumentParser()\nparser.add_argument('name')\nar
 
 
 @pytest.mark.parametrize("parts", [FUNCTION + ARGUMENTS, ARGUMENTS + FUNCTION], ids=["function", "arguments"])
+@pytest.mark.slow(keep=1)
 def test_a_script_that_wants_its_arguments(programs, home, tmp_path, parts):
     """They are not in the journal. It fails without them; once the function is there, no matter."""
     made = tmp_path / "made"
@@ -148,6 +149,7 @@ def undone(program):
 
 
 @pytest.mark.parametrize("name", ["tool", "package", "package.tool"])
+@pytest.mark.slow(keep=1)
 def test_a_module_without_a_guard_that_is_run(programs, home, tmp_path, name):
     """``python -m package``: hardly any __main__.py has a guard. Loaded as a whole it would run, owe, and be killed anew,
     and so would what each of these runs owes."""
@@ -159,6 +161,7 @@ def test_a_module_without_a_guard_that_is_run(programs, home, tmp_path, name):
 
 
 @pytest.mark.parametrize("words", [["cProfile"], ["trace", "--count", "-C", "counts"], ["pdb", "-c", "continue"]])
+@pytest.mark.slow(keep=1)
 def test_a_script_under_a_profiler(programs, home, tmp_path, words):
     """It runs in names of its own, and __main__ is the profiler."""
     (tmp_path / "script.py").write_text(RUN_AGAIN)
@@ -167,6 +170,7 @@ def test_a_script_under_a_profiler(programs, home, tmp_path, words):
 
 
 @pytest.mark.parametrize("first_line", [None, "/usr/bin/env python3"])
+@pytest.mark.slow(keep=1)
 def test_an_archive_with_everything_in_it(programs, home, tmp_path, first_line):
     """With lastly itself: then no interpreter can open the file that runs the action."""
     shutil.copytree(SRC / "lastly", tmp_path / "app" / "lastly", ignore=shutil.ignore_patterns("__pycache__"))
@@ -286,6 +290,7 @@ def test_megabytes_of_output(dead):
         ("sys.exit(0)", "SystemExit: 0"),
     ],
 )
+@pytest.mark.slow(keep=2)
 def test_it_did_not_return(dead, body, reason):
     [row], _ = dead(f"@action(retries=0)\ndef undo(): {body}", "defer(undo)")
     assert row["state"] == "abandoned"

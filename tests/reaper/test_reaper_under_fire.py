@@ -80,6 +80,7 @@ def test_a_folder_in_the_way_is_put_aside(programs, home, name):
         b'{"op": "deadline", "signals": [15], "grace": 1}', b'{"op": "own", "journal": {"a": []}}',
     ],
 )  # fmt: skip
+@pytest.mark.slow(keep=4)
 def test_what_is_no_message_ends_the_connection(programs, home, raw):
     owner(programs)
     reaper = ready(home)
@@ -121,6 +122,7 @@ def test_switched_off(programs, home):
 
 
 @pytest.mark.parametrize("idle", ["", "soon", "nan", "-1"])
+@pytest.mark.slow(keep=2)
 def test_an_idle_time_that_is_none(programs, home, idle):
     """A slip in a variable costs nobody the reaper; it is said."""
     program, made = owner(programs, env={"LASTLY_REAPER_IDLE": idle})

@@ -1,13 +1,11 @@
-"""Versions that meet: a program of a later one has the reaper of an earlier one hand over. Two are installed, as wheels."""
+"""Versions that meet: a program of a later one has the reaper of an earlier one hand over. Two are installed."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,33 +22,24 @@ sys.stdin.readline()
 
 
 def install(folder: Path, version: str, journal: int = 1) -> Path:
-    """Build a wheel of this source under another version, and install it into a folder of its own."""
-    wheel = folder / f"lastly-{version}-py3-none-any.whl"
-    info = f"lastly-{version}.dist-info"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for path in sorted((SRC / "lastly").rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                text, name = path.read_bytes(), str(path.relative_to(SRC))
-                if name == "lastly/__init__.py":
-                    text = re.sub(rb'__version__ = ".*"', f'__version__ = "{version}"'.encode(), text)
-                if name == "lastly/journal/record.py":
-                    text = text.replace(b"\nVERSION = 1\n", f"\nVERSION = {journal}\n".encode())
-                archive.writestr(name, text)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: lastly\nVersion: {version}\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
+    """Put this source into a folder, as another version of it; what is compiled already comes along."""
     target = folder / version
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile",
-         "--disable-pip-version-check", "--target", target, wheel],
-        check=True,
-    )  # fmt: skip
+    shutil.copytree(SRC / "lastly", target / "lastly")
+    for name, before, after in (
+        ("__init__.py", r'__version__ = ".*"', f'__version__ = "{version}"'),
+        ("_journal/record.py", r"^VERSION = 1$", f"VERSION = {journal}"),
+    ):
+        path = target / "lastly" / name
+        text, times = re.subn(before, after, path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert times == 1, f"{name}: {before}"
+        path.unlink()  # with its time: else what was compiled of the other text would still count
+        path.write_text(text, encoding="utf-8")
     return target
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("wheels")
+    folder = tmp_path_factory.mktemp("versions")
     return {"0.0.9": install(folder, "0.0.9"), "0.10.0": install(folder, "0.10.0", journal=2)}
 
 

@@ -87,6 +87,7 @@ LOOK = """
 
 @pytest.mark.parametrize("old", [0, 0o644, 0o600], ids=["new", "open", "secret"])
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+@pytest.mark.slow(keep=3)
 def test_while_it_is_written_it_is_ours_alone(programs, where, old, umask):
     done = programs.run(LOOK, str(where), str(where / "x"), str(umask), str(old))
     assert done.lines == ["0o600", oct(old or 0o666 & ~umask)], done.err
@@ -256,6 +257,7 @@ def test_dev_null_stays_what_it_is(where):
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 @pytest.mark.parametrize("to", ["pipe", "file"])
+@pytest.mark.slow(keep=3)
 def test_standard_output(programs, where, name, to):
     """`tool -o /dev/stdout > file`: between what was printed before and after, in the file that is open."""
     code = f"""

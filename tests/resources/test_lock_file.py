@@ -194,6 +194,7 @@ def test_a_holder_that_frees_it_and_lives_on(programs, kind, where):
     assert first.wait().status == 0
 
 
+@pytest.mark.slow(keep=1)
 def test_several_take_over(programs, kind, where):
     """One holder after the other is ended; the last one holds, and nobody is refused."""
     code = """
@@ -217,6 +218,7 @@ def test_several_take_over(programs, kind, where):
 
 
 @pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.slow(keep=2)
 def test_freed_while_it_is_looked_at(programs, kind, where, takeover):
     """With the file goes the journal that says whose it was: whoever has just looked is not refused for that."""
     first = programs.start(
@@ -275,6 +277,7 @@ def test_synced_before_it_has_its_name(programs, kind, where):
 
 
 @pytest.mark.parametrize("what", ["text", "folder", "link", "empty"])
+@pytest.mark.slow(keep=4)
 def test_what_is_not_ours_is_not_touched(programs, kind, where, what):
     """A file of another kind at the path."""
     path = where / "x"
@@ -290,6 +293,7 @@ def test_what_is_not_ours_is_not_touched(programs, kind, where, what):
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 5])
+@pytest.mark.slow(keep=3)
 def test_an_empty_file_is_nobodys(programs, kind, where, content):
     """A full disk, a power cut, another tool's crash; once nobody can be about to write into it."""
     (where / "x").write_bytes(content)
@@ -308,6 +312,7 @@ def test_an_empty_file_is_waited_for(programs, kind, where):
 
 
 @pytest.mark.parametrize("how", ["flock", "lockf"])
+@pytest.mark.slow(keep=2)
 def test_an_empty_file_that_is_locked_is_somebodys(programs, kind, where, how):
     """Other tools lock a file and leave it empty: to remove it would give their lock to two of them."""
     with open(where / "x", "w") as file:

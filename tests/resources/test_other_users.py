@@ -11,7 +11,7 @@ import stat
 import subprocess
 
 import pytest
-from harness import gone, wait_until
+from harness import examples, gone, wait_until
 
 import lastly
 from lastly._journal.turns import Turn
@@ -110,6 +110,7 @@ def test_a_file_that_another_user_has_written(programs, kind, shared, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["link", "copy", "rename"])
+@pytest.mark.slow(keep=3)
 def test_our_own_file_by_another_name(programs, kind, shared, tmp_path, how):
     """A hard link to it, a copy that we made, and a rename: the process did not make the file *there*."""
     victim = hold(programs, kind, shared / "its-own")
@@ -133,6 +134,7 @@ def test_a_holder_that_has_become_another_user(programs, kind, shared):
 
 
 @pytest.mark.parametrize("why", ["linked", "open to others", "folder open to others"])
+@pytest.mark.slow(keep=3)
 def test_a_journal_that_somebody_may_have_put_there_confirms_nothing(programs, home, kind, shared, why):
     holder = hold(programs, kind, shared / "app", env={"LASTLY_REAPER": "0"})
     (journal,) = home.glob("owners/*/*.j")
@@ -253,6 +255,7 @@ def test_a_new_socket_is_changed_and_nothing_else(programs, shared, tmp_path):
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 @pytest.mark.parametrize("mode", [0o600, 0o666, 0o660])
+@pytest.mark.slow(keep=3)
 def test_a_socket_has_the_mode_that_was_asked_for(programs, shared, mode, umask):
     done = programs.run(
         f"import lastly, os, sys; os.umask({umask}); lastly.unix_socket(sys.argv[1], mode={mode}); print(oct(os.stat(sys.argv[1]).st_mode & 0o777))",
@@ -308,7 +311,7 @@ def test_links_are_swapped_all_the_time(programs, shared, tmp_path):
         import os, sys, lastly
         os.chdir(sys.argv[1])
         seen = 0
-        for _ in range(150):
+        for _ in range(int(sys.argv[2])):
             for make in (
                 lambda: lastly.unix_socket("sock", mode=0o666),
                 lambda: lastly.lock_file("lock"),
@@ -326,6 +329,7 @@ def test_links_are_swapped_all_the_time(programs, shared, tmp_path):
         os._exit(0)
         """,
         str(open_folder),
+        str(examples(150)),
         within=60,
         env={"LASTLY_REAPER": "0"},
     )
@@ -353,6 +357,7 @@ GIVEN = """
      "lastly.lock_file(sys.argv[1] + '/l')", "lastly.unix_socket(sys.argv[1] + '/s')"],
 )  # fmt: skip
 @pytest.mark.parametrize("end", ["kill", "exit"])
+@pytest.mark.slow(keep=5)
 def test_given_to_another_user(programs, home, shared, make, end):
     """The user of a server has it; root, which made it, removes it, in this process or by the reaper."""
     program = programs.start(GIVEN.format(make=make, other=OTHER), str(shared), stdin=subprocess.PIPE)
@@ -398,7 +403,7 @@ def test_given_away_and_changed_while_it_is_removed(programs, home, shared, tmp_
         f"""
         import os, sys, lastly
         partly = 0
-        for _ in range(40):
+        for _ in range({examples(40)}):
             made = lastly.temp_dir(dir=sys.argv[1])
             os.chown(made, {OTHER}, {OTHER})
             while not os.listdir(made): pass  # the other user is at it

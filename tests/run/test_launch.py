@@ -128,6 +128,7 @@ def test_signals_given_back_by_a_script(programs: Programs, tmp_path: Path, sign
     ],
     ids=["a wrapper's trap", "the parent's", "nothing", "nohup"],
 )
+@pytest.mark.slow(keep=3)
 def test_what_was_ignored_on_purpose_stays_ignored(
     programs: Programs, options: list[str], ignored: list[int], start: str
 ) -> None:

@@ -144,7 +144,7 @@ def end(tree: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize("how", ["run", "api"])
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
-@pytest.mark.slow(keep=4)
+@pytest.mark.slow(keep=2)
 def test_gone_with_its_owner(
     programs: Programs, monkeypatch: pytest.MonkeyPatch, folder: str, kind: Callable[[str], Real], how: str
 ) -> None:

@@ -62,7 +62,7 @@ def _ended() -> list[int]:
 
 
 @pytest.mark.parametrize("how", [how for how in STARTS if how != "pty"])
-@pytest.mark.slow(keep=4)
+@pytest.mark.slow(keep=2)
 def test_gone_after_sigkill(programs: Programs, how: str) -> None:
     program, child = start(programs, how, "pass")
     program.send(signal.SIGKILL)
@@ -72,7 +72,7 @@ def test_gone_after_sigkill(programs: Programs, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["setsid", "double fork", "posix_spawn"])
 @pytest.mark.parametrize("end", ["1/0", "os.abort()", "os._exit(3)"])
-@pytest.mark.slow(keep=3)
+@pytest.mark.slow(keep=2)
 def test_gone_after_other_crashes(programs: Programs, how: str, end: str) -> None:
     program, child = start(programs, how, end, ends=True)
     assert program.wait().status != 0
@@ -98,6 +98,7 @@ def test_daemons_of_a_normal_end_live_on(programs: Programs, how: str, end: str)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.slow(keep=2)
 def test_multiprocessing(programs: Programs, tmp_path: Path, python: str, method: str) -> None:
     """Workers that do not end by themselves, on every start method; the resource tracker does its own work."""
     (tmp_path / "prog.py").write_text(f"""

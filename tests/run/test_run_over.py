@@ -56,7 +56,7 @@ def read(path: Path) -> list[str]:
     [(how, when, signum) for how in LEAVE for when in ("before", "later") for signum in (signal.SIGTERM, signal.SIGKILL)
      if (how, when, signum) != ("shell", "before", signal.SIGKILL)],
 )  # fmt: skip
-@pytest.mark.slow(keep=4)
+@pytest.mark.slow(keep=2)
 def test_a_service_that_was_left_keeps_its_files(
     programs: Programs, tmp_path: Path, how: str, when: str, signum: int
 ) -> None:
@@ -178,7 +178,7 @@ def _has_its_parent(pid: int) -> bool:
     [(how, signum) for how in BECOME for signum in (signal.SIGKILL, signal.SIGTERM)
      if (how, signum) != ("python-daemon", signal.SIGTERM)],
 )  # fmt: skip
-@pytest.mark.slow(keep=3)
+@pytest.mark.slow(keep=2)
 def test_a_daemon_is_the_program(programs: Programs, tmp_path: Path, how: str, signum: int) -> None:
     """Killed, its child goes, and the folder of the time before it was a daemon; told to end, its exit functions run."""
     pid, child, before = daemon(programs, tmp_path, how)
@@ -195,6 +195,7 @@ def test_a_daemon_is_the_program(programs: Programs, tmp_path: Path, how: str, s
 
 
 @pytest.mark.parametrize("how", BECOME)
+@pytest.mark.slow(keep=2)
 def test_a_daemon_that_only_waits(programs: Programs, tmp_path: Path, how: str) -> None:
     """It opens nothing any more from which it could see that its parents have gone: its child goes all the same."""
     pid, child, _ = daemon(programs, tmp_path, how, loop="pass")

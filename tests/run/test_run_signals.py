@@ -118,6 +118,7 @@ libc.pthread_mutex_lock(mutex)
 
 @pytest.mark.parametrize("name", ["TERM", "HUP"])
 @pytest.mark.parametrize("libc", LONG)
+@pytest.mark.slow(keep=2)
 def test_one_long_c_call(programs: Programs, tmp_path: Path, libc: str, name: str) -> None:
     """No exit function can run; without lastly it would die at once: the reaper ends it, and removes what it made."""
     code = IN_C.format(libc=LONG[libc], make="made = tempfile.mkdtemp()", become="")

@@ -57,6 +57,7 @@ def settled(programs: Programs, code: str, more: str, dead: bool) -> tuple[bool,
 
 @pytest.mark.parametrize("dead", [False, True])
 @pytest.mark.parametrize(("code", "more", "runs", "says"), WAYS)
+@pytest.mark.slow(keep=12)
 def test_what_counts_as_done(
     programs: Programs, home: Path, code: str, more: str, runs: bool, says: str, dead: bool
 ) -> None:

@@ -109,7 +109,7 @@ def test_cannot_start(programs: Programs, tmp_path: Path) -> None:
         "setsid nohup env -i sleep 600 >/dev/null 2>&1 &",
     ],
 )
-@pytest.mark.slow(keep=5)
+@pytest.mark.slow(keep=3)
 def test_nothing_outlives_the_program(programs: Programs, start: str, end: str) -> None:
     """Daemons without a token in their environment as well, after any end."""
     mark = f"600.{os.urandom(4).hex().translate(str.maketrans('abcdef', '123456'))}"

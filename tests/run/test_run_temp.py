@@ -57,6 +57,7 @@ def run(programs: Programs, end: str, *flags: str, **options: object) -> tuple[l
 
 
 @pytest.mark.parametrize("end", NORMAL)
+@pytest.mark.slow(keep=3)
 def test_normal_end_keeps_what_the_program_keeps(programs: Programs, end: str) -> None:
     """What mkdtemp, mkstemp and delete=False have made outlives an end of the program's own choice."""
     kept, own, _ = run(programs, end)
@@ -67,7 +68,7 @@ def test_normal_end_keeps_what_the_program_keeps(programs: Programs, end: str) -
 
 
 @pytest.mark.parametrize(("end", "status"), CRASH.items())
-@pytest.mark.slow(keep=4)
+@pytest.mark.slow(keep=2)
 def test_crash_removes_all(programs: Programs, end: str, status: int) -> None:
     """After a death by signal or exception nothing of it is left, with the status as ever."""
     kept, own, got = run(programs, end)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from harness import PATIENCE, ROOT, Programs, asleep, clean_environment, wait_until
+from suites import NO_MORE
 
 EVERYTHING = """
 import sys, os, json, signal
@@ -232,7 +233,7 @@ def test_pytest_xdist(programs: Programs, tmp_path: Path) -> None:
         "def test_two(): assert 1 == 2\n"
         "def test_three(): import tempfile; tempfile.mkdtemp()\n"
     )
-    words = ["-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "test_a.py"]
+    words = ["-m", "pytest", *NO_MORE, "-q", "-n", "2", "-p", "no:cacheprovider", "test_a.py"]
     bare, ours = both(programs, sys.executable, words, cwd=tmp_path, within=60)
     assert (ours.status, bare.status) == (1, 1)
     seconds = re.compile(r"in [\d.]+s|\[gw\d\]|0x\w+")

@@ -128,6 +128,7 @@ def test_the_grace_of_a_signal_under_frozen_time(programs, python):
         "actions.kill.call((child,), {'grace': 0.3}, attempt=1, token='', confirmed={}) or 1/0",
     ],
 )
+@pytest.mark.slow(keep=2)
 def test_other_limits_under_frozen_time(programs, call):
     code = f"""
     import freezegun, os, subprocess, sys

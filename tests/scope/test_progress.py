@@ -134,12 +134,15 @@ class Terminal:
 
     def wait(self):
         end = time.monotonic() + PATIENCE
-        while time.monotonic() < end and self.process.poll() is None:
-            if select.select([self.controller], [], [], 0.1)[0]:
+        while time.monotonic() < end:
+            dead = self.process.poll() is not None  # before the look: what it said last is still to be read
+            if select.select([self.controller], [], [], 0 if dead else 0.1)[0]:
                 try:
                     self.out += os.read(self.controller, 65536)
                 except OSError:  # EIO: it has gone
                     break
+            elif dead:
+                break
         return self.process.wait(PATIENCE)
 
     def press(self, number=signal.SIGINT):

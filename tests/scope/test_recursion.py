@@ -82,6 +82,7 @@ with Scope() as scope:
         "async, parallel",
     ],
 )
+@pytest.mark.slow(keep=4)
 def test_a_scope_per_level_of_a_recursion(programs: Programs, kind: str) -> None:
     """As with ExitStack: the error reaches the top, and where there is room again, the cleanups run."""
     result = programs.run(PROGRAM, kind)

@@ -96,6 +96,7 @@ TIMES = {
 
 
 @pytest.mark.parametrize("name", TIMES)
+@pytest.mark.slow(keep=12)
 def test_each_length_of_time_is_a_number(name, tmp_path, monkeypatch):
     """Before anything is made, started or owed."""
     monkeypatch.chdir(tmp_path)

@@ -82,7 +82,7 @@ def test_memory_does_not_grow_with_what_is_owed(journal, folder):
         return used
 
     small = peak(2 * MOST_TOLD)
-    assert (peak(8 * MOST_TOLD) - small) / (6 * MOST_TOLD) < 200  # bytes each; 5,000 with lists of records
+    assert (peak(5 * MOST_TOLD) - small) / (3 * MOST_TOLD) < 200  # bytes each; 5,000 with lists of records
 
 
 def test_the_history_keeps_many_in_few_rows(journal, folder):

@@ -92,7 +92,7 @@ def new_database(server: Server) -> Shared:
 
 @pytest.fixture(scope="session", name="database_server")
 def _database_server() -> Iterator[Server]:
-    server, folder = new_server("-c", "fsync=off")
+    server, folder = new_server("-c", "fsync=off", "-c", "shared_buffers=16MB")
     try:
         yield server
     finally:

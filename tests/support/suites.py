@@ -9,6 +9,9 @@ from pathlib import Path
 
 from harness import Program, Programs, Result
 
+# Without what these suites do not use, and what takes half of the time until their first test.
+NO_MORE = ("-p", "no:hypothesispytest")
+
 
 class Suite:
     """A project with tests, in a folder of its own."""
@@ -25,7 +28,7 @@ class Suite:
         (self.folder / name).write_text(textwrap.dedent(text))
 
     def start(self, *args: str, **options: object) -> Program:
-        argv = ["python", "-m", "pytest", "-p", "no:timeout", "-s", *args]
+        argv = ["python", "-m", "pytest", *NO_MORE, "-p", "no:timeout", "-s", *args]
         return self.programs.start_command(argv, cwd=self.folder, **options)
 
     def run(self, *args: str, **options: object) -> Result:

@@ -274,7 +274,7 @@ CALLS = {"x86_64": {"prctl": 157, "pidfd_open": 434, "statx": 332, "memfd_create
     [("pidfd_open", 38), ("pidfd_open", 1), ("statx", 38), ("statx", 1), ("memfd_create", 1), ("prctl", 1),
      ("pidfd_open statx memfd_create prctl", 1)],
 )  # fmt: skip
-@pytest.mark.slow(keep=3)
+@pytest.mark.slow(keep=2)
 def test_a_sandbox_that_refuses(programs: Programs, tmp_path: Path, calls: str, error: int) -> None:
     refused = SECCOMP + f"without([CALLS[call] for call in {calls.split()!r}], {error})\n"
     program, tree, made = owes(programs, tmp_path, refused)

@@ -31,6 +31,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("name", in_process.PROGRAMS)
 @pytest.mark.parametrize("which", PYTHONS)
+@pytest.mark.slow(keep=15)
 def test_in_the_process(programs: Programs, tmp_path: Path, which: str, name: str) -> None:
     code, signum, out, status = in_process.PROGRAMS[name]
     for (part, program), why in KNOWN.items():

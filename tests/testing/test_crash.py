@@ -112,6 +112,7 @@ def test_a_child_that_hides_is_found_and_ended(write: Any) -> None:
 
 
 @pytest.mark.parametrize("points", ["lines", "events", "cleanups"])
+@pytest.mark.slow(keep=2)
 def test_a_program_that_owes_before_it_makes_leaks_nowhere(write: Any, points: str) -> None:
     report = crash_everywhere(write(SOUND), points=points, at_most=10)
     assert report, str(report)
@@ -129,6 +130,7 @@ def test_a_program_that_owes_before_it_makes_leaks_nowhere(write: Any, points: s
         ("INT", -signal.SIGINT, []),
     ],
 )
+@pytest.mark.slow(keep=3)
 def test_every_way_to_die(write: Any, how: str, status: int, leaking: list[int]) -> None:
     """...in a cleanup, before its first step, between its two, and after them."""
     report = crash_everywhere(write(LATE), how=how, only=[9, 10, 11])
@@ -430,6 +432,7 @@ def test_a_program_that_fails_by_itself_is_named(write: Any) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.slow(keep=1)
 def test_ended_itself_it_leaves_nothing(programs: Programs, write: Any, signum: signal.Signals) -> None:
     """Neither the program, nor its parents, nor their folder."""
     path = write("""
@@ -468,7 +471,7 @@ def test_temp_dir_makes_nothing_but_its_folder(write: Any) -> None:
 
 
 @pytest.mark.parametrize("name", FIT)
-@pytest.mark.slow(keep=2)
+@pytest.mark.slow(keep=1)
 def test_no_leak_in_the_examples(name: str) -> None:
     """A sample; `make crash` tries every point in every way."""
     report = crash_everywhere(ROOT / "examples" / name, *FIT[name], at_most=6, seed=len(name))
@@ -476,6 +479,7 @@ def test_no_leak_in_the_examples(name: str) -> None:
 
 
 @pytest.mark.parametrize("points", ["lines", "cleanups"])
+@pytest.mark.slow(keep=1)
 def test_other_interpreters(programs: Programs, write: Any, python: str, points: str) -> None:
     """From 3.12 on lines are told by sys.monitoring."""
     path = write(LATE)

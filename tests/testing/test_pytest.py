@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import Programs, Result, gone, wait_until
-from suites import Suite, events, kill, told
+from suites import NO_MORE, Suite, events, kill, told
 
 from lastly._reaper import desk
 
@@ -87,6 +87,7 @@ def test_a_scope_closes_with_what_it_is_named_after(suite: Suite) -> None:
 
 
 @pytest.mark.parametrize("name", ["TERM", "HUP", "QUIT"])
+@pytest.mark.slow(keep=1)
 def test_a_signal_ends_the_run_in_order(name: str, suite: Suite) -> None:
     """Through every teardown and pytest's summary, and then the process dies of it; no other test begins."""
     signum = signal.Signals[f"SIG{name}"]
@@ -164,6 +165,7 @@ def test_a_killed_worker_is_reaped_while_the_run_goes_on(suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("name", "how"), [("TERM", ["--dist", "worksteal"]), ("KILL", ["--dist", "loadfile"])], ids=["TERM", "KILL"]
 )
+@pytest.mark.slow(keep=1)
 def test_workers_end_in_order_when_their_controller_dies(name: str, how: list[str], suite: Suite) -> None:
     signum = signal.Signals[f"SIG{name}"]
     run, worker, made = suite.started("-n", "2", *how)
@@ -242,7 +244,7 @@ def test_warnings_as_errors_strict_markers_and_unittest(suite: Suite) -> None:
                 signal.signal(signal.SIGTERM, lambda *_: None)
         """,
     )
-    argv = ["python", "-W", "error", "-m", "pytest", "-s", "-W", "error", "--strict-markers", "--strict-config"]
+    argv = ["python", "-W", "error", "-m", "pytest", *NO_MORE, "-s", "-W", "error", "--strict-markers", "--strict-config"]
     result = suite.programs.run_command(argv, cwd=suite.folder)
     assert (result.status, result.err) == (0, ""), result.out
 
@@ -276,6 +278,7 @@ def test_a_handler_of_the_project_stays(suite: Suite) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.slow(keep=1)
 def test_a_signal_in_a_running_event_loop(backend: str, suite: Suite) -> None:
     """The test's task is cancelled, and its ``finally`` runs; then the fixtures close."""
     suite.write(
@@ -333,7 +336,7 @@ def test_a_run_under_lastly_run_ends_in_order(suite: Suite) -> None:
             os.write(2, b"closed never\\n")
         """,
     )
-    run = suite.programs.start_command(["lastly", "run", "-m", "pytest", "-s", "-q"], cwd=suite.folder)
+    run = suite.programs.start_command(["lastly", "run", "-m", "pytest", *NO_MORE, "-s", "-q"], cwd=suite.folder)
     run.error_line("ready", within=60)
     run.send(signal.SIGTERM)
     result = run.wait(within=60)

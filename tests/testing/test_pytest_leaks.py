@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import ROOT, Programs, Result, wait_process_gone, wait_until
-from suites import Suite
+from suites import NO_MORE, Suite
 
 
 @pytest.fixture
@@ -206,11 +206,12 @@ CLEAN = """
 
 
 @pytest.mark.parametrize("how", [["-p", "no:xdist"], ["-n", "1", "--timeout=60"]], ids=["alone", "xdist"])
+@pytest.mark.slow(keep=1)
 def test_who_leaves_nothing_passes(how: list[str], suite: Suite) -> None:
     suite.write("test_it.py", CLEAN)
     with (suite.folder / "conftest.py").open("a") as out:  # nothing is left, however long that takes
         out.write("from lastly.testing._pytest import leaks as _leaks\n_leaks._PATIENCE = 60.0\n")
-    argv = ["python", "-m", "pytest", "-q", "-s", "--lastly-leaks", "--strict-markers", *how]
+    argv = ["python", "-m", "pytest", *NO_MORE, "-q", "-s", "--lastly-leaks", "--strict-markers", *how]
     result = suite.programs.run_command(argv, cwd=suite.folder, within=60)
     assert (result.status, left(result)) == (0, {}), result.out
 
@@ -301,7 +302,7 @@ def test_afterwards_everything_is_put_back(suite: Suite) -> None:
 def test_the_example_leaves_nothing_however_it_is_killed(programs: Programs, tmp_path: Path) -> None:
     """...in processes or in folders; and its own tests pass, with an eye on leaks, and with xdist."""
     example = str(ROOT / "examples" / "test_shop.py")
-    argv = ["python", "-m", "pytest", "-s", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), example]
+    argv = ["python", "-m", "pytest", *NO_MORE, "-s", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), example]
     for how in (["--lastly-leaks", "-W", "error"], ["-n", "2"]):
         result = programs.run_command([*argv, *how], within=60)
         assert (result.status, "2 passed" in result.out) == (0, True), result.out

@@ -323,6 +323,7 @@ def test_a_flipped_bit_costs_one_record_only(place: Path, programs: Programs) ->
 
 
 @pytest.mark.parametrize("what", ["empty", "noise", "link", "fifo", "folder", "of others"])
+@pytest.mark.slow(keep=3)
 def test_what_is_no_journal_is_left_alone(what: str, place: Path, programs: Programs) -> None:
     """...and keeps nobody from cleaning up after the one beside it."""
     journal, paths = dead_owner(programs, place)

@@ -152,7 +152,7 @@ def test_a_deployment_publishes_the_pages_and_leaves_nothing_else(deployment: De
         ("upload=os._exit", 70),
     ],
 )
-@pytest.mark.slow(keep=4)
+@pytest.mark.slow(keep=3)
 def test_however_it_ends_nothing_is_left(deployment: Deployment, failpoint: str, status: int) -> None:
     """...and the parent sees the truth, and the site is the old one, whole."""
     program = deployment.start(failpoint=failpoint)
@@ -174,6 +174,7 @@ def test_the_count_finds_what_atexit_leaves(deployment: Deployment) -> None:
 
 
 @pytest.mark.parametrize("place", ["clone", "upload"])
+@pytest.mark.slow(keep=1)
 def test_a_newer_build_takes_over(deployment: Deployment, place: str) -> None:
     older = deployment.start("HEAD~1", failpoint=f"{place}=pause")
     older.line("paused")
@@ -186,6 +187,7 @@ def test_a_newer_build_takes_over(deployment: Deployment, place: str) -> None:
     assert deployment.left(newer) == Left()
 
 
+@pytest.mark.slow
 def test_a_build_waits_for_what_a_killed_one_left(deployment: Deployment) -> None:
     """The lock of the dead is released by the reaper, last of all that it owed: so the next finds a clean place."""
     older = deployment.start("HEAD~1", failpoint="upload=SIGKILL")
@@ -213,6 +215,7 @@ def test_killed_together_with_the_reaper_the_next_build_finds_a_clean_place(
     assert deployment.left(newer) == Left()
 
 
+@pytest.mark.slow
 def test_of_many_builds_the_newest_is_published(deployment: Deployment) -> None:
     """Each asks the one before it to end, or finds that a newer one has overtaken it."""
     builds = []
@@ -268,6 +271,7 @@ def test_a_cloud_that_stays_full_ends_it_without_a_trace(
     assert deployment.left(program) == Left()
 
 
+@pytest.mark.slow
 def test_a_shallow_repository_will_do(deployment: Deployment, tmp_path: Path) -> None:
     shallow = tmp_path / "shallow"
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{deployment.repository}", str(shallow))

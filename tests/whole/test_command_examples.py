@@ -29,7 +29,7 @@ def left(line: str) -> tuple[Path, int]:
 
 
 @pytest.mark.parametrize(("name", "args", "status", "said"), ENDS)
-@pytest.mark.slow(keep=3)
+@pytest.mark.slow(keep=2)
 def test_ends(name: str, args: list[str], status: int, said: str, programs: Programs) -> None:
     result = programs.run_command(["python", str(EXAMPLES / name), *args])
     assert result.status == status
@@ -42,7 +42,7 @@ def test_ends(name: str, args: list[str], status: int, said: str, programs: Prog
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "KILL"])
 @pytest.mark.parametrize("example", [CLICK, CEMENT])
-@pytest.mark.slow(keep=4)
+@pytest.mark.slow(keep=2)
 def test_signals(example: str, name: str, programs: Programs) -> None:
     signum = signal.Signals[f"SIG{name}"]
     wait = "--wait" if example == CLICK else "wait"

@@ -37,6 +37,7 @@ def test_the_demo_interrupted_leaves_nothing(programs: Programs) -> None:
     wait_until(lambda: not os.listdir(demo.tmp), what="its folder is gone")
 
 
+@pytest.mark.slow
 def test_the_demo_killed_leaves_nothing(programs: Programs) -> None:
     """Neither its folder nor its cloud with the machines, nor a deployment with its tunnel."""
     demo = programs.start_command([*DEMO, "--ways", "SIGTERM,os._exit"])

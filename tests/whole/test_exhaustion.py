@@ -91,6 +91,7 @@ def test_hardly_any_descriptors(most: int, programs: Programs) -> None:
 
 
 @pytest.mark.parametrize("hold", [0, 1, 2, 3, 4, 5])
+@pytest.mark.slow(keep=3)
 def test_descriptors_run_out_on_the_way(hold: int, programs: Programs) -> None:
     """All are taken but a few: refused or made, never half; and when some are closed it goes on."""
     code = f"""
@@ -368,7 +369,7 @@ def test_a_reaper_with_a_clock_that_was_set_back(programs: Programs, home: Path,
 
 @pytest.mark.parametrize("kind", ["folder", "full folder", "fifo", "link", "dangling link"])
 @pytest.mark.parametrize("name", ["reaper.sock", "reaper.lock", "reaper.run", "reaper.log"])
-@pytest.mark.slow(keep=6)
+@pytest.mark.slow(keep=5)
 def test_strange_things_in_the_home(name: str, kind: str, programs: Programs, home: Path, tmp_path: Path) -> None:
     """Put aside, not followed, not removed; the reaper comes."""
     place, precious = home / name, tmp_path / "precious"

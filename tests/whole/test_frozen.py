@@ -118,6 +118,8 @@ def test_a_program_in_an_archive(programs: Programs, tmp_path: Path) -> None:
     judge(programs, str(archive), tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # it looks at all that is installed
 def test_pyinstaller(programs: Programs, tmp_path: Path) -> None:
     """The real thing, found through the entry point; nothing comes along that the program does not use itself."""
     if importlib.util.find_spec("PyInstaller") is None:

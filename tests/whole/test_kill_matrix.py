@@ -8,7 +8,7 @@ from kill_matrix_program import WAYS, Way
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, id=name) for name, way in WAYS.items()])
-@pytest.mark.slow(keep=12)
+@pytest.mark.slow(keep=8)
 def test_nothing_is_left(way: Way) -> None:
     outcome = measure("lastly", way)
     assert (outcome.left, outcome.status, outcome.lost) == (0, way.status, False), outcome.error
