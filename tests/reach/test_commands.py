@@ -59,7 +59,7 @@ def test_a_host_is_drained(programs: Programs, shared: Shared, cloud: Cloud) -> 
     program.write("vm-1\n")
     program.line("rented", within=LONG)
     name = os.uname().nodename
-    assert "takes no new plans; 1 cleanups are still owed" in said(programs, shared, "hosts", "--drain", name)
+    assert "takes no new plans; it still owes 1 cleanup" in said(programs, shared, "hosts", "--drain", name)
     assert "alive, drained" in said(programs, shared, "hosts")
     program.write("vm-2\n")
     assert program.wait(within=LONG).status == 1

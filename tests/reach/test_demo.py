@@ -12,7 +12,7 @@ from harness import ROOT, Programs, wait_until
 from sharing import LONG, Shared, needs_server, new_folder
 
 pytest.importorskip("markdown")
-pytestmark = [needs_server, pytest.mark.xdist_group("reach"), pytest.mark.slow]
+pytestmark = [needs_server, pytest.mark.xdist_group("reach-demo"), pytest.mark.slow]
 
 
 def test_a_host_dies_and_the_other_one_cleans_up(programs: Programs, shared: Shared) -> None:

@@ -8,7 +8,7 @@ import pytest
 from harness import wait_until
 from sharing import LONG, RENT, Fleet, Pair, claim, flush, join, judge, needs_server, plan, step
 
-pytestmark = [needs_server, pytest.mark.xdist_group("reach"), pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [needs_server, pytest.mark.xdist_group("reach-failover"), pytest.mark.slow, pytest.mark.timeout(600)]
 
 THINGS = 60
 

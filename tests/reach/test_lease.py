@@ -10,7 +10,7 @@ import pytest
 from harness import Programs, wait_until
 from sharing import LONG, Cloud, Shared, needs_server
 
-pytestmark = [needs_server, pytest.mark.xdist_group("reach")]
+pytestmark = [needs_server, pytest.mark.xdist_group("reach-lease")]
 
 TELL = """
 import json, sys, lastly, cloud
