@@ -42,7 +42,8 @@ def _sentence(reaped: "list[dict[str, Any]]", owed: "list[str]", prefix: str) ->
     given_up = [entry["scope"] for entry in reaped if entry["state"] == "abandoned"]
     parts = []
     if done:
-        parts.append(f"reaped {counted(len(done), 'cleanup')} that killed test runs owed ({_whose(done, prefix)})")
+        owed_them = f"{counted(len(done), 'cleanup')} that killed test runs owed"
+        parts.append(f"reaped {owed_them} ({_whose(done, prefix)})")
     if given_up:
         parts.append(f"gave up {len(given_up)} ({_whose(given_up, prefix)}; see `lastly history`)")
     if owed:
