@@ -86,6 +86,43 @@ def test_waiting_for_several_has_a_bound():
         assert not any(proc.lives(*key) for key in both)
 
 
+SPAWNER = """
+import subprocess, sys, threading
+made = []
+def child():
+    made.append(subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL))
+for word in sys.stdin:
+    if word == "child\\n":
+        child()
+    elif word == "thread\\n":  # whose child is in a list of its own
+        started = threading.Event()
+        threading.Thread(target=lambda: (child(), started.set(), threading.Event().wait())).start()
+        started.wait()
+    elif word == "end\\n":
+        for one in made: one.kill(); one.wait()
+        made.clear()
+    print(*sorted(one.pid for one in made), flush=True)
+import os; os._exit(0)
+"""
+
+
+def test_a_brood_is_what_children_returns_whatever_threads_there_are():
+    with subprocess.Popen([sys.executable, "-c", SPAWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as made:
+        brood = proc.Brood(made.pid)
+        counts = []
+        for word in ("nothing", "child", "child", "end", "thread", "child", "end"):
+            made.stdin.write(f"{word}\n")
+            made.stdin.flush()
+            expected = [int(pid) for pid in made.stdout.readline().split()]
+            assert sorted(brood.now()) == expected == sorted(proc.children(made.pid)), word
+            counts.append(len(expected))
+        assert counts == [0, 1, 2, 0, 1, 2, 0]
+        made.stdin.close()
+    assert brood.now() == []
+    brood.close()
+    brood.close()
+
+
 def test_the_kernel_has_lists_of_children_or_all_are_read(monkeypatch):
     with subprocess.Popen(["sleep", "1000"]) as made:
         assert made.pid in proc.living_children()

@@ -54,13 +54,15 @@ class Runner:
         self.pid = 0
         self.question = self.answer = self.output = -1
         self.death: wait.Watch | None = None
+        self.poll = select.poll()
+        self.brood = self.own = proc.Brood(os.getpid())  # the child's, once there is one; and ours
         self.status = 0
 
-    def run(self, request: "dict[str, Any]", limit: float, boss: int, *, fresh: bool) -> Outcome | None:
+    def run(self, request: bytes, limit: float, boss: int, *, fresh: bool) -> Outcome | None:
         """Have a request performed.
 
         Args:
-            request: JSON.
+            request: JSON, in one line.
             limit: seconds after which the child is killed.
             boss: the socket of whoever asked; with something to read there, nobody wants the answer any more.
             fresh: in a child that has performed nothing yet.
@@ -73,7 +75,7 @@ class Runner:
             self._start()
         said, printed = bytearray(), bytearray()
         try:
-            _write(self.question, json.dumps(request).encode("ascii") + b"\n")
+            _write(self.question, request + b"\n")
             how = self._watch({self.output: printed, self.answer: said}, boss, monotonic() + limit)
         except BaseException:
             self.end()
@@ -105,20 +107,23 @@ class Runner:
         for fd in (self.answer, self.output):
             os.set_blocking(fd, False)
         self.death = wait.Watch(self.pid, proc.start_time(self.pid) or 0)
+        self.brood = proc.Brood(self.pid)
+        self.poll = select.poll()
+        for listened in (self.answer, self.output, self.death.fd):
+            if listened is not None:
+                self.poll.register(listened, select.POLLIN)
 
     def _is_clean(self) -> bool:
         """Whether nothing is left of what it started: neither below it nor, orphaned, below us."""
-        return not proc.children(self.pid) and proc.children(os.getpid()) == [self.pid]
+        return not self.brood.now() and self.own.now() == [self.pid]
 
     def _watch(self, pipes: "dict[int, bytearray]", boss: int, until: float) -> str:
         """Read what it says until it has answered, ended, is late, or nobody waits."""
         death = self.death
         assert death is not None
-        poll = select.poll()
-        for fd in (boss, *pipes, *([death.fd] if death.fd is not None else [])):
-            poll.register(fd, select.POLLIN)
+        self.poll.register(boss, select.POLLIN)
         while (rest := until - monotonic()) > 0:
-            ready = [fd for fd, _ in poll.poll(death.limit(rest))]
+            ready = [fd for fd, _ in self.poll.poll(death.limit(rest))]
             if self.answer in ready or death.ended():
                 for fd, kept in pipes.items():
                     _drain(fd, kept)
@@ -127,7 +132,7 @@ class Runner:
                 if death.ended():
                     return "ended"
             elif self.output in ready and not _drain(self.output, pipes[self.output]):
-                poll.unregister(self.output)  # it has closed its own: the answer is still to come
+                self.poll.unregister(self.output)  # it has closed its own: the answer is still to come
             if boss in ready:
                 return "boss"
         return "late"
@@ -139,6 +144,7 @@ class Runner:
         self.status, self.pid = _end(self.pid), 0
         for fd in (self.question, self.answer, self.output):
             os.close(fd)
+        self.brood.close()
         if self.death is not None:
             self.death.close()
 

@@ -88,7 +88,7 @@ class Hand:
     """One executor."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
+        self.socket, self.room = sock, bytearray(_LIMIT)
 
     def run(
         self, request: "dict[str, Any]", every: float, still: "Callable[[], bool]"
@@ -112,12 +112,12 @@ class Hand:
             self.socket.send(json.dumps(request).encode("ascii"))
             while True:
                 try:
-                    raw = self.socket.recv(_LIMIT)
+                    size = self.socket.recv_into(self.room)
                 except TimeoutError:
                     if still():
                         continue
                     raise Fenced from None
-                return json.loads(raw) if raw else None
+                return json.loads(self.room[:size]) if size else None
         except OSError:
             return None
 
@@ -162,13 +162,15 @@ def _hand(line: socket.socket, served: "dict[str, Action[Any, Any]]", parent: in
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         libc.adopt_orphans()
         runner = fork.Runner(lambda request: _call(served[request["action"]], request))
-        while os.getppid() == parent and (raw := line.recv(_LIMIT)):
+        room = bytearray(_LIMIT)  # a new one for each request would be mapped and unmapped
+        while os.getppid() == parent and (size := line.recv_into(room)):
+            raw = bytes(room[:size])
             request = json.loads(raw)
             if request["action"] not in served:
                 answer = fork.Outcome("failed", f"no worker knows {request['action']}")
             else:
                 limit = max(request["timeout"], 0.1)
-                found = runner.run(request, limit, line.fileno(), fresh=request["fresh"])
+                found = runner.run(raw, limit, line.fileno(), fresh=request["fresh"])
                 if found is None:
                     break
                 answer = found

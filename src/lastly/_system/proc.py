@@ -17,6 +17,7 @@ _LISTINGS = 40  # a machine that forks all the time must not keep us reading for
 _EXEC = 0.2  # seconds for an exec, in the middle of which a process has no arguments
 _WALL = 0x40000000  # __WALL: children of every kind; os has no name for it
 _KTHREADD = 2  # the parent of the threads of the kernel
+_LISTED = 4096  # bytes of a list of children that are read at once
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
@@ -317,6 +318,40 @@ def children(pid: int) -> list[int]:
     if not listed and look(pid) is not None:
         return [process.pid for process in by_parent(processes()).get(pid, ())]
     return found
+
+
+class Brood:
+    """The children of one process that is asked for them again and again: its listing stays open.
+
+    A process with one thread has one list of them, which is read with one call; any other is looked at as
+    `children` does.
+    """
+
+    __slots__ = ("_list", "_threads", "pid")
+
+    def __init__(self, pid: int) -> None:
+        """Begin; the process may have ended."""
+        self.pid = pid
+        self._threads = self._list = -1
+        try:
+            self._threads = os.open(f"/proc/{pid}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._list = os.open(f"{pid}/children", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._threads)
+        except OSError:  # none are left, or this kernel keeps no lists: `children` finds another way
+            pass
+
+    def now(self) -> list[int]:
+        """Return what `children` does."""
+        if self._list < 0 or os.fstat(self._threads).st_nlink != 3:  # two, and one for each thread
+            return children(self.pid)
+        listed = os.pread(self._list, _LISTED, 0)
+        return children(self.pid) if len(listed) == _LISTED else [int(pid) for pid in listed.split()]
+
+    def close(self) -> None:
+        """Give the descriptors back; a second call does nothing."""
+        for fd in (self._threads, self._list):
+            if fd >= 0:
+                os.close(fd)
+        self._threads = self._list = -1
 
 
 def below(root: int) -> list[Process]:
