@@ -58,9 +58,10 @@ class Real:
         return got and (got["claim"], [cleanup["id"] for cleanup in got["cleanups"]])
 
     def step(self, owner: int, claim: int, ended: Any, outcome: Any, begin: Any) -> Any:
-        got = self.one(
-            self.hand, "SELECT lastly.step(%s, %s, 3600, %s, %s, 'e', %s, %s)", owner, claim, ended, outcome, begin, begin is None
-        )
+        said = {
+            "owner": owner, "claim": claim, "ended": ended, "outcome": outcome, "error": "e", "begin": begin, "finish": begin is None
+        }  # fmt: skip
+        (got,) = self.one(self.hand, "SELECT lastly.steps(3600, %s)", json.dumps([said]))
         return got and got["state"]
 
     def retry(self, owner: int, cleanup: int) -> bool:

@@ -5,7 +5,20 @@ from __future__ import annotations
 import json
 
 import pytest
-from sharing import KNOWN, Shared, claim, flush, join, judge, needs_server, plan, psycopg, silence, step
+from sharing import (
+    KNOWN,
+    Shared,
+    claim,
+    flush,
+    join,
+    judge,
+    needs_server,
+    plan,
+    psycopg,
+    silence,
+    step,
+    steps,
+)
 
 from lastly._journal.shared_url import SharedUrl
 from lastly._reach.migrate import migrate
@@ -120,6 +133,25 @@ def test_a_worker_that_lost_its_claim_changes_nothing(shared: Shared) -> None:
     assert other["claim"] > frozen["claim"]
     assert step(shared, frozen, ended=2, outcome="done", begin=1) is None
     assert states(shared) == [(1, "running", 1), (2, "failed", 1)]  # 2: begun under the lost claim, an attempt
+    assert step(shared, other, ended=1, outcome="done", finish=True)["state"] == "orphan"
+
+
+def test_many_owners_step_in_one_trip_each_under_its_own_claim(shared: Shared) -> None:
+    """I15: red when one claim, or one look at the claims, serves for all."""
+    epoch = join(shared)
+    flush(shared, epoch, [plan(f"h-b/{owner}.j", number) for owner in range(4) for number in (1, 2)])
+    held = [claim(shared, owner, secs=-1 if owner == 2 else 60.0) for owner in judge(shared, epoch)]
+    other = claim(shared, held[1]["owner"], by="other")
+    said = [{"owner": got["owner"], "claim": got["claim"], "ended": 2, "outcome": "done", "begin": 1} for got in held]
+    said[2] |= {"outcome": "failed", "error": "no", "begin": None, "finish": True}
+    said[3] |= {"begin": 7}  # which a person has forgotten
+    before, *answers = states(shared), *steps(shared, *said)
+    assert [answer and answer["state"] for answer in answers] == ["held", None, "orphan", "skip"]
+    after = states(shared)
+    assert after[:2] == [(1, "running", 1), (2, "done", 1)]
+    assert after[2:4] == before[2:4] == [(1, "running", 1), (2, "failed", 1)]
+    assert after[4:] == [(1, "planned", 0), (2, "failed", 1), (1, "planned", 0), (2, "done", 1)]
+    assert steps(shared) == []
     assert step(shared, other, ended=1, outcome="done", finish=True)["state"] == "orphan"
 
 
@@ -256,7 +288,7 @@ FORBIDDEN = {
         "SELECT lastly.check_plans('h', 1, '[]')", "UPDATE lastly.hosts SET beat = 0", "DELETE FROM lastly.owners", "SELECT nextval('lastly.claims')",
         "SELECT lastly.judge(1, 0)", "SELECT lastly.judge_host(1)", "SELECT lastly.orphan(1)",
         "SELECT lastly.claim(1, 'me', 60, '{}')", "SELECT lastly.claim_due('shop', 'me', 60, '{}', 1)",
-        "SELECT lastly.step(1, 1, 60)", "SELECT lastly.retry(1, 1)", "SELECT lastly.forget(1, 1)",
+        "SELECT lastly.steps(60, '[]')", "SELECT lastly.retry(1, 1)", "SELECT lastly.forget(1, 1)",
         "SELECT lastly.reconcile()", "SELECT lastly.tidy(0, 1)", "SELECT lastly.worker_seen('a', 'b', '{}', '')",
         "SELECT * FROM lastly_queue.procrastinate_jobs", "CREATE TABLE lastly.mine (a int)",
     ),
@@ -268,6 +300,7 @@ FORBIDDEN = {
         "DELETE FROM lastly.cleanups", "UPDATE lastly.owners SET claim = 99", "UPDATE lastly.hosts SET state = 'dead'",
         "SELECT nextval('lastly.claims')", "SELECT lastly.flush(1)", "SELECT lastly.join_host('a', 'b', 30)",
         "SELECT lastly.reclaim(1, '{}')", "SELECT lastly.leave(1)", "SELECT lastly.orphan(1)", "SELECT lastly.finish(1)",
+        "SELECT lastly.step(1, 1, 60, NULL, NULL, NULL, NULL, true)",
         "SELECT lastly.failed(1, 1, 'no', 'me')", "SELECT lastly.judge_host(1)", "SELECT lastly.forget(1, 1)",
         "SELECT lastly.retry(1, 1)", "DROP SCHEMA lastly CASCADE",
     ),

@@ -197,10 +197,12 @@ def claim(shared: Shared, owner: int, secs: float = 60.0, by: str = "w", known: 
     return shared.one("SELECT lastly.claim(%s, %s, %s, %s)", owner, by, secs, list(known), user="hand1")
 
 
+def steps(shared: Shared, *said: dict[str, Any]) -> Any:
+    return shared.one("SELECT lastly.steps(60, %s)", json.dumps(list(said)), user="hand1")
+
+
 def step(shared: Shared, got: dict[str, Any], **more: Any) -> Any:
-    named = "".join(f", p_{name} => %s" for name in more)
-    sql = f"SELECT lastly.step(%s, %s, 60{named})"
-    return shared.one(sql, got["owner"], got["claim"], *more.values(), user="hand1")
+    return steps(shared, {"owner": got["owner"], "claim": got["claim"], **more})[0]
 
 
 CLOUD = """

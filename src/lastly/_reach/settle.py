@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 HOLD = 15.0  # seconds that a claim holds without being renewed
-_STEP = (
-    "SELECT lastly.step(%(owner)s, %(claim)s, %(secs)s, p_ended => %(ended)s, p_outcome => %(outcome)s,"
-    " p_error => %(error)s, p_begin => %(begin)s, p_finish => %(finish)s)"
-)
 
 
 def _storable(text: str) -> str:
@@ -36,7 +32,7 @@ class Settling:
     def __init__(
         self,
         claimed: "dict[str, Any]",
-        ask: "Callable[[str, dict[str, Any]], Any]",
+        step: "Callable[[dict[str, Any]], dict[str, Any] | None]",
         hand: "Callable[[], Hand]",
         *,
         hold: float = HOLD,
@@ -46,12 +42,12 @@ class Settling:
 
         Args:
             claimed: what `claim` returned; its first cleanup is begun.
-            ask: runs one query and returns its one value.
+            step: takes one step under the claim; returns None when that is lost. See `Steps`.
             hand: gives an executor that works.
             hold: seconds that the claim holds without being renewed.
             tell: called with the outcome of each.
         """
-        self.claimed, self.ask, self.hand, self.hold, self.tell = claimed, ask, hand, hold, tell
+        self.claimed, self.step, self.hand, self.hold, self.tell = claimed, step, hand, hold, tell
         self.again: float | None = None
         self.fenced = False
         self.broken = False
@@ -111,9 +107,4 @@ class Settling:
         return self._ask(**said)
 
     def _ask(self, **said: "Any") -> "dict[str, Any] | None":
-        whole = dict.fromkeys(("ended", "outcome", "error", "begin")) | {"finish": False} | said
-        answer: dict[str, Any] | None = self.ask(
-            _STEP,
-            {"owner": self.claimed["owner"], "claim": self.claimed["claim"], "secs": self.hold, **whole},
-        )
-        return answer
+        return self.step({"owner": self.claimed["owner"], "claim": self.claimed["claim"], **said})

@@ -15,6 +15,7 @@ from lastly._reach.database import Unusable, connect, driver, unusable
 from lastly._reach.hands import Forkserver, Hand
 from lastly._reach.judge import Judge
 from lastly._reach.migrate import QUEUE
+from lastly._reach.steps import Steps
 from lastly._words.clock import monotonic
 
 TYPE_CHECKING = False
@@ -83,6 +84,8 @@ class Worker:
         self.forkserver = Forkserver(modules)
         self.actions = self.forkserver.actions
         self.judge = Judge()
+        self._line = Line(self)
+        self.steps = Steps(self._line.ask, hold)
         if engine == "procrastinate":
             from lastly._reach.engines.procrastinate import Engine
         else:
@@ -120,6 +123,7 @@ class Worker:
                     self._say(connection, stopped=True)
             except Unusable:
                 pass
+            self._line.hang_up()
             self.forkserver.close()
 
     def _begin(self) -> None:
@@ -222,38 +226,18 @@ class Worker:
                 connection.execute("SELECT lastly.tidy(%s, %s)", [self.keep, TIDY_MOST])
 
 
-class Slot:
-    """One thing at a time: a connection and an executor."""
+class Line:
+    """A connection that is made again however often it breaks."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.connection: Any = None
-        self._hand: Hand | None = None
 
-    def __enter__(self) -> "Self":
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give both back."""
+    def hang_up(self) -> None:
+        """Close it; the next question opens another."""
         if self.connection is not None:
             self.connection.close()
             self.connection = None
-        self.drop_hand()
-
-    def drop_hand(self) -> None:
-        """End the executor; the next cleanup gets another."""
-        if self._hand is not None:
-            self._hand.close()
-            self._hand = None
-
-    def hand(self) -> Hand:
-        """The executor."""
-        if self._hand is None:
-            self._hand = self.worker.forkserver.hand()
-        return self._hand
 
     def ask(self, sql: str, values: "Any") -> "Any":
         """Run a query and return its one value, however often the connection has to be made for that.
@@ -270,15 +254,44 @@ class Slot:
             except (psycopg.OperationalError, Unusable) as error:
                 if isinstance(error, Unusable) and error.lasting:
                     raise
-                if self.connection is not None:
-                    self.connection.close()
-                    self.connection = None
+                self.hang_up()
                 if self.worker.once and attempt > 2:
                     raise
                 self.worker.stopping.wait(_PAUSES[min(attempt, len(_PAUSES) - 1)])
                 if self.worker.stopping.is_set() and attempt > 5:
                     raise
         raise Unusable("the database does not come back")
+
+
+class Slot(Line):
+    """One thing at a time: a connection and an executor."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker)
+        self._hand: Hand | None = None
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give both back."""
+        self.hang_up()
+        self.drop_hand()
+
+    def drop_hand(self) -> None:
+        """End the executor; the next cleanup gets another."""
+        if self._hand is not None:
+            self._hand.close()
+            self._hand = None
+
+    def hand(self) -> Hand:
+        """The executor."""
+        if self._hand is None:
+            self._hand = self.worker.forkserver.hand()
+        return self._hand
 
     def claim(self, owner: int) -> "dict[str, Any] | None":
         """Claim one owner, if it is due and free."""
@@ -316,7 +329,7 @@ class Slot:
     def settle(self, claimed: "dict[str, Any]") -> float | None:
         """Settle what was claimed; returns the seconds until its next attempt, if one is due."""
         settling = settle.Settling(
-            claimed, self.ask, self.hand, hold=self.worker.hold, tell=self.worker.count
+            claimed, self.worker.steps, self.hand, hold=self.worker.hold, tell=self.worker.count
         )
         began = monotonic()
         try:

@@ -380,9 +380,9 @@ BEGIN
 END $$;
 
 -- End one cleanup, begin the next, and hold the claim for so many seconds more; the last one lets the owner go.
--- Null: the claim is somebody else's, and nothing was changed.
-CREATE FUNCTION lastly.step(p_owner bigint, p_claim bigint, p_secs float8, p_ended bigint DEFAULT NULL,
-  p_outcome text DEFAULT NULL, p_error text DEFAULT NULL, p_begin bigint DEFAULT NULL, p_finish boolean DEFAULT false) RETURNS jsonb
+-- Null: the claim is somebody else's, and nothing was changed. Not for callers.
+CREATE FUNCTION lastly.step(p_owner bigint, p_claim bigint, p_secs float8, p_ended bigint, p_outcome text, p_error text,
+  p_begin bigint, p_finish boolean) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
 DECLARE
   who text;
@@ -414,6 +414,14 @@ BEGIN
   IF p_finish THEN RETURN lastly.finish(p_owner); END IF;
   RETURN jsonb_build_object('state', 'held');
 END $$;
+
+-- One step for each of several owners, in one trip; each has its own claim, and its own answer in the same place.
+CREATE FUNCTION lastly.steps(p_secs float8, p_steps jsonb) RETURNS jsonb
+LANGUAGE sql SECURITY DEFINER SET search_path = lastly, pg_temp AS $$
+  SELECT coalesce(jsonb_agg(step(owner, claim, p_secs, ended, outcome, error, begin, coalesce(finish, false))), '[]')
+    FROM jsonb_to_recordset(p_steps)
+      AS s(owner bigint, claim bigint, ended bigint, outcome text, error text, begin bigint, finish boolean)
+$$;
 
 CREATE FUNCTION lastly.worker_seen(p_name text, p_queue text, p_actions text[], p_version text,
   p_stopped boolean DEFAULT false, p_same boolean DEFAULT false) RETURNS void
@@ -587,7 +595,7 @@ GRANT EXECUTE ON FUNCTION lastly.versions TO lastly_host, lastly_worker, lastly_
 GRANT EXECUTE ON FUNCTION lastly.join_host, lastly.flush, lastly.leave, lastly.reclaim, lastly.served, lastly.who_serves TO lastly_host;
 GRANT EXECUTE ON FUNCTION lastly.who_serves TO lastly_worker, lastly_admin, lastly_reader;
 GRANT EXECUTE ON FUNCTION lastly.may TO lastly_worker, lastly_admin, lastly_reader;
-GRANT EXECUTE ON FUNCTION lastly.judge, lastly.claim, lastly.claim_due, lastly.step, lastly.worker_seen, lastly.reconcile,
+GRANT EXECUTE ON FUNCTION lastly.judge, lastly.claim, lastly.claim_due, lastly.steps, lastly.worker_seen, lastly.reconcile,
   lastly.tidy, lastly.owed TO lastly_worker;
 -- What is in the queues of others a worker does not see, whatever it asks; the functions run as the tables' owner.
 ALTER TABLE lastly.owners ENABLE ROW LEVEL SECURITY;
