@@ -393,6 +393,54 @@ def test_native_cancellation_is_kept_for_the_end(ran, again):
     assert ran == ["whole", "whole"]
 
 
+def test_cleanups_that_wait_for_nothing_take_no_turn_of_the_loop(ran):
+    turns = []
+
+    async def undo():
+        ran.append(asyncio.current_task())
+
+    async def main():
+        async with AsyncScope() as scope:
+            scope.defer(undo)
+            scope.defer(undo)
+            asyncio.get_running_loop().call_soon(turns.append, "a turn")
+        return asyncio.current_task(), turns.copy()
+
+    task, turned = asyncio.run(main())
+    assert turned == ([] if sys.version_info >= (3, 12) else ["a turn"])
+    assert len(ran) == 2
+    assert task not in ran, "a cancellation of the closing task would reach them"
+
+
+@pytest.mark.parametrize("by", ["factory", "loop"])
+def test_tasks_of_the_loops_own_kind(ran, by):
+    made = []
+
+    class Task(asyncio.Task):
+        pass
+
+    def factory(loop, coroutine, **options):
+        made.append(Task(coroutine, loop=loop, **options))
+        return made[-1]
+
+    class Loop(asyncio.SelectorEventLoop):
+        create_task = factory
+
+    async def undo():
+        ran.append(asyncio.current_task())
+
+    async def main():
+        if by == "factory":
+            asyncio.get_running_loop().set_task_factory(factory)
+        async with AsyncScope() as scope:
+            scope.defer(undo)
+
+    with asyncio.Runner(loop_factory=Loop if by == "loop" else None) as runner:
+        runner.run(main())
+    assert len(ran) == 1
+    assert ran[0] in made
+
+
 def test_a_failing_cleanup_does_not_mask_the_cancellation():
     async def bad():
         await asyncio.sleep(0.02)

@@ -19,7 +19,7 @@ from lastly._scope.backends import backend, is_async
 from lastly._scope.budget import budget_of, seconds_for
 from lastly._scope.closing import clock
 from lastly._scope.failures import note, outcome_of, raise_failures, without_us
-from lastly._scope.handle import FUNCTION, UNLIMITED, Cleanup, name_of
+from lastly._scope.handle import COROUTINE, FUNCTION, UNLIMITED, Cleanup
 from lastly._scope.now import CLOSED, CLOSING, OPEN, callers, now
 from lastly._scope.scope import Scope
 from lastly._words import fork
@@ -211,25 +211,27 @@ class AsyncScope(Scope):
 
     async def _drain_plain(self, failures: "list[Failure]") -> None:
         """Run in a task of its own, as far as may be: making one costs more than most cleanups do."""
-        inside = backend()
-        inside.inside = True
-        many = len(self._stack) > closing.TIMED
+        stack, ran = self._stack, self._ran.append
+        many = len(stack) > closing.TIMED
         before = clock()
-        while self._stack:
-            cleanup, limit = self._stack.popitem()
-            if cleanup._here:
-                self._stack[cleanup] = limit
-                return
-            if limit is not None or cleanup.nested is not None or cleanup.blocks:
+        while stack:
+            cleanup, limit = stack.popitem()
+            fn = cleanup.func
+            plain = type(fn) is FUNCTION  # managers, scopes and actions are no functions: no need to ask
+            if limit is not None or not (plain or _may_run_here(cleanup)):
+                if cleanup._here:
+                    stack[cleanup] = limit
+                    return
+                inside = backend()
+                inside.inside = True
                 await self._astep(inside, cleanup, UNLIMITED if limit is None else limit, limit, failures)
                 before = clock()
                 continue
             self._current = cleanup
-            fn, plain = cleanup.func, cleanup._keywords is None
             try:
                 # As in closing.py: calling the handle takes longer.
-                result = fn(*cleanup.args) if plain else cleanup()
-                if result is not None and hasattr(result, "__await__"):
+                result = fn(*cleanup.args) if cleanup._keywords is None else cleanup()
+                if result is not None and (type(result) is COROUTINE or hasattr(result, "__await__")):
                     await result
             except BaseException as error:
                 failures.append((cleanup, without_us(error)))
@@ -242,10 +244,9 @@ class AsyncScope(Scope):
                 continue
             after = clock()
             if plain:
-                name = kind = cleanup._name or (fn if type(fn) is FUNCTION else name_of(fn))
+                ran((cleanup._name or fn, before, after))
             else:
-                name, kind = cleanup.name, cleanup.kind
-            self._ran.append((name, before, after, "done", None, None, kind))
+                ran(closing.ended_well(cleanup, before, after))
             before = after
 
     async def _astep(
@@ -273,6 +274,11 @@ class AsyncScope(Scope):
             else:
                 failures.append((cleanup, without_us(error)))
         closing.note(self, cleanup, start, outcome, text)
+
+
+def _may_run_here(cleanup: Cleanup) -> bool:
+    """Whether a cleanup needs no more than to be called and awaited."""
+    return not (cleanup._here or cleanup.blocks) and cleanup.nested is None
 
 
 class AsyncParallel(AsyncScope):

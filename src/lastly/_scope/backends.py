@@ -9,7 +9,7 @@ import time
 
 from lastly._scope.budget import too_late
 from lastly._scope.closing import clock
-from lastly._scope.handle import UNLIMITED, Cleanup
+from lastly._scope.handle import COROUTINE, UNLIMITED, Cleanup
 from lastly._words.clock import untouched
 
 TYPE_CHECKING = False
@@ -79,10 +79,8 @@ class Asyncio:
 
     async def apart(self, cleanup: Cleanup, awaitable: "Any", limit: float) -> None:
         """Await in a task of its own, whatever happens to this one."""
-        import asyncio
-
-        task = asyncio.ensure_future(awaitable)
-        if not await self.wait(task, limit):
+        task = _begun(awaitable)
+        if not (task.done() or await self.wait(task, limit)):
             task.cancel()
             await self.wait(task, 0.05)  # let it see the cancellation
             if not task.done():
@@ -231,6 +229,21 @@ class Trio(Asyncio):
         async with _anyio().create_task_group() as group:
             for args in steps:
                 group.start_soon(step, *args)
+
+
+def _begun(awaitable: "Any") -> "asyncio.Task[Any]":
+    """Return a task for it, which has run as far as it can at once, where Python has that (3.12).
+
+    Most cleanups need not wait for anything: the loop's turns are then what takes longest. A loop that makes
+    tasks of its own kind goes on making them.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    usual = type(loop).create_task is asyncio.BaseEventLoop.create_task and loop.get_task_factory() is None
+    if sys.version_info >= (3, 12) and usual and type(awaitable) is COROUTINE:
+        return asyncio.Task(awaitable, loop=loop, eager_start=True)
+    return asyncio.ensure_future(awaitable)
 
 
 def _keeps_time(loop: "asyncio.AbstractEventLoop") -> bool:

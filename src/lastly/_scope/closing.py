@@ -17,7 +17,7 @@ import os
 
 from lastly._scope.budget import bound, budget_of, too_late
 from lastly._scope.failures import outcome_of, without_us
-from lastly._scope.handle import CALLS_ITSELF, FUNCTION, UNLIMITED, name_of, run_coroutine
+from lastly._scope.handle import CALLS_ITSELF, FUNCTION, METHOD, UNLIMITED, name_of, run_coroutine
 from lastly._scope.now import CLOSED, CLOSING, OPEN, now
 from lastly._words.clock import monotonic
 
@@ -134,12 +134,10 @@ def drain(  # noqa: C901  # no call more: see above
                 if result is not None:
                     run_coroutine(result)
                 after = clock()
-                if keywords is not CALLS_ITSELF:
-                    # Of a method only the name is kept: the report must not keep its object alive.
-                    name = kind = cleanup._name or (fn if type(fn) is FUNCTION else name_of(fn))
+                if type(fn) is FUNCTION:
+                    ran((cleanup._name or fn, before, after))
                 else:
-                    name, kind = cleanup.name, cleanup.kind
-                ran((name, before, after, "done", None, cleanup.nested, kind))
+                    ran(ended_well(cleanup, before, after))
                 before = after
             cleanup = None  # noqa: PLW2901  # nothing in hand
     except BaseException as error:
@@ -240,6 +238,18 @@ def step(
         outcome, text = outcome_of(error), repr(error)
         failures.append((cleanup, without_us(error)))
     note(scope, cleanup, start, outcome, text)
+
+
+def ended_well(cleanup: "Cleanup", start: float, end: float) -> "tuple[Any, ...]":
+    """Return what the report needs of a cleanup that ended well. It must not keep a method's object alive."""
+    fn: Any = cleanup.func
+    if type(fn) is METHOD:
+        return (cleanup._name or fn.__func__, start, end)
+    if cleanup._keywords is CALLS_ITSELF:
+        name, kind = cleanup.name, cleanup.kind
+    else:
+        name = kind = cleanup._name or name_of(fn)
+    return (name, start, end, "done", None, cleanup.nested, kind)
 
 
 def note(scope: "Scope", cleanup: "Cleanup", start: float, outcome: str, error: "str | None") -> None:

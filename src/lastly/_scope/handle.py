@@ -206,6 +206,7 @@ def _probe() -> type:
 
 COROUTINE = _probe()
 FUNCTION = type(_probe)
+METHOD: "Any" = type(Cleanup().run)
 
 
 def run_coroutine(result: object) -> None:

@@ -28,13 +28,16 @@ class ReportEntry:
     __slots__ = ("cleanups", "error", "kind", "name", "outcome", "seconds", "start")
 
     def __init__(self, raw: "Any") -> None:
-        self.name: str = raw[0] if isinstance(raw[0], str) else name_of(raw[0])
-        self.kind: str = raw[6] if isinstance(raw[6], str) else name_of(raw[6])
-        self.start: float = raw[1]
-        self.seconds: float = raw[2] - raw[1]
-        self.outcome: str = raw[3]
-        self.error: str | None = raw[4]
-        nested = raw[5]
+        # What most of them are is not written down with each.
+        name, start, end, outcome, error, nested, kind = (
+            raw if len(raw) > 3 else (*raw, "done", None, None, raw[0])
+        )
+        self.name: str = name if isinstance(name, str) else name_of(name)
+        self.kind: str = kind if isinstance(kind, str) else name_of(kind)
+        self.start: float = start
+        self.seconds: float = end - start
+        self.outcome: str = outcome
+        self.error: str | None = error
         self.cleanups: tuple[ReportEntry, ...] = () if nested is None else nested.report().entries
 
     def as_dict(self) -> "dict[str, Any]":
