@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -303,7 +304,8 @@ def test_interactive_python(home: Path, python: str) -> None:
     bare = session([python, "-q"], home)
     ours = session([sys.executable, "-m", "lastly", "run", "--", python, "-q"], home)
     assert ours == bare
-    assert bare[1] == 0
+    # Since 3.14 a prompt that was once interrupted dies of SIGINT when it ends; the packages of others do without.
+    assert bare[1] in (0, -signal.SIGINT)
 
 
 def test_ipython(home: Path) -> None:

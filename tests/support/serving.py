@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from harness import PATIENCE, Program, Programs, start_time, wait_until
 
+from lastly._system.proc import is_tracker
+
 
 class Server:
     """A server that was started, and says on stderr where it listens."""
@@ -91,12 +93,15 @@ def gunicorn(
 
 
 def children(pid: int) -> list[int]:
-    """The living children of a process."""
+    """The living children of a process; not the one that keeps multiprocessing's semaphores.
+
+    Werkzeug's development server has such a semaphore, and Python 3.14 watches it by a process that ends with its last user.
+    """
     try:
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        found = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     except FileNotFoundError:
         return []
-    return [int(word) for word in found if start_time(int(word)) is not None]
+    return [child for child in found if start_time(child) is not None and not is_tracker(child)]
 
 
 def lines(path: Path) -> list[str]:

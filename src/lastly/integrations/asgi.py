@@ -226,12 +226,18 @@ class Lastly:
 
 def _close_root() -> None:
     """Run the process's cleanups: uvicorn raises SIGTERM next, and no atexit function will run."""
-    loop = asyncio.get_running_loop()
-    asyncio.events._set_running_loop(None)  # noqa: SLF001  # for cleanups that are coroutines: they get their own
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    # For cleanups that are coroutines: they get a loop of their own, and since 3.14 a thread has one current
+    # task, whichever loop it belongs to.
+    if task is not None:
+        asyncio.tasks._leave_task(loop, task)  # noqa: SLF001  # documented, for those who write a loop
+    asyncio.events._set_running_loop(None)  # noqa: SLF001  # as above
     try:
         root.close_for_exit()
     finally:
         asyncio.events._set_running_loop(loop)  # noqa: SLF001  # as above
+        if task is not None:
+            asyncio.tasks._enter_task(loop, task)  # noqa: SLF001  # as above
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
