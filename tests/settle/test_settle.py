@@ -338,6 +338,22 @@ def test_old_and_abandoned_is_not_lost(journal, folder, monkeypatch):
     assert row["ref"].endswith(".1")
 
 
+def test_a_history_that_takes_no_mark_is_closed(journal, folder, monkeypatch):
+    """An open one would keep its file, and Python 3.13 warns of it, in whatever comes later."""
+    journal(removal(folder, known={**remove.identity(folder), "btime": 1}))
+    sweep()
+    [row] = desk.abandoned()
+    opened, connect = [], history.connect
+    monkeypatch.setattr(history, "connect", lambda **how: opened.append(connect(**how)) or opened[-1])
+    monkeypatch.setitem(history.SQL, "mark", "UPDATE elsewhere SET state = ''")
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        desk.forget(row["ref"], by="me")
+    for base in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            base.total_changes
+    assert opened
+
+
 def test_part_of_a_reference(journal, folder, tmp_path):
     """Enough while it is one owner's; never less than four digits, which might be anybody's."""
     path = journal(removal(folder))

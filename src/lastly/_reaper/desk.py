@@ -368,10 +368,11 @@ def _mark(row: "sqlite3.Row | dict[str, Any]", text: str) -> None:
     base = history.connect(write=True)
     if base is not None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
-        base.execute(
-            history.SQL["mark"], {"journal": row["journal"], "id": row["id"], "settled": f"{text}, {stamp}"}
-        )
-        base.close()
+        wanted = {"journal": row["journal"], "id": row["id"], "settled": f"{text}, {stamp}"}
+        try:
+            base.execute(history.SQL["mark"], wanted)
+        finally:
+            base.close()
 
 
 def _dead(path: str, ref: str) -> None:
