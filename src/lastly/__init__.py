@@ -18,6 +18,10 @@ For pytest, which would rewrite our assertions because we bring a plugin, and wa
 imported us before it could: PYTEST_DONT_REWRITE.
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  # copied, or on sys.path: no installer has refused it
+    raise ImportError(f"lastly needs Python 3.11 or later, and {sys.executable} is {sys.version.split()[0]}")
 
 # Names only. What `defer` needs is imported at once; the rest when it is first asked for, by the table below.
 

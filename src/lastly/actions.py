@@ -128,6 +128,8 @@ def _prepare_kill(args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "tuple[l
     rest = {"token": None, **rest}
     rest["grace"] = seconds(rest.get("grace", GRACE), "grace")
     if why := probe.unsupported():
+        if target is None and rest["token"]:
+            children.plan(rest["token"])
         return [None if target is None else children.keep(target, why)], rest
     from lastly._system import kill as safe
     from lastly._system import proc

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
-from harness import Programs, gone, wait_until
+from harness import SRC, Programs, gone, wait_until
 
 from lastly._system import proc
 
@@ -183,7 +185,7 @@ child = subprocess.Popen(["sleep", "600"])
 for target in ({"pid": child.pid, "start": 1, "boot": sys.argv[1], "pidns": None}, child.pid):
     try:
         actions.kill(target)
-    except NotOurs as error:
+    except (NotOurs, OSError) as error:
         print(error)
 try:
     defer(actions.kill, child.pid)
@@ -263,9 +265,10 @@ def without(calls, number):
     program = struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(code))
     libc = ctypes.CDLL(None)
     assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.c_char_p(program), 0, 0) == 0
-CALLS = {"x86_64": {"prctl": 157, "pidfd_open": 434, "statx": 332, "memfd_create": 319, "socket": 41, "socketpair": 53},
+CALLS = {"x86_64": {"prctl": 157, "pidfd_open": 434, "statx": 332, "memfd_create": 319, "socket": 41, "socketpair": 53,
+                    "unlinkat": 263, "pidfd_send_signal": 424, "readlink": 89},
          "aarch64": {"prctl": 167, "pidfd_open": 434, "statx": 291, "memfd_create": 279, "socket": 198,
-                     "socketpair": 199}}[platform.machine()]
+                     "socketpair": 199, "unlinkat": 35, "pidfd_send_signal": 424, "readlink": 78}}[platform.machine()]
 """
 
 
@@ -281,6 +284,49 @@ def test_a_sandbox_that_refuses(programs: Programs, tmp_path: Path, calls: str, 
     program.send(signal.SIGKILL)
     program.wait()
     wait_until(lambda: all_gone(tmp_path, tree, made), what=f"all is gone: {made}, {tree}, ran")
+
+
+@pytest.mark.parametrize(
+    ("calls", "said"),
+    [
+        ("pidfd_open statx memfd_create prctl", ""),
+        ("socket socketpair", ""),
+        ("unlinkat", "was removed only in part: Operation not permitted"),
+        ("pidfd_send_signal", "it cannot be ended"),
+        ("readlink", "no process is ended by its number alone here: /proc "),
+    ],
+)
+@pytest.mark.parametrize("end", ["normal", "killed"])
+@pytest.mark.slow(keep=4)
+def test_a_kernel_that_refuses_in_the_middle(programs: Programs, tmp_path: Path, end: str, calls: str, said: str) -> None:
+    """What the program can no longer do is said, and done by its reaper, which nobody refuses anything."""
+    code = SECCOMP + f"""
+import os, lastly, signal, subprocess, sys
+from lastly import actions, defer
+lastly.install()
+def make():
+    made = os.fspath(lastly.temp_dir())
+    os.makedirs(made + "/a/b")
+    return made, lastly.Popen(["sleep", "600"], grace=1).pid
+first = make()
+other = subprocess.Popen(["sleep", "600"])
+defer(actions.kill, other)
+without([CALLS[call] for call in {calls.split()!r}], 1)
+print(other.pid, *first, *(make() if {calls != "readlink"} else first), flush=True)
+sys.stdin.readline()
+"""
+    program = programs.start(code, cwd=tmp_path, stdin=-1, flags=("-W", "error"))
+    other, made, pid, also_made, also_pid = program.line().split()
+    tree = [(int(each), proc.start_time(int(each)) or 0) for each in (other, pid, also_pid)]
+    if end == "killed":
+        program.send(signal.SIGKILL)
+    else:
+        program.write("\n")
+    result = program.wait()
+    if end == "normal":
+        assert result.status == (1 if said else 0), result.err
+        assert said in result.err
+    wait_until(lambda: gone(made) and gone(also_made) and not any(proc.lives(*key) for key in tree), what="all is gone")
 
 
 def test_a_sandbox_without_unix_sockets(programs: Programs, tmp_path: Path) -> None:
@@ -360,3 +406,72 @@ for finding in kernel(): print(finding.name, finding.level)
 """
     result = programs.run(code)
     assert result.lines == ["pidfd ok", "statx unprotected", "prctl unprotected"], result.err
+
+
+# Pythons that were built without something.
+def python_without(folder: Path, module: str) -> str:
+    """A copy of this Python that has everything but one module of C."""
+    real = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    standard, dynamic = Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_config_var("DESTSHARED"))
+    if module in sys.builtin_module_names or not dynamic.is_dir():
+        pytest.skip(f"{module} is a part of {real}")
+    (folder / "bin").mkdir(parents=True)
+    lib = folder / "lib" / standard.name
+    (lib / "lib-dynload").mkdir(parents=True)
+    for path in standard.iterdir():
+        if path.name not in ("lib-dynload", "site-packages", "dist-packages", "__pycache__"):
+            (lib / path.name).symlink_to(path)
+    for path in dynamic.iterdir():
+        if path.name.partition(".")[0] != module:
+            (lib / "lib-dynload" / path.name).symlink_to(path)
+    made = shutil.copy2(real, folder / "bin" / real.name)
+    refused = subprocess.run([made, "-c", f"import {module}"], capture_output=True, text=True)
+    assert f"No module named '{module}'" in refused.stderr, refused
+    return os.fspath(made)
+
+
+@pytest.mark.parametrize("module", ["_ctypes", "_ssl"])
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_a_python_built_without(programs: Programs, tmp_path: Path, module: str, signum: int) -> None:
+    (work := tmp_path / "work").mkdir()
+    (tmp_path / "program.py").write_text("import lastly; lastly.install()\n" + OWES)
+    python = python_without(tmp_path / "python", module)
+    program = programs.start_command([python, "-W", "error", str(tmp_path / "program.py")], cwd=work, env={"PYTHONPATH": str(SRC)})
+    lines = sorted(program.line() for _ in range(2))
+    _, child, made = lines[1].split(" ", 2)
+    tree = [(pid, proc.start_time(pid) or 0) for pid in (int(child), int(lines[0].split()[1]))]
+    program.send(signum)
+    assert program.wait().status == -signum
+    wait_until(lambda: all_gone(work, tree, made), what=f"all is gone: {made}, {tree}, ran")
+    found = programs.run_command([python, "-m", "lastly", "doctor", "--json"], env={"PYTHONPATH": str(SRC)})
+    fixes = {finding["name"]: finding["fix"] for finding in json.loads(found.out)["findings"] if finding["name"] in ("statx", "prctl")}
+    assert fixes == ({} if module == "_ssl" else dict.fromkeys(("statx", "prctl"), "use a Python that was built with ctypes"))
+
+
+def test_a_python_built_without_sqlite3(programs: Programs, tmp_path: Path) -> None:
+    """Its reaper could not start: cleanups run in the process, and each command that needs it says so in one line."""
+    (work := tmp_path / "work").mkdir()
+    (tmp_path / "program.py").write_text(IN_PROCESS)
+    python, env = python_without(tmp_path / "python", "_sqlite3"), {"PYTHONPATH": str(SRC)}
+    words = [python, "-W", "always::RuntimeWarning", str(tmp_path / "program.py")]
+    result = programs.run_command(words, cwd=work, env=env)
+    in_process(result, work)
+    why = "this Python was built without sqlite3, which the reaper needs"
+    assert why in result.err
+    for command in ("ls", "reap", "history", "why 1234.1", "forget 1234.1", "retry 1234.1"):
+        said = programs.run_command([python, "-m", "lastly", *command.split()], env=env)
+        assert (said.status, said.out, said.err) == (1, "", f"lastly: {why}; use another one: {python}\n")
+    found = programs.run_command([python, "-m", "lastly", "doctor", "--json"], env=env)
+    wrong = [finding for finding in json.loads(found.out)["findings"] if finding["level"] == "wrong"]
+    assert [(finding["name"], why in finding["what"]) for finding in wrong] == [("sqlite3", True)]
+
+
+def test_a_python_that_is_too_old(programs: Programs) -> None:
+    """One line, whatever would fail first; those that are here, and this one, which says that it is 3.10."""
+    emulated = [sys.executable, "-c", "import sys; sys.version_info = (3, 10, 0, 'final', 0); import lastly"]
+    old = [found for minor in range(6, 11) if (found := shutil.which(f"python3.{minor}"))]
+    real = [[found, "-c", "import lastly"] for found in old if subprocess.run([found, "-c", ""], capture_output=True).returncode == 0]
+    for words in (emulated, *real):
+        result = programs.run_command(words, env={"PYTHONPATH": str(SRC)})
+        assert result.status == 1
+        assert result.err.splitlines()[-1].startswith("ImportError: lastly needs Python 3.11 or later, and "), result

@@ -402,6 +402,9 @@ def main(words: "list[str]") -> int:
         sys.stderr.write(f"lastly: {show.plain(error)}\n")
         return 2
     except Exception as error:
+        if isinstance(error, ImportError) and error.name == "_sqlite3":
+            sys.stderr.write(f"lastly: {probe.NO_SQLITE}; use another one: {sys.executable}\n")
+            return 1
         if not isinstance(error, (LastlyError, OSError, Failed)) and type(error).__module__ != "sqlite3":
             raise
         sys.stderr.write(f"lastly: {show.plain(_said(error))}\n")

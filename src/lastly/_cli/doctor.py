@@ -4,6 +4,7 @@ import os
 import sys
 
 from lastly._cli.finding import PAGES, Finding
+from lastly._system import probe
 from lastly._words.counts import counted
 from lastly.errors import NotRecorded
 
@@ -25,7 +26,8 @@ def examine(group: str, grace: "float | None" = None) -> list[Finding]:
     found: list[Finding] = cgroup(group)
     located = _tried(home)
     found += located
-    for check in (trust, file_system, socket_path, reaper, shared, owed, kernel, processes, container):
+    checks = python, trust, file_system, socket_path, reaper, shared, owed, kernel, processes, container
+    for check in checks:
         found += [new for new in _tried(check) if located[0].what not in new.what]  # said once
     return found + _tried(systemd, grace)
 
@@ -37,6 +39,8 @@ def _tried(check: "Callable[..., list[Finding]]", *args: "Any") -> list[Finding]
         what, _, fix = str(error).partition("; ")
         return [Finding(check.__name__, "wrong", what, fix)]
     except Exception as error:
+        if isinstance(error, ImportError) and error.name == "_sqlite3":
+            return []  # said once, by `python`
         return [Finding(check.__name__, "wrong", f"cannot be looked at: {type(error).__name__}: {error}")]
 
 
@@ -57,6 +61,14 @@ def home() -> list[Finding]:
         fix = "make it writable, or set LASTLY_HOME"
         return [Finding("home", "wrong", f"the home {path} cannot be written: {error.strerror}", fix)]
     return [Finding("home", "ok", f"the home {path} is yours, private, writable")]
+
+
+def python() -> list[Finding]:
+    """Whether this Python was built with all that is needed."""
+    if not probe.has_sqlite():
+        what = f"{probe.NO_SQLITE}: nothing durable can be promised"
+        return [Finding("sqlite3", "wrong", what, f"use another one than {sys.executable}")]
+    return []
 
 
 def trust() -> list[Finding]:
@@ -211,20 +223,22 @@ def kernel() -> list[Finding]:
     """Whether the kernel reports deaths at once."""
     import socket
 
-    from lastly._system import file, libc, probe, wait
+    from lastly._system import file, libc, wait
 
     if probe.has_pidfd():
         found = [Finding("pidfd", "ok", "deaths are seen at once (pidfd)")]
     else:
         what = f"no pidfds: deaths are seen within {wait.POLL:g} s, by polling start times"
         found = [Finding("pidfd", "ok", what, "Linux 5.3, or allow it in the container's seccomp profile")]
+    of_python = "" if libc.is_there() else "use a Python that was built with ctypes"
     if not file.has_statx():
         what = "no statx: a file that got the inode of a removed one cannot be told from it"
         fix = "Linux 4.11 and glibc 2.28 or musl 1.2.5, or allow it in the container's seccomp profile"
-        found.append(Finding("statx", "unprotected", what, fix))
+        found.append(Finding("statx", "unprotected", what, of_python or fix))
     if why := libc.refuses_prctl():
         what = f"no prctl ({why}): what an action starts may outlive it"
-        found.append(Finding("prctl", "unprotected", what, "allow it in the container's seccomp profile"))
+        fix = "allow it in the container's seccomp profile"
+        found.append(Finding("prctl", "unprotected", what, of_python or fix))
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with one, other:
         try:
@@ -238,7 +252,6 @@ def kernel() -> list[Finding]:
 
 def processes() -> list[Finding]:
     """Children can be found by their token."""
-    from lastly._system import probe
     from lastly._system.mounts import mounts
 
     if why := probe.wrong_proc():

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _STUCK = 10.0  # seconds for a kill to take effect
-_kept: "dict[str | int, Any]" = {}  # by token, or by pid where there is none: what has terminate() and kill()
+# By token, or by pid where there is none: what has terminate() and kill(); None: planned, not started yet.
+_kept: "dict[str | int, Any]" = {}
 
 
 def child_ends(child: "Any", within: float) -> bool:
@@ -39,6 +40,11 @@ def _has_ended(child: "Any") -> bool:
     return (child.returncode if poll is None else poll()) is not None
 
 
+def plan(token: str) -> None:
+    """Remember that a child will be started with this token; `keep` tells which it is."""
+    _kept[token] = None
+
+
 def keep(child: "Any", why: str, token: str | None = None) -> "dict[str, Any]":
     """Remember a child whose end is owed; returns what a journal would say of it.
 
@@ -60,7 +66,7 @@ def keep(child: "Any", why: str, token: str | None = None) -> "dict[str, Any]":
 
 
 def end_kept(target: "Any", token: str | None, grace: float, why: str) -> None:
-    """End a child that was kept, or is given itself: SIGTERM, the grace, SIGKILL. Nothing to end is success.
+    """End a child that was kept, or is given itself: SIGTERM, the grace, SIGKILL. Never started is success.
 
     Args:
         target: the child, or what `keep` returned; None: by the token alone.
@@ -69,17 +75,20 @@ def end_kept(target: "Any", token: str | None, grace: float, why: str) -> None:
         why: why its number alone does not do here.
 
     Raises:
-        NotOurs: it was not kept by this process.
+        NotOurs: it is a number alone, and not of a child that was kept.
+        OSError: the same of a process that is named by a token or for ever: it was planned where it could be
+            found, before /proc went away, and may well live. Another process can still end it.
         TimeoutError: it does not even die of SIGKILL.
     """
     child = target
     if not hasattr(target, "terminate"):
-        key: Any = target.get("pid") if isinstance(target, dict) else target
-        child = _kept.get(token or key)
-        if child is None and target is None:
-            return
+        key: Any = token or (target.get("pid") if isinstance(target, dict) else target)
+        if key not in _kept:
+            said = f"no process is ended by its number alone here: {why}"
+            raise OSError(said) if token or isinstance(target, dict) else NotOurs(said)
+        child = _kept[key]
     if child is None:
-        raise NotOurs(f"no process is ended by its number alone here: {why}")
+        return
     if grace > 0 and not _has_ended(child):
         child.terminate()
         child_ends(child, grace)

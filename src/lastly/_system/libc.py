@@ -52,9 +52,14 @@ def name_process(name: str) -> str:
     return _prctl(_NAME, name.encode()[:15])
 
 
+def is_there() -> bool:
+    """Whether this Python reaches the C library: one without ctypes does not."""
+    return bool(_load())
+
+
 def refuses_prctl() -> str:
     """Return why this process cannot become the parent of orphans, or an empty string; changes nothing."""
-    if not _load():
+    if not is_there():
         return "no ctypes in this Python"
     import ctypes
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 VARIABLE: "Final" = "LASTLY_PRETEND_NO"
 _PRETENDED = frozenset(os.environ.get(VARIABLE, "").split(","))
 _pidfd: bool | None = None
+_sqlite: bool | None = None
+NO_SQLITE: "Final" = "this Python was built without sqlite3, which the reaper needs"
 
 
 def passed_on() -> "dict[str, str]":
@@ -72,7 +74,16 @@ def unsupported() -> str:
 
     Asked anew each time, as `wrong_proc` is.
     """
-    return no_reaper() or wrong_proc()
+    return no_reaper() or wrong_proc() or ("" if has_sqlite() else NO_SQLITE)
+
+
+def has_sqlite() -> bool:
+    """Whether this Python was built with sqlite3. Not imported: a program needs it only in its reaper."""
+    global _sqlite
+    if _sqlite is None:
+        finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+        _sqlite = "_sqlite3" in sys.modules or any(finder.find_spec("_sqlite3", None) for finder in finders)
+    return _sqlite
 
 
 def no_reaper() -> str:

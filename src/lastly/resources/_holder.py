@@ -130,7 +130,7 @@ class Turn(turns.Turn):
 
 def me() -> "dict[str, Any]":
     """Return how a lock file names this process. Where that is unknown, it cannot be proved dead."""
-    if probe.unsupported():
+    if probe.wrong_proc():
         import socket
 
         unknown = Identity(boot="", pidns="", pid=os.getpid(), start=0, host=socket.gethostname())
