@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import threading
+from pathlib import Path
+
 import pytest
 from harness import Programs, wait_until
 from sharing import LONG, Cloud, Shared, needs_server
@@ -48,3 +53,35 @@ def test_a_killed_program_is_settled_by_its_own_host(programs: Programs, shared:
     wait_until(lambda: rows(shared) == [("vm-1", "done"), ("vm-2", "done")], within=LONG)
     assert cloud.left == []
     assert cloud.runs == ["vm-1", "vm-2"]
+
+
+def test_a_relay_that_dies_again_and_again_is_asked_until_the_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    """A dying one still takes connections for a moment, so two attempts may be over before it is gone."""
+    from lastly._durable import shared as asking
+    from lastly._journal import home as places
+    from lastly._journal import relay_line
+
+    where = asking.SharedUrl("postgresql:///x?wait=60")
+    places.runtime_dir()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(relay_line.path(where.key))
+    listener.listen()
+
+    def die_three_times_then_answer() -> None:
+        for answer in (b"", b"", b"", json.dumps({"ok": 7}).encode()):
+            line, _ = listener.accept()
+            with line:
+                line.recv(1000)
+                if answer:
+                    line.send(answer)
+
+    thread = threading.Thread(target=die_three_times_then_answer, daemon=True)
+    thread.start()
+    kept: list[tuple[int, int, socket.socket]] = []
+    monkeypatch.setattr(asking, "_idle", kept)
+    assert asking._ask(where, {"op": "plan"}) == {"ok": 7}
+    thread.join(LONG)
+    for one in (listener, *(line for _, _, line in kept)):
+        one.close()

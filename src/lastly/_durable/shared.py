@@ -147,7 +147,7 @@ def _ask(where: SharedUrl, message: "dict[str, Any]") -> "dict[str, Any]":
             f"{len(raw)} bytes are too many for a shared plan: put it into a file and pass its path"
         )
     until = 0.0
-    for _attempt in range(2):  # the relay may be killed and started again in between
+    while True:  # the relay may be killed and started again; a dying one still takes connections for a moment
         taken = _take(where, monotonic() + START)
         if isinstance(taken, str):
             return {"no": taken}
@@ -156,6 +156,9 @@ def _ask(where: SharedUrl, message: "dict[str, Any]") -> "dict[str, Any]":
             answer = relay_line.ask(taken, raw, until)
         except (OSError, ValueError):
             taken.close()
+            if monotonic() >= until:
+                break
+            select.select([], [], [], _PAUSE)
             continue
         except BaseException:  # a signal's exception: the answer to come is nobody's
             taken.close()
