@@ -144,6 +144,7 @@ def test_why_retry_and_forget(programs: Programs, shared: Shared, dead: int) -> 
         (("worker", "--actions", "no_such_module"), "hand1", "No module named 'no_such_module'"),
         (("worker", "--actions", "os.path"), "hand1", "os.path has no action with remote=True"),
         (("worker",), "hand1", "no actions to serve"),
+        (("hosts", "--journal", "postgresql://web1:s3cr3t@/x?sslmod=on"), "boss", 'invalid URI query parameter: "sslmod"'),
         (("worker", "--actions", "cloud", "--same-version"), "hand1", "set LASTLY_VERSION"),
         (("hosts", "--drain", "web1"), "web1", "permission denied"),
     ],
@@ -200,7 +201,7 @@ def wrong(kind: str, shared: Shared) -> str:
     if kind == "older":
         shared.do("UPDATE lastly.version SET schema = 0, oldest = 0")
     return {
-        "no role": shared.url("nobody1"), "no login": shared.url("stranger"), "not an address": "mysql://db/x",
+        "no parameter": shared.url(sslmod="verify-full"), "no role": shared.url("nobody1"), "no login": shared.url("stranger"), "not an address": "mysql://db/x",
         "odd ttl": shared.url(ttl="soon"), "odd policy": shared.url(on_unreachable="hope"),
     }.get(kind, shared.url())  # fmt: skip
 
@@ -208,6 +209,7 @@ def wrong(kind: str, shared: Shared) -> str:
 WRONG = {
     "no server": "no answer from PostgreSQL|connection", "no database": "does not exist",
     "not migrated": "lastly journal migrate", "newer": "upgrade lastly here", "older": "lastly journal migrate",
+    "no parameter": "invalid URI query parameter.*sslmod",
     "no role": "permission denied", "no login": "stranger", "not an address": "must begin with postgresql://",
     "odd ttl": "ttl= of the shared journal must be", "odd policy": "on_unreachable= of the shared journal must be",
 }  # fmt: skip

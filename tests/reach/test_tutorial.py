@@ -10,7 +10,9 @@ import sys
 
 import pytest
 from harness import ROOT, Programs, wait_until
-from sharing import LONG, Shared, isolation, kill_host, needs_server
+from sharing import LONG, Shared, isolation, kill_host, needs_server, psycopg
+
+from lastly._journal.shared_url import SharedUrl
 
 pytestmark = [needs_server, pytest.mark.xdist_group("reach-tutorial")]
 PAGE = (ROOT / "docs" / "tutorial-two-hosts.md").read_text()
@@ -33,12 +35,13 @@ def test_two_terminals_as_two_hosts(programs: Programs, shared: Shared, tmp_path
         script.chmod(0o755)
 
     def address(user: str) -> str:
-        given = re.search(r'LASTLY_JOURNAL="postgresql:///lastly\?(.*?)"', commands)[1]
-        return f"{shared.url(user)}&{given}"
+        given = re.search(r'LASTLY_JOURNAL="(.*)"', commands)[1].replace("$USER", user)
+        psycopg.conninfo.conninfo_to_dict(SharedUrl(given).database)  # libpq takes it as it stands there
+        return f"{shared.url(user)}&{given.partition('?')[2]}"
 
     env = {"PATH": f"{words}:{os.environ['PATH']}", "LASTLY_JOURNAL": address("postgres"), "LASTLY_ENV": "PYTHONPATH"}
     [migrate] = re.findall(r"^lastly journal migrate.*$", commands, re.MULTILINE)
-    done = programs.run_command(["sh", "-c", migrate.replace("postgresql:///lastly", shared.url("postgres"))], env=env, within=LONG)
+    done = programs.run_command(["sh", "-c", migrate.replace("postgresql://$USER@/lastly", shared.url("postgres"))], env=env, within=LONG)
     assert "nothing to do" in done.out
     [work] = re.findall(r"^lastly worker.*$", commands, re.MULTILINE)
     worker = programs.start_command(["sh", "-c", f"exec {work}"], env=env, cwd=folder)

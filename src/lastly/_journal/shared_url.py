@@ -4,12 +4,13 @@ What is ours in the query is taken out; the rest is libpq's. The address may hol
 shown: `label` is what messages call it.
 """
 
-from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_SECRETS = ("password", "sslpassword", "oauth_client_secret")
 _SECONDS = {"ttl": (1.0, 86400.0), "wait": (0.0, 3600.0)}
 _CHOICES = {
     "on_unreachable": ("refuse", "local"),
@@ -31,8 +32,8 @@ class SharedUrl:
     """
 
     __slots__ = (
-        "database", "key", "label", "on_lease_lost", "on_unreachable", "queue", "scripts", "text", "ttl",
-        "wait",
+        "_secrets", "database", "key", "label", "on_lease_lost", "on_unreachable", "queue", "scripts", "text",
+        "ttl", "wait",
     )  # fmt: skip
 
     def __init__(self, text: str) -> None:
@@ -44,7 +45,7 @@ class SharedUrl:
         self.text = text
         try:
             parts = urlsplit(text)
-            _ = parts.port
+            _check(parts)
         except ValueError as error:
             raise ValueError(f"the address of the shared journal: {_hidden(error, text)}") from None
         if parts.scheme not in ("postgresql", "postgres"):
@@ -57,7 +58,14 @@ class SharedUrl:
             else:
                 rest.append((name, value))
         query = "&".join(f"{quote(name)}={quote(value, safe='/')}" for name, value in rest)
-        self.database = urlunsplit(("postgresql", parts.netloc, parts.path, query, ""))
+        # By hand: urlunsplit makes postgresql:/lastly of an address without a host.
+        self.database = f"postgresql://{parts.netloc}{parts.path}{'?' * bool(query)}{query}"
+        words = [parts.password or "", *(value for name, value in rest if name in _SECRETS)]
+        self._secrets = sorted(
+            {*words, *map(unquote, words), *(quote(word, safe="") for word in words)} - {""},
+            key=len,
+            reverse=True,
+        )
         self.label = _label(parts)
         self.queue = given.get("queue") or "default"
         if len(self.queue) > 200:
@@ -77,11 +85,26 @@ class SharedUrl:
     on_lease_lost: str
     scripts: str
 
+    def without_secrets(self, text: str) -> str:
+        """A message of libpq's, without the passwords of this address."""
+        for secret in self._secrets:
+            text = text.replace(secret, "********")
+        return text
+
 
 def _label(parts: "Any") -> str:
-    at = f"{unquote(parts.username)}@" if parts.username else ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"postgresql://{at}{parts.hostname or ''}{port}{parts.path}"
+    user, at, hosts = parts.netloc.rpartition("@")
+    return f"postgresql://{unquote(user.partition(':')[0])}{at}{hosts}{parts.path}"
+
+
+def _check(parts: "Any") -> None:
+    """Raise ValueError for what libpq would misunderstand; it takes several hosts, each with a port."""
+    if parts.fragment:
+        raise ValueError("write # as %23")
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        _, colon, port = host.rpartition(":")
+        if colon and not host.endswith("]") and not (port.isascii() and port.isdecimal()):
+            raise ValueError("a port must be a number")  # it may be a part of a password
 
 
 def _hidden(error: ValueError, text: str) -> str:

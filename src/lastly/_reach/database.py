@@ -55,7 +55,11 @@ def connect(url: "SharedUrl", *, check: bool = True, silence: float = 10.0, **mo
         "keepalives_idle": max(1, int(silence / 3)), "keepalives_interval": max(1, int(silence / 3)),
         "keepalives_count": 3, "application_name": "lastly", "client_encoding": "UTF8",
     }  # fmt: skip
-    given = psycopg.conninfo.conninfo_to_dict(url.database)
+    try:
+        given = psycopg.conninfo.conninfo_to_dict(url.database)
+    except psycopg.Error as error:
+        said = url.without_secrets(" ".join(str(error).split()))
+        raise Unusable(f"the address of shared journal {url.label}: {said}", lasting=True) from None
     try:
         more |= {name: value for name, value in kept.items() if name not in given}
         made = psycopg.connect(url.database, autocommit=True, **more)
@@ -115,9 +119,4 @@ def unusable(url: "SharedUrl", error: Exception) -> Unusable:
         why, lasting = f"{text}; create it, then run `lastly journal migrate URL`", True
     else:
         why, lasting = text or type(error).__name__, False
-    return Unusable(f"shared journal {url.label}: {_without_password(url, why)}", lasting=lasting)
-
-
-def _without_password(url: "SharedUrl", text: str) -> str:
-    password = driver().conninfo.conninfo_to_dict(url.database).get("password")
-    return text.replace(password, "********") if password else text
+    return Unusable(f"shared journal {url.label}: {url.without_secrets(why)}", lasting=lasting)
