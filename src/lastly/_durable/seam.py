@@ -13,11 +13,12 @@ from lastly import errors
 from lastly._action import Action
 from lastly._durable import own, portable
 from lastly._journal import home
+from lastly._scope.failures import note
 from lastly._scope.handle import CALLS_ITSELF, Cleanup, name_of
 from lastly._system import host
 from lastly._words import built_in, naming
 from lastly._words.clock import BACKOFF, RETRIES, TIMEOUT
-from lastly._words.warn import warn
+from lastly._words.warn import message_of, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class DurableCleanup(Cleanup):
     def _failed(self, error: BaseException) -> None:
         if self.journal is None:
             return
-        text = f"{type(error).__name__}: {error}"
+        text = message_of(error)
         try:
             if isinstance(error, errors.NotOurs):
                 self.journal.abandon(self.id, text, by="owner")
@@ -293,7 +294,7 @@ class Plan:
                 self._note(error, failed)
 
     def _note(self, error: BaseException, failed: Exception) -> None:
-        error.add_note(f"its undo, {self.cleanup!r}, failed: {type(failed).__name__}: {failed}")
+        note(error, f"its undo, {self.cleanup!r}, failed: {message_of(failed)}")
 
     def __repr__(self) -> str:
         return f"<Plan {self.cleanup!r}>"

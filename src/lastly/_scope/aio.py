@@ -23,6 +23,7 @@ from lastly._scope.handle import COROUTINE, FUNCTION, UNLIMITED, Cleanup
 from lastly._scope.now import CLOSED, CLOSING, OPEN, callers, now
 from lastly._scope.scope import Scope
 from lastly._words import fork
+from lastly._words.warn import repr_of
 from lastly.errors import ScopeClosed
 
 TYPE_CHECKING = False
@@ -236,7 +237,7 @@ class AsyncScope(Scope):
             except BaseException as error:
                 failures.append((cleanup, without_us(error)))
                 if not many:
-                    closing.note(self, cleanup, before, outcome_of(error), repr(error))
+                    closing.note(self, cleanup, before, outcome_of(error), repr_of(error))
                     before = clock()
                     continue
             if many:
@@ -266,7 +267,7 @@ class AsyncScope(Scope):
             threaded = limit != UNLIMITED and (limit is not None or cleanup.blocks)
             await waiting.run(self, cleanup, allowed, threaded=threaded)
         except BaseException as error:
-            outcome, text = outcome_of(error), repr(error)
+            outcome, text = outcome_of(error), repr_of(error)
             if cleanup._here and waiting.is_cancellation(error):
                 waiting.cancelled = waiting.cancelled or error
             elif told is not None and waiting.is_cancellation(told) and waiting.requests() < requests:

@@ -20,6 +20,7 @@ from lastly._scope.failures import outcome_of, without_us
 from lastly._scope.handle import CALLS_ITSELF, FUNCTION, METHOD, UNLIMITED, name_of, run_coroutine
 from lastly._scope.now import CLOSED, CLOSING, OPEN, now
 from lastly._words.clock import monotonic
+from lastly._words.warn import repr_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def drain(  # noqa: C901  # no call more: see above
             scope._current = None
             raise
         if bad := ended_by(cleanup, error, failures):
-            note(scope, bad, before, outcome_of(error), repr(error))
+            note(scope, bad, before, outcome_of(error), repr_of(error))
 
 
 def drain_many(scope: "Scope", failures: "list[Failure]") -> None:
@@ -235,7 +236,7 @@ def step(
     except BaseException as error:
         if not isinstance(error, Exception) and put_back(scope, cleanup, limit):
             raise
-        outcome, text = outcome_of(error), repr(error)
+        outcome, text = outcome_of(error), repr_of(error)
         failures.append((cleanup, without_us(error)))
     note(scope, cleanup, start, outcome, text)
 

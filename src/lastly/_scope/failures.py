@@ -4,6 +4,7 @@ import os
 import sys
 
 from lastly._scope.reason import fail
+from lastly._words.warn import message_of, repr_of
 from lastly.errors import CaughtSignal, CleanupFailed, CleanupTimeout
 
 TYPE_CHECKING = False
@@ -54,7 +55,7 @@ def conclude(of: str, failures: "Sequence[tuple[str, BaseException]]", body: "Ba
             continue
         note(error, f"in {name} of {of}")
         if target is not None:
-            note(target, f"{name} of {of} failed: {type(error).__name__}: {error}")
+            note(target, f"{name} of {of} failed: {message_of(error)}")
         if isinstance(target, SystemExit):
             fail(target)
             complain(name if name.startswith("cleanup ") else f"{name} of {of}", error)
@@ -95,17 +96,17 @@ def complain(name: str, error: BaseException) -> None:
         sys.stderr.flush()
     except Exception:
         try:
-            os.write(2, f"Exception in {name}: {error!r}\n".encode(errors="backslashreplace"))
+            os.write(2, f"Exception in {name}: {repr_of(error)}\n".encode(errors="backslashreplace"))
         except OSError:
             pass
 
 
 def note(error: BaseException, text: str) -> None:
-    """Add a note, if it has none like it; an exception may have spoilt its own ``__notes__``."""
+    """Add a note, if it has none like it; nothing happens when the exception does not take one."""
     try:
         if text not in getattr(error, "__notes__", ()):
             error.add_note(text)
-    except TypeError:
+    except Exception:  # noqa: S110  # it has spoilt its ``__notes__``, or nothing can be set on it
         pass
 
 
@@ -114,7 +115,8 @@ def without_us(error: BaseException) -> BaseException:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lastly._"):
         trace = trace.tb_next
-    return error.with_traceback(trace)
+    BaseException.with_traceback(error, trace)  # its own class may have another method of that name
+    return error
 
 
 def outcome_of(error: BaseException) -> str:

@@ -44,11 +44,19 @@ def checked_name(name: "Any", what: str) -> str:
 
 
 def name_of(fn: object) -> str:
-    """What people call a callable: ``Popen.terminate``; the type's name when it has none of its own."""
-    while isinstance(fn, (partial, Cleanup)):
-        fn = fn.func
-    name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
-    return name if isinstance(name, str) else type(fn).__qualname__
+    """What people call a callable: ``Popen.terminate``; the type's name when it has none of its own.
+
+    Never raises: a proxy may have nothing behind it any more.
+    """
+    try:
+        while isinstance(fn, (partial, Cleanup)):
+            fn = fn.func
+        name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
+        if isinstance(name, str):
+            return name
+    except Exception:  # noqa: S110  # its class has a name
+        pass
+    return type(fn).__qualname__
 
 
 class Cleanup:
@@ -211,7 +219,7 @@ METHOD: "Any" = type(Cleanup().run)
 
 def run_coroutine(result: object) -> None:
     """Await what an ``async def`` cleanup returned to a scope that is not asynchronous."""
-    if not isinstance(result, COROUTINE):
+    if type(result) is not COROUTINE:  # a proxy would be asked by isinstance
         return
     import asyncio
 

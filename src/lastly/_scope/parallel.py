@@ -5,6 +5,7 @@ from lastly._scope.budget import bound
 from lastly._scope.closing import clock
 from lastly._scope.failures import outcome_of, without_us
 from lastly._scope.handle import UNLIMITED
+from lastly._words.warn import repr_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +70,6 @@ def _wait(
     try:
         closing.await_job(job, start + allowed - clock() if allowed != UNLIMITED else UNLIMITED)
     except BaseException as exc:
-        outcome, text = outcome_of(exc), repr(exc)
+        outcome, text = outcome_of(exc), repr_of(exc)
         failures.append((cleanup, without_us(exc)))
     closing.note(scope, cleanup, start, outcome, text)

@@ -1,5 +1,6 @@
 """Why the program, or the body of a scope, is ending."""
 
+from lastly._words.warn import message_of
 from lastly.errors import CaughtSignal
 
 TYPE_CHECKING = False
@@ -69,7 +70,7 @@ class ExitReason:
 
             return f"signal {signal_name(self.signal)}"
         if self.exception is not None:
-            return f"exception {type(self.exception).__name__}: {self.exception}"
+            return f"exception {message_of(self.exception)}"
         return "the end" if self.code is None else f"exit code {self.code}"
 
     def __repr__(self) -> str:

@@ -1,4 +1,8 @@
-"""What a program is told: warnings that point at its own line, however deep they arise; lines on stderr."""
+"""What a program is told: warnings that point at its own line, however deep they arise; lines on stderr;
+what an error says.
+
+An exception is the program's own code: its ``__str__`` may raise, and then nothing else must be lost.
+"""
 
 import sys
 from _warnings import warn_explicit  # a name that lasts to the very end of the interpreter
@@ -48,6 +52,23 @@ def say(text: str) -> None:
         write(2, f"lastly: {text}\n".encode(errors="replace"))
     except OSError:
         pass
+
+
+def message_of(error: BaseException) -> str:
+    """Return an error's class and message, as a traceback ends; never raises, whatever ``__str__`` does."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:
+        return f"{name}: its message cannot be shown"
+
+
+def repr_of(error: BaseException) -> str:
+    """Return what `repr` gives; never raises, whatever the error's ``__repr__`` does."""
+    try:
+        return repr(error)
+    except Exception:
+        return f"<{type(error).__name__}, which cannot be shown>"
 
 
 def _is_ours(module: str) -> bool:

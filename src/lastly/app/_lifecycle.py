@@ -15,7 +15,7 @@ import sys
 
 from lastly._exit import root, state
 from lastly._scope import closing
-from lastly._scope.failures import conclude, flattened, unnamed
+from lastly._scope.failures import conclude, flattened, note, unnamed
 from lastly._scope.reason import ExitReason, visible_code
 from lastly._words import signal_names
 from lastly._words.pythons import partial
@@ -340,7 +340,7 @@ def _close_scope(life: Life) -> "list[BaseException]":
     failures = []
     for cleanup, exc in closing.run_all(life.scope, life.body):
         if cleanup is not None:
-            exc.add_note(f"in cleanup {cleanup.name} of scope {life.scope.name!r}")
+            note(exc, f"in cleanup {cleanup.name} of scope {life.scope.name!r}")
         failures.append(exc)
     return failures
 

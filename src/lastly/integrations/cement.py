@@ -15,7 +15,7 @@ from types import GeneratorType
 
 from lastly._exit import last, root, state
 from lastly._scope import closing as _closing
-from lastly._scope.failures import conclude, unnamed
+from lastly._scope.failures import conclude, note, unnamed
 from lastly._scope.scope import Scope
 from lastly.errors import FrameworkError
 
@@ -182,7 +182,7 @@ class _Closing:
         if name == _HOOKS[0]:
             for cleanup, failure in _closing.run_all(self.scope, self.body):
                 if cleanup is not None:
-                    failure.add_note(f"in cleanup {cleanup.name} of scope {self.scope.name!r}")
+                    note(failure, f"in cleanup {cleanup.name} of scope {self.scope.name!r}")
                 self.failures.append(failure)
 
     def close_at_exit(self) -> None:
