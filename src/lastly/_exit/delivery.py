@@ -3,7 +3,7 @@
 import _signal  # type: ignore[import-not-found]  # no stub; `signal` itself costs an enum
 import sys
 
-from lastly._exit import ending, event_loops, hold, joins, pools, stack, state, swallowed
+from lastly._exit import ending, event_loops, hold, interrupted_join, joins, pools, stack, state, swallowed
 from lastly._exit.stack import BODY, CLOSING, EXIT, JOIN
 from lastly._exit.state import WAITS, end
 
@@ -25,6 +25,7 @@ def deliver(signum: int, frame: "FrameType | None", where: str) -> None:
     elif where == CLOSING:
         end.due = True
     elif where == BODY and not hold.waits() and not event_loops.cancel(frame):
+        interrupted_join.keep(frame)
         raise swallowed.make(signum, frame)
 
 

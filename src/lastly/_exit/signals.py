@@ -34,6 +34,7 @@ from lastly._exit import (
     ending,
     event_loops,
     hold,
+    interrupted_join,
     joins,
     lookout,
     loop_children,
@@ -294,6 +295,7 @@ def _repeated(signum: int, frame: "FrameType | None", where: str, *, forced: boo
         lost = not event_loops.cancelling() and not swallowed.unwinding()
         if lost or event_loops.insist():  # nothing is being cleaned up that could be forced
             ending.count_try(event_loops.where)
+            interrupted_join.keep(frame)
             raise swallowed.make(end.signum, frame)
     if forced:
         ending.force("forced")
