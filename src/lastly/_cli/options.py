@@ -54,9 +54,11 @@ class Command:
 
     def parser(self) -> "Parser":
         """Return what parses the words after the command."""
+        width = max(_width(), 20)
+        text = [textwrap.fill(line, width) for line in (self.summary, *self.details.splitlines())]
         parser = Parser(
             prog=f"lastly {self.name}",
-            description=f"{self.summary}\n{self.details}".rstrip(),
+            description="\n".join(text),
             epilog=f"example:\n  {self.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -193,7 +195,7 @@ _WIDEST = 100  # columns
 
 def overview(commands: "Sequence[Command]") -> str:
     """Return the text of `lastly --help`, as wide as the terminal."""
-    width = min(shutil.get_terminal_size((_WIDEST, 24)).columns, _WIDEST)
+    width = _width()
     lines = [_HEAD]
     for section in dict.fromkeys(command.section for command in commands):
         lines.append(f"{section}:")
@@ -208,6 +210,11 @@ def overview(commands: "Sequence[Command]") -> str:
             lines += _entry(name, text, 23, width)
         lines.append("")
     return "\n".join([*lines, *textwrap.wrap(_LAST, max(width, 20))]) + "\n"
+
+
+def _width() -> int:
+    """Return how wide a help is written: as wide as the terminal."""
+    return min(shutil.get_terminal_size((_WIDEST, 24)).columns, _WIDEST)
 
 
 def _entry(name: str, text: str, indent: int, width: int) -> list[str]:

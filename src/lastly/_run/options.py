@@ -7,18 +7,27 @@ from lastly._words.nearest import nearest
 
 _OPTIONS = ("--grace", "--keep", "--remove-always", "--supervise", "--help")
 USAGE = """\
-usage: lastly run [--grace S] [--keep | --remove-always] [--supervise] [--] CMD [ARG...]
-       lastly run [options] script.py [ARG...]
-       lastly run [options] -c CODE | -m MODULE [ARG...]
+usage: lastly run [OPTION]... [--] COMMAND [ARG]...
+       lastly run [OPTION]... SCRIPT.py [ARG]...
+       lastly run [OPTION]... -c CODE | -m MODULE [ARG]...
 
-Run a program, unchanged; what it leaves behind is cleaned up, however it ends. Of a program that is no
-Python (a shell, make) only the Python programs below it are guarded, and with --supervise all its children.
+Run a program, unchanged; what it leaves behind is cleaned up, however it ends.
+Of a program that is no Python (a shell, make) only the Python programs below it
+are guarded, and with --supervise all its children.
 
-  --grace S        seconds between TERM and KILL for children left by a crash (default 10)
-  --keep           leave temp files and folders alone, also after a crash
-  --remove-always  remove what tempfile made on a normal exit too, also delete=False and mkdtemp()
-  --supervise      stay as the parent: reap zombies, forward signals, end every child with the program,
-                   give the terminal back as it was after a crash (of itself when this is PID 1)
+options:
+  -h, --help       show this help
+  --grace S        seconds between SIGTERM and SIGKILL for children that a crash
+                   has left (default: 10)
+  --keep           leave temporary files and folders alone, also after a crash
+  --remove-always  remove what tempfile made after a normal end, too: also of
+                   mkdtemp() and delete=False
+  --supervise      stay as the parent: reap zombies, forward signals, end every
+                   child with the program, give the terminal back as it was
+                   after a crash (by itself when this is PID 1)
+
+example:
+  lastly run --supervise -- make all
 """
 
 
