@@ -204,7 +204,12 @@ def test_every_page_is_reached_from_the_index() -> None:
     assert sorted(str(p.relative_to(docs)) for p in set(docs.rglob("*.md")) - seen) == []
 
 
-@pytest.mark.parametrize("path", [page for page in PAGES if page.parent.name == "how-to"], ids=lambda p: p.stem)
-def test_a_how_to_page_says_at_its_top_what_it_needs(path: Path) -> None:
+# Pages that a reader follows, and those of names that need something else than lastly.
+FOLLOWED = [page for page in PAGES if page.parent.name == "how-to" or page.stem.startswith("tutorial")]
+MORE = [ROOT / "docs" / "reference" / f"{name}.md" for name in ("app", "integrations", "pytest", "servers", "shared-journal", "testing")]
+
+
+@pytest.mark.parametrize("path", [*FOLLOWED, *MORE], ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_page_says_at_its_top_what_it_needs(path: Path) -> None:
     top = path.read_text(encoding="utf-8").partition("\n## ")[0]
     assert re.search(r"^Needs: .+", top, re.MULTILINE)
