@@ -11,7 +11,9 @@ T ?=
 # What to measure: make bench B=scope; make bench B="run durable"
 B ?=
 PYTEST_ARGS ?=
-PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
+# Workers: more than processors, for most tests wait for other processes. make test JOBS=2 where memory is short.
+JOBS   := 4
+PYTEST  = -m pytest -q -n $(JOBS) --dist loadgroup
 # For `make chaos`: how many kills; and the seed of a run to be repeated.
 N    ?= 1000
 SEED ?=
@@ -49,11 +51,13 @@ $(DEV): pyproject.toml scripts/venv scripts/requirements.py
 demo: $(DEMO)
 	@$(PY) examples/demo.py
 
+# What is compiled of the tests is kept: each worker would else do that again.
+test: JOBS := 6
 test: $(DEV)
-	@$(PY) $(PYTEST) -n 4 -m "not slow" $(PYTEST_ARGS) $(T)
+	@PYTHONDONTWRITEBYTECODE= $(PY) $(PYTEST) -m "not slow" $(PYTEST_ARGS) $(T)
 
 test-all: $(DEV)
-	@$(PY) $(PYTEST) $(PYTEST_ARGS) $(T)
+	@PYTHONDONTWRITEBYTECODE= $(PY) $(PYTEST) $(PYTEST_ARGS) $(T)
 
 check: $(DEV)
 	@$(VENV)/bin/ruff check --quiet src tests benchmarks examples scripts

@@ -177,7 +177,7 @@ def test_killed_while_it_is_created(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.slow(keep=1)
+@pytest.mark.slow
 def test_killed_when_it_is_there(programs: Programs, amazon: Amazon, home: Path, kind: str) -> None:
     owner = programs.start(program(kind), env=amazon.env)
     owner.line("made", within=LONG)
@@ -208,7 +208,7 @@ def test_killed_in_the_middle_of_the_undo(
 
 
 @pytest.mark.parametrize("failpoint", ["upload=SIGKILL", ""])
-@pytest.mark.slow(keep=1)
+@pytest.mark.slow
 def test_the_example_deployment_on_amazon(
     programs: Programs, amazon: Amazon, home: Path, tmp_path: Path, failpoint: str
 ) -> None:

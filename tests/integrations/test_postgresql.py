@@ -136,7 +136,7 @@ def test_gone_when_the_scope_closes(programs: Programs, server: Server, kind: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.slow(keep=1)
+@pytest.mark.slow
 def test_killed_after_every_statement(programs: Programs, server: Server, home: Path, kind: str) -> None:
     """While it is created and while it is undone; until one comes to its end."""
     results = []

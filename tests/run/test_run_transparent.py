@@ -228,6 +228,7 @@ def test_pip_install(programs: Programs, tmp_path: Path) -> None:
     assert os.listdir(program.tmp) == []
 
 
+@pytest.mark.slow
 def test_pytest_xdist(programs: Programs, tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text(
         "def test_one(tmp_path): (tmp_path / 'f').write_text('x')\n"
@@ -315,6 +316,7 @@ def test_ipython(home: Path) -> None:
     assert bare[1] == 0
 
 
+@pytest.mark.slow
 def test_cpythons_own_tests(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample of `make transparency`: case by case as without."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))

@@ -69,6 +69,7 @@ def test_an_interrupted_batch_is_tried_one_by_one(journal, folder):
         assert settle(path).ran == []
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_what_is_owed(journal, folder):
     """Some bytes each; a list of all records would be a hundred times that."""
 

@@ -170,6 +170,7 @@ def test_the_pid_changes_hands_between_scan_and_signal(plant, monkeypatch):
     assert top.poll() is None
 
 
+@pytest.mark.slow
 def test_a_fork_bomb_that_ignores_sigterm(tmp_path):
     """Children are born faster than a snapshot is taken; at most 60 live at a time."""
     script = tmp_path / "bomb.py"

@@ -74,6 +74,7 @@ def test_what_needs_the_judgement_of_linux_is_refused(programs: Programs, tmp_pa
     ("code", "out"), [(in_process.NAMES, ["all"]), (in_process.OPEN_PROCESS, in_process.OPENED)], ids=["names", "open_process"]
 )
 @pytest.mark.parametrize("which", PYTHONS)
+@pytest.mark.slow(keep=2)
 def test_what_is_public_is_there(programs: Programs, tmp_path: Path, which: str, code: str, out: list[str]) -> None:
     env = {"PYTHONPATH": None if which == "this" else str(SRC)}
     result = programs.run_command([*PYTHONS[which], "-c", in_process.BEGIN + code], cwd=tmp_path, env=env, within=2 * PATIENCE)

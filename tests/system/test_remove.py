@@ -70,6 +70,7 @@ def test_hostile_names(tmp_path, name):
     assert not exists(top)
 
 
+@pytest.mark.slow
 def test_ten_thousand_files(tmp_path):
     top = tmp_path / "many"
     top.mkdir()

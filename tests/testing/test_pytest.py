@@ -131,6 +131,7 @@ def test_what_nobody_has_reaped_yet_is_told_as_well(suite: Suite) -> None:
     assert told(result) == ["lastly: 2 still owed (test_it.py::test_one, session; see `lastly ls`)"]
 
 
+@pytest.mark.slow
 def test_another_projects_leftovers_are_not_told_here(suite: Suite, programs: Programs, tmp_path: Path) -> None:
     other = Suite(programs, tmp_path / "suite2")
     other.write("test_it.py", ONE)

@@ -41,7 +41,7 @@ def test_the_demo_interrupted_leaves_nothing(programs: Programs) -> None:
 def test_the_demo_killed_leaves_nothing(programs: Programs) -> None:
     """Neither its folder nor its cloud with the machines, nor a deployment with its tunnel."""
     demo = programs.start_command([*DEMO, "--ways", "SIGTERM,os._exit"])
-    demo.error_line("[ 2/", within=120)
+    demo.error_line("[ 1/", within=120)
     assert processes_naming(str(demo.tmp))
     demo.send(9)
     assert demo.wait(within=120).status == -9
