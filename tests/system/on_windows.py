@@ -44,7 +44,7 @@ class Program:
 
     def __init__(self, code: str, folder: Path, env: dict[str, str]) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            [sys.executable, "-c", code], cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, creationflags=subprocess.CREATE_NO_WINDOW,
         )  # fmt: skip
         self.pid = self.popen.pid
@@ -83,7 +83,7 @@ class Program:
         self._bound.cancel()
         self.popen.kill()  # nothing happens when it has ended
         self.popen.wait()
-        for pipe in (self.popen.stdout, self.popen.stderr):
+        for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
             if pipe is not None:
                 pipe.close()
 
@@ -187,3 +187,105 @@ def test_what_needs_the_judgement_of_linux_is_refused(start: Callable[..., Progr
 def test_what_is_public_is_there(start: Callable[..., Program], code: str, out: list[str]) -> None:
     printed, status, err = start(in_process.BEGIN + code).wait()
     assert (printed, status) == (out, 0), err
+
+
+# ── trees of processes ───────────────────────────────────────────────────────────────────────────────────
+
+TREE = """
+import os, subprocess, sys, time
+depth = int(sys.argv[1])
+if depth:
+    flags = int(sys.argv[2]) if depth == 1 else 0
+    subprocess.Popen([sys.executable, __file__, str(depth - 1), *sys.argv[2:]], creationflags=flags, stdout=sys.stdout)
+print("pid", os.getpid(), flush=True)
+time.sleep(0 if "leaves" in sys.argv and depth == 2 else 600)
+"""
+DETACHED_PROCESS, NEW_GROUP, BREAKAWAY = 0x8, 0x200, 0x01000000
+
+
+class Handle:
+    """A process, seen from outside: its number is given to no other while this is held."""
+
+    def __init__(self, pid: int) -> None:
+        self._handle = wintypes.HANDLE(kernel.OpenProcess(0x100001, False, pid))  # to wait for it, and to end it
+        assert self._handle, f"process {pid} is gone already"
+
+    def ends(self, within: float) -> bool:
+        return bool(kernel.WaitForSingleObject(self._handle, int(within * 1000)) == 0)
+
+    def end(self) -> None:
+        kernel.TerminateProcess(self._handle, 9)
+        kernel.CloseHandle(self._handle)
+
+
+@pytest.fixture
+def tree(start: Callable[..., Program], tmp_path: Path) -> Iterator[Callable[..., tuple[Program, list[Handle]]]]:
+    """Start a program that starts a tree of three with `lastly.Popen`, then runs the rest of its code."""
+    (tmp_path / "tree.py").write_text(TREE)
+    seen: list[Handle] = []
+
+    def plant(rest: str, flags: int = 0, more: str = "") -> tuple[Program, list[Handle]]:
+        program = start(
+            f"{in_process.BEGIN}child = lastly.Popen([sys.executable, 'tree.py', '2', '{flags}', {more!r}])\n"
+            f"sys.stdin.readline()\n{rest}",
+        )
+        for _ in range(3):
+            program.line("pid")
+        pids = [int(word) for word in program.out.split() if word.isdigit()]
+        seen.extend(map(Handle, pids))
+        assert program.popen.stdin is not None
+        program.popen.stdin.write("\n")
+        program.popen.stdin.flush()
+        return program, list(seen)
+
+    yield plant
+    for each in seen:
+        each.end()
+
+
+def all_end(handles: list[Handle]) -> bool:
+    return all(handle.ends(PATIENCE) for handle in handles)
+
+
+@pytest.mark.parametrize("flags", [0, DETACHED_PROCESS | NEW_GROUP], ids=["plain", "detached"])
+def test_a_tree_ends_with_its_scope(tree: Callable[..., tuple[Program, list[Handle]]], flags: int) -> None:
+    """Also what has no console and a group of its own; the program itself goes on."""
+    program, handles = tree("child.close(); print('on', child.returncode, flush=True); time.sleep(600)", flags)
+    program.line("on 1")
+    assert all_end(handles)
+    assert program.popen.poll() is None
+
+
+def test_a_tree_whose_leader_has_left(tree: Callable[..., tuple[Program, list[Handle]]]) -> None:
+    program, handles = tree("child.wait(); print('left', flush=True)", more="leaves")
+    program.line("left")
+    assert program.wait()[1] == 0
+    assert all_end(handles)
+
+
+@pytest.mark.parametrize("death", ["time.sleep(600)", "os._exit(3)", "os.abort()", "pass"], ids=["killed", "_exit", "abort", "end"])
+def test_a_tree_ends_however_the_program_ends(tree: Callable[..., tuple[Program, list[Handle]]], death: str) -> None:
+    """Windows ends it: nothing of the program has to run for that."""
+    program, handles = tree(f"print('up', flush=True); {death}")
+    program.line("up")
+    if "sleep" in death:
+        program.popen.kill()
+    program.popen.wait()
+    assert all_end(handles)
+
+
+@pytest.mark.parametrize("detach", ["child.detach()", "child.cleanup.detach()"])
+def test_what_is_detached_lives(tree: Callable[..., tuple[Program, list[Handle]]], detach: str) -> None:
+    program, handles = tree(f"{detach}; print('let go', flush=True)")
+    program.line("let go")
+    program.popen.wait()
+    assert not any(handle.ends(0.3) for handle in handles)
+
+
+def test_who_breaks_away_lives(tree: Callable[..., tuple[Program, list[Handle]]]) -> None:
+    """A program that asks Windows for it is not hindered."""
+    program, handles = tree("child.close(); print('closed', flush=True)", BREAKAWAY)
+    program.line("closed")
+    program.popen.wait()
+    lives = [not handle.ends(0.3) for handle in handles]
+    assert sum(lives) == 1

@@ -15,7 +15,7 @@ from lastly._durable import own, portable
 from lastly._journal import home
 from lastly._scope.failures import note
 from lastly._scope.handle import CALLS_ITSELF, Cleanup, name_of
-from lastly._system import host
+from lastly._system import children, host
 from lastly._words import built_in, naming
 from lastly._words.clock import BACKOFF, RETRIES, TIMEOUT
 from lastly._words.warn import message_of, warn
@@ -120,6 +120,7 @@ class DurableCleanup(Cleanup):
         limit = stack.get(self)
         if not super().detach():
             return False
+        children.let_live(self.keywords.get("token"), *self.args[:1])  # no journal: it may be kept there
         if self.journal is not None and self.journal.pid == os.getpid():
             try:
                 self.journal.release(self.id)
@@ -351,13 +352,6 @@ def defer(
 def file_identity(path: str) -> "dict[str, Any]":
     """What tells the file at `path` from a later one of the same name; empty when there is none."""
     return dict(host.removal().identity(path) or {})
-
-
-def process_identity(pid: int) -> "dict[str, Any]":
-    """What tells a process from a later one of the same pid. Raises ProcessLookupError."""
-    from lastly._system import kill
-
-    return dict(kill.identity(pid))
 
 
 def child_started(cleanup: DurableCleanup) -> None:

@@ -50,7 +50,7 @@ def die_of(signum: int, limit: float = 0.0, *, files: bool = True) -> "NoReturn"
         flush_all()
     else:
         flush_standard()
-    if end.status == "signal" and getpid() != 1 and pythons.dies_of_signals():
+    if end.status == "signal" and getpid() != 1 and not pythons.WINDOWS:
         _default(signum)
         _signal.raise_signal(signum)
     leave(pythons.code_of(signum) if end.status == "signal" else 128 + signum)

@@ -40,8 +40,9 @@ __all__ = [
 ]  # fmt: skip
 
 leave = _exit
-# Windows knows no death by a signal; a program that was interrupted has this status there.
-_WINDOWS = "nt" in sys.builtin_module_names
+# Windows itself, not a test that pretends to be it. It knows no death by a signal: a program that was
+# interrupted has this status there.
+WINDOWS = "nt" in sys.builtin_module_names
 _CONTROL_C_EXIT = 0xC000013A - (1 << 32)
 
 SIG_BLOCK: int = getattr(signal, "SIG_BLOCK", 0)
@@ -76,7 +77,7 @@ def wake_sleep() -> None:
 
     Python itself wakes it at SIGINT alone there, and runs the handlers of other signals after the sleep.
     """
-    if not _WINDOWS:
+    if not WINDOWS:
         return
     try:
         import ctypes
@@ -121,14 +122,9 @@ def after(seconds: float, function: "Callable[[], object]") -> None:
         pass
 
 
-def dies_of_signals() -> bool:
-    """Whether a process may die of a signal here, so that its parent can tell."""
-    return not _WINDOWS
-
-
 def code_of(signum: int) -> int:
     """Return the status of a process that a signal has ended, where that is told by a status."""
-    if _WINDOWS and signum in (number("SIGINT"), number("SIGBREAK")):
+    if WINDOWS and signum in (number("SIGINT"), number("SIGBREAK")):
         return _CONTROL_C_EXIT
     return 128 + signum
 
@@ -152,7 +148,7 @@ def c_call(name: str, *args: "Any") -> bool:
 
 
 def _by_ctypes(name: str, args: "tuple[Any, ...]") -> bool:
-    if _WINDOWS:
+    if WINDOWS:
         return False
     try:
         import ctypes

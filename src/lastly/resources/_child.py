@@ -130,6 +130,7 @@ class Popen(subprocess.Popen[AnyStr]):
             before[_ENV] = env
         else:
             options["env"] = env
+        waits = not self.cleanup.durable and children.suspend(before, options)
         try:
             super().__init__(args, *before, **options)
         except Exception:
@@ -137,7 +138,11 @@ class Popen(subprocess.Popen[AnyStr]):
             # (no Exception) may come after the start: then it stays owed.
             self.cleanup.detach()
             raise
-        child_started(self.cleanup, self)
+        try:
+            child_started(self.cleanup, self)
+        finally:
+            if waits:
+                children.resume(self.pid)
 
     def close(self) -> None:
         """End the child and all below it now, and wait for it. A second call does nothing.
@@ -321,8 +326,10 @@ def child_started(cleanup: "seam.DurableCleanup", child: "Any") -> None:
     if not cleanup.durable and (why := probe.unsupported()):
         children.keep(child, why, cleanup.keywords["token"])
         return
+    from lastly._system import kill
+
     try:
-        cleanup.confirm(seam.process_identity(child.pid))
+        cleanup.confirm(kill.identity(child.pid))
     except (ProcessLookupError, NotRecorded):
         pass  # gone already, or a full disk: the token finds what there is
     seam.child_started(cleanup)
