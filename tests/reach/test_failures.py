@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Program, end_all_of, processes_of, wait_until
+from harness import Program, end_all_of, wait_until
 from sharing import LONG, RENT, Fleet, Shared, freeze, isolation, needs_server
 
 # Leases have to run out, which takes seconds: test_host_death.py is what stays in the default tier.
@@ -44,16 +43,6 @@ def other():
 def rent(host: Program, name: str) -> str:
     host.write(f"{name}\n")
     return host.line(f" {name}", within=LONG)
-
-
-def inside(fleet: Fleet, host: Program, command: str) -> list[int]:
-    """The processes of a host that call themselves this; by their pids out here."""
-    found = []
-    for pid in processes_of(fleet.home(host)):
-        with suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().strip() == command:
-                found.append(pid)
-    return found
 
 
 def host_state(shared: Shared) -> list[str]:
@@ -341,10 +330,10 @@ def test_the_relay_is_killed(fleet: Fleet) -> None:
     host = fleet.host(ON_DEMAND)
     host.line("ready", within=LONG)
     assert rent(host, "one").startswith("rented")
-    [relay] = inside(fleet, host, "lastly-relay")
+    [relay] = fleet.inside(host, "lastly-relay")
     os.kill(relay, signal.SIGKILL)
     assert rent(host, "two").startswith("rented")
-    wait_until(lambda: inside(fleet, host, "lastly-relay") not in ([], [relay]), within=LONG)
+    wait_until(lambda: fleet.inside(host, "lastly-relay") not in ([], [relay]), within=LONG)
     serving(fleet)
     wait_until(lambda: host_state(fleet.shared) == ["dead", "alive"], within=LONG)  # the first relay's lease
     assert fleet.cloud.left == ["one", "two"]
@@ -358,15 +347,15 @@ def test_the_reaper_is_killed_and_then_the_relay(fleet: Fleet) -> None:
     host = fleet.host(ON_DEMAND)
     host.line("ready", within=LONG)
     rent(host, "one")
-    reaper = min(inside(fleet, host, "lastly-reaper"))  # the others are its workers
-    [relay] = inside(fleet, host, "lastly-relay")
+    reaper = min(fleet.inside(host, "lastly-reaper"))  # the others are its workers
+    [relay] = fleet.inside(host, "lastly-relay")
     os.kill(reaper, signal.SIGKILL)
-    wait_until(lambda: (found := inside(fleet, host, "lastly-reaper")) and reaper not in found, within=LONG)
-    assert inside(fleet, host, "lastly-relay") == [relay]
+    wait_until(lambda: (found := fleet.inside(host, "lastly-reaper")) and reaper not in found, within=LONG)
+    assert fleet.inside(host, "lastly-relay") == [relay]
     log = fleet.folder / "home1" / "reaper.log"
     wait_until(lambda: log.read_text().count(" relay ") >= 2, within=LONG)  # it has made itself known
     os.kill(relay, signal.SIGKILL)
-    wait_until(lambda: inside(fleet, host, "lastly-relay") not in ([], [relay]), within=LONG)
+    wait_until(lambda: fleet.inside(host, "lastly-relay") not in ([], [relay]), within=LONG)
     assert rent(host, "two").startswith("rented")
 
 

@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -159,6 +161,67 @@ def new_pair() -> Iterator[Callable[..., Pair]]:
     yield make
     for pair in made:
         pair.end()
+
+
+class Network:
+    """The way from some hosts to a server: a socket that passes on what is said, until it is cut."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.folder = Path(new_folder())
+        self.folder.chmod(0o755)
+        self.server = f"{shared.server.folder}/.s.PGSQL.5432"
+        self.whole = threading.Event()
+        self.whole.set()
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(str(self.folder / ".s.PGSQL.5432"))
+        self.listener.listen(64)
+        self.ends = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Nothing arrives any more, in either direction, and nobody is told."""
+        self.whole.clear()
+
+    def heal(self) -> None:
+        """What was said meanwhile arrives now."""
+        self.whole.set()
+
+    def _accept(self) -> None:
+        while True:
+            line, _ = self.listener.accept()
+            if self.ends:
+                line.close()
+                return
+            far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            far.connect(self.server)
+            for pair in ((line, far), (far, line)):
+                threading.Thread(target=self._pass, args=pair, daemon=True).start()
+
+    def _pass(self, source: socket.socket, to: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self.whole.wait()
+                to.sendall(data)
+        for end in (source, to):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        source.close()
+
+    def end(self) -> None:
+        self.whole.set()
+        self.ends = True
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as last:
+            last.connect(str(self.folder / ".s.PGSQL.5432"))
+        self.listener.close()
+        shutil.rmtree(self.folder)
+
+
+@pytest.fixture
+def network(shared: Shared) -> Iterator[Network]:
+    """A way to the server that the test may cut: its hosts take it with ``fleet.query["host"] = network.folder``."""
+    made = Network(shared)
+    yield made
+    made.end()
 
 
 def plan(journal: str = "h-b/1.2.3.j", number: int = 1, action: str = "shop.cloud:destroy_vm", **more: Any) -> dict[str, Any]:
@@ -330,6 +393,15 @@ class Fleet:
 
     def home(self, host: Program) -> Path:
         return self.homes[host.pid]
+
+    def inside(self, host: Program, command: str) -> list[int]:
+        """The processes of a host that call themselves this; by their pids out here."""
+        found = []
+        for pid in processes_of(self.home(host)):
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == command:
+                    found.append(pid)
+        return found
 
     def kill(self, host: Program) -> None:
         """Let a host die as if its power had gone."""

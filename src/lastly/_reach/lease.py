@@ -206,7 +206,7 @@ class Lease:
         """Commit again all that is owed on this host: a server may have lost its last moments."""
         here = local.owed(self.url.key, self.url.queue)
         names = sorted({*here, *self.owed, *self.lost})
-        self._reclaim(names)
+        self._reclaim(names, {name: {plan["id"] for plan in plans} for name, plans in here.items()})
         rows = [
             plan
             for name, plans in here.items()
@@ -221,17 +221,25 @@ class Lease:
             for row in rows:
                 self.owed.setdefault(row["journal"], set()).add(row["id"])
 
-    def _reclaim(self, names: "list[str]") -> None:
+    def _reclaim(self, names: "list[str]", owed: "dict[str, set[int]]") -> None:
+        """Take back what no worker has claimed, and learn what became of the rest.
+
+        Args:
+            names: of journals.
+            owed: by journal, what its owner believes to owe. Only that can have been taken from it: what else
+                is settled under an earlier lease it has settled itself.
+        """
         rows = self._connection.execute(
             "SELECT journal, lost, cleanups FROM lastly.reclaim(%s, %s)", [self.epoch, names]
         ).fetchall()
         for name, lost, cleanups in rows if names else ():
             if not lost:
                 continue
-            if name not in self.lost:
+            found = {one["id"]: (one["state"], one["by"] or "") for one in cleanups or ()}
+            if name not in self.lost and not owed.get(name, set()).isdisjoint(found):
                 self.untold.add(name)
-                self.log("lost", journal=name, cleanups=len(cleanups or ()))
-            self.lost[name] = {one["id"]: (one["state"], one["by"] or "") for one in cleanups or ()}
+                self.log("lost", journal=name, cleanups=len(found))
+            self.lost.setdefault(name, {}).update(found)
 
     def _beat(self) -> None:
         """Wait for something to say or for the time of the next beat, and flush."""
@@ -344,7 +352,7 @@ class Lease:
             if any(state not in FINAL for state, _ in found.values())
         ]
         if open_ones:
-            self._reclaim(open_ones)
+            self._reclaim(open_ones, {})
         for name in [name for name in self.lost if not os.path.lexists(local.path_of(name))]:
             del self.lost[name]
             self.untold.discard(name)
