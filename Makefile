@@ -89,7 +89,7 @@ test-pythons:
 test-windows: $(DEV)
 	@python=$$(PYTHON=$(PY) scripts/windows) && \
 	PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$(CURDIR)/src" "$$python" -m pytest -q --noconftest -p no:cacheprovider \
-	  $(PYTEST_ARGS) $(or $(T),tests/system/on_windows.py)
+	  $(PYTEST_ARGS) $(or $(T),tests/system/on_windows.py tests/system/test_contract.py)
 
 # Strict: a dead link or anchor is an error.
 docs: $(VENV)/.installed-docs
