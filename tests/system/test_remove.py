@@ -483,3 +483,26 @@ def test_links_of_the_parents_are_resolved_when_deferred(tmp_path):
     (tmp_path / "alias").symlink_to("real")
     args, _ = actions.remove.prepare((tmp_path / "alias" / "t",), {})
     assert args == [str(tmp_path / "real" / "t")]
+
+
+def test_what_is_kept_is_known_anew_when_home_or_the_working_directory_change(tmp_path, monkeypatch):
+    """The folders that are never removed are remembered: not beyond what they follow from."""
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    for way in ("cwd", "HOME"):
+        for kept in folders:
+            if way == "cwd":
+                monkeypatch.chdir(kept)
+            else:
+                monkeypatch.chdir("/")
+                monkeypatch.setenv("HOME", str(kept))
+            for path in (kept, tmp_path):
+                with pytest.raises(NotOurs, match="never removed"):
+                    remove(str(path))
+                with pytest.raises(ValueError, match="kept"):
+                    _remove.check_allowed(str(path))
+            for other in set(folders) - {kept}:
+                remove(str(other))
+                assert not exists(other)
+                other.mkdir()

@@ -31,7 +31,9 @@ _OPEN_LEVELS = 40  # deeper trees close their upper folders and come back throug
 _ROUNDS = 4  # how often a folder that keeps being filled is emptied again
 _CLOCK_SLACK = 1.0  # seconds
 
-_allowed: tuple[object, frozenset[str]] = (None, frozenset())
+# The answers of _never: to put them together takes as long as to remove an empty folder.
+_found: dict[object, dict[str, None]] = {}
+_MOST_FOUND = 16  # a program may go through many working directories
 _homes: dict[int, str] = {}
 _kept: list[str] = []  # further folders never removed: the reaper adds its home
 
@@ -89,15 +91,7 @@ def _real(folder: str) -> str:
 
 def check_allowed(path: str) -> None:
     """Raise ValueError for what is never removed: /, a home, the working directory, what contains them."""
-    global _allowed
-    try:
-        now = (os.environ.get("HOME"), os.getcwd(), os.geteuid(), len(_kept))
-    except OSError:  # the working directory was removed under us
-        now = None
-    if now is None or now != _allowed[0]:
-        # Kept: looking up the user reads /etc/passwd, at every durable defer.
-        _allowed = (now, frozenset(_never()))
-    if path in _allowed[1]:  # what contains a folder that is kept is in the set itself
+    if path in _never():  # what contains a folder that is kept is in the set itself
         raise ValueError(f"refusing to plan the removal of {path!r}: it is or contains a folder that is kept")
 
 
@@ -217,21 +211,30 @@ def _is(found: Entry, expect: "dict[str, int | None]") -> bool:
     return born is None or found.btime is None or born == found.btime
 
 
-def _never(*, with_cwd: bool = True) -> list[str]:
+def _never(*, with_cwd: bool = True) -> "dict[str, None]":
     """Return the folders that are never removed, each with all that contain it."""
-    roots = ["/", *_kept, os.environ.get("HOME", "/"), _home_of(os.geteuid())]
-    if with_cwd:
-        try:
-            roots.append(os.getcwd())
-        except OSError:  # it was removed under us
-            pass
+    try:
+        cwd = os.getcwd()
+    except OSError:  # it was removed under us
+        cwd = ""
+    key = (os.environ.get("HOME"), cwd, os.geteuid(), len(_kept), with_cwd)
+    found = _found.get(key)
+    if found is None:
+        if len(_found) >= _MOST_FOUND:
+            _found.clear()
+        roots = ["/", *_kept, os.environ.get("HOME", "/"), _home_of(os.geteuid())]
+        found = _found[key] = _with_parents([*roots, cwd] if with_cwd and cwd else roots)
+    return found
+
+
+def _with_parents(roots: "list[str]") -> "dict[str, None]":
     found: dict[str, None] = {}
     for root in roots:
         path = os.path.abspath(root)
         while path not in found:
             found[path] = None
             path = os.path.dirname(path)
-    return list(found)
+    return found
 
 
 def _home_of(uid: int) -> str:
