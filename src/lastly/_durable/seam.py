@@ -39,16 +39,16 @@ class DurableCleanup(Cleanup):
     failure here it stays owed: the reaper tries again once this process has ended.
     """
 
-    __slots__ = ("attempts", "awaited", "id", "journal", "keywords", "known", "shared")
+    __slots__ = ("id", "journal", "keywords", "known")
 
     _keywords = CALLS_ITSELF
     keywords: "dict[str, Any]"
     journal: "Journal | None"
     id: int
     known: "dict[str, Any]"
-    attempts: int
-    awaited: bool
-    shared: str  # the shared journal that has it, or nothing
+    attempts: int = 0  # this and the next two have no slots: 32 bytes less for each of very many
+    awaited: bool = False  # an AsyncScope has it
+    shared: str = ""  # the shared journal that has it
     kept: object = None  # must not be finalized before this has run
 
     @property
@@ -338,10 +338,11 @@ def defer(
             )
     cleanup = DurableCleanup()
     cleanup.func, cleanup.args, cleanup.keywords = action, tuple(plain), plain_kwargs
-    cleanup.journal, cleanup.id = journal, number
-    cleanup.known, cleanup.attempts = _NOTHING, 0
-    cleanup.shared = where.key if where is not None else ""
-    cleanup.awaited = hasattr(scope, "__aenter__")
+    cleanup.journal, cleanup.id, cleanup.known = journal, number, _NOTHING
+    if where is not None:
+        cleanup.shared = where.key
+    if hasattr(scope, "__aenter__"):
+        cleanup.awaited = True
     cleanup._stack = stack  # noqa: SLF001  # the scope's and its handles' own: contract of _scope
     stack[cleanup] = None
     if journal is not None and where is None:
