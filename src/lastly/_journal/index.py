@@ -44,7 +44,7 @@ class Index:
     def __init__(
         self,
         read: "Callable[[int, int], bytes]",
-        other: "Callable[[dict[str, Any], int], None]",
+        other: "Callable[[dict[str, Any], dict[str, Any], list[str], int], None]",
         complain: "Callable[[str], None]",
     ) -> None:
         self.ids, self.plans, self.last = array("I"), array("I"), array("I")
@@ -120,7 +120,7 @@ class Index:
         given, odd = clean(record)
         if kind != "plan" and kind not in WORDS:
             self.numbers.add(given.get("n", 0))
-            self._other(record, offset)
+            self._other(record, given, odd, offset)
             return
         if odd:
             self._complain(f"odd fields in a record ({kind}): {', '.join(odd)}")

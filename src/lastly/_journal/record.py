@@ -48,9 +48,9 @@ try:
     _chunks = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, False)
     _scan = make_scanner(_Strict)  # type: ignore[arg-type]  # the stub takes only its own result
 
-    def dumps(record: "dict[str, Any]") -> str:
+    def dumps(value: "Any") -> str:
         """Make JSON of it."""
-        return "".join(_chunks(record, 0))
+        return "".join(_chunks(value, 0))
 
     def loads(text: str) -> "Any":
         """Read JSON; ValueError when it is none."""
@@ -65,9 +65,9 @@ try:
 except (ImportError, TypeError, AttributeError):  # pragma: no cover  # another Python, or a later one
     import json
 
-    def dumps(record: "dict[str, Any]") -> str:
+    def dumps(value: "Any") -> str:
         """Make JSON of it."""
-        return json.dumps(record, allow_nan=False, check_circular=False, separators=(",", ":"))
+        return json.dumps(value, allow_nan=False, check_circular=False, separators=(",", ":"))
 
     def loads(text: str) -> "Any":
         """Read JSON; ValueError when it is none."""

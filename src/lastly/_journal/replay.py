@@ -100,10 +100,13 @@ class Item:
         })  # fmt: skip
 
     def apply(self, record: "dict[str, Any]") -> None:
-        """Take in one more record of this item."""
+        """Take in one more record of this item, as it was read."""
+        self.take_in(record, *clean(record))
+
+    def take_in(self, record: "dict[str, Any]", given: "dict[str, Any]", odd: "list[str]") -> None:
+        """Take in one more record of this item, and what `fields.clean` says of it."""
         kind = record["kind"]
         self.events.append(record)
-        given, odd = clean(record)
         self.last_n = max(self.last_n, given.get("n", 0))
         self.changed = max(self.changed, float(given.get("t", 0.0)))
         if kind == "adopt":
@@ -328,18 +331,20 @@ class Replay:
         if len(self.damage) < _MOST_DAMAGE:
             self.damage.append(what)
 
-    def _other(self, record: "dict[str, Any]", offset: int) -> None:
+    def _other(
+        self, record: "dict[str, Any]", given: "dict[str, Any]", odd: "list[str]", offset: int
+    ) -> None:
         kind = record["kind"]
         if kind == "context":
-            self.contexts.add(clean(record)[0].get("id", 0), offset)
+            self.contexts.add(given.get("id", 0), offset)
         elif kind == "owner":
             if self.header is None:
-                self._take_header(record)
+                self._take_header(record, given, odd)
         elif kind != "adopt":
             self.unknown.append(record)
 
-    def _take_header(self, record: "dict[str, Any]") -> None:
-        self.header, odd = clean(record)
+    def _take_header(self, record: "dict[str, Any]", given: "dict[str, Any]", odd: "list[str]") -> None:
+        self.header = given
         if odd:
             self.complain(f"odd fields in the owner record: {', '.join(odd)}")
         self.identity = Identity.from_mapping(self.header) or identity_from_path(self.path)

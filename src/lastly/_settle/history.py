@@ -5,13 +5,13 @@ entry is committed. A worker killed in between writes the same entry again. The 
 ``history.sql``.
 """
 
-import json
 import os
 import sqlite3
 import time
 
 from lastly._journal import home
 from lastly._journal.file import Journal
+from lastly._journal.record import dumps
 from lastly._journal.replay import Item, Replay
 from lastly._settle.packed import Packer, text_of
 from lastly._system.identity import boot_id
@@ -244,7 +244,7 @@ def _owner(seen: Replay, about: "dict[str, Any]", now: float) -> "dict[str, Any]
         "ended": about.get("at"),
         "died": about.get("died") or "",
         "settled": now,
-        "header": json.dumps(header),
+        "header": dumps(header),
     }
 
 
@@ -257,8 +257,8 @@ def _cleanup(seen: Replay, item: Item) -> "dict[str, Any]":
         "id": item.id,
         "action": text_of(item.action),
         # Of a child that was started later, what is known of it: its token tells people nothing.
-        "args": json.dumps([item.known] if item.args == [None] and item.known else item.args),
-        "kwargs": json.dumps(item.kwargs),
+        "args": dumps([item.known] if item.args == [None] and item.known else item.args),
+        "kwargs": dumps(item.kwargs),
         "scope": text_of(item.scope),
         "remote": int(item.remote),
         "state": item.state,
@@ -267,6 +267,6 @@ def _cleanup(seen: Replay, item: Item) -> "dict[str, Any]":
         "changed": item.changed,
         "error": text_of(item.error),
         "reason": text_of(item.reason),
-        "events": json.dumps(events),
-        "context": json.dumps(item.context or {}),
+        "events": dumps(events),
+        "context": dumps(item.context or {}),
     }

@@ -69,7 +69,8 @@ class Packer:
 
 def text_of(value: "Any") -> str:
     """SQLite takes no lone surrogates (what bytes that are not UTF-8 become)."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
+    text = str(value)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def unpack(row: "sqlite3.Row", number: int | None = None) -> "dict[str, Any] | None":

@@ -372,7 +372,7 @@ class _Settling:
 
     def _note(self, item: Item, kind: str, **fields: "Any") -> None:
         record = {"kind": kind, "id": item.id, **fields}
-        item.apply(record)
+        item.take_in(record, record, [])  # nothing is odd in what we have just made
         self.words.append(record)
 
     def flush(self) -> None:

@@ -60,7 +60,7 @@ def call(row: "Mapping[str, Any]") -> str:
 
 
 def _word(value: object) -> str:
-    plain = isinstance(value, str) and value and not any(c.isspace() for c in value)
+    plain = isinstance(value, str) and value.split() == [value]
     return str(value) if plain else repr(value)
 
 
