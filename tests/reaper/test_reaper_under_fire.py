@@ -251,7 +251,7 @@ def test_a_thousand_owners_in_sixteen_megabytes(programs, home):
         os.waitpid(pid, 0)
     """
     program = programs.start(code, stdin=subprocess.PIPE)
-    program.line("ready", within=60)
+    program.line("ready", within=240)
     reaper = watched(home, 1000)["pid"]
     resident = int(proc(reaper, "status").split("VmRSS:")[1].split()[0]) / 1024
     print(f"{resident:.1f} MB resident with 1,000 owners")

@@ -71,10 +71,14 @@ class _Work:
                 self.done.append((place, answer, kept[0]))
             else:
                 self.answers.add(place, answer)
-        self.file(more=len(self.done) >= _MORE)
+        self._file(more=len(self.done) >= _MORE)
 
-    def file(self, *, more: bool = False) -> None:
-        """Write into the history what is done, and say all that there is to be said."""
+    def file(self) -> None:
+        """Write into the history what is done, and say all there is to say: what follows may take long."""
+        self._file()
+        self.answers.send()
+
+    def _file(self, *, more: bool = False) -> None:
         done, self.done = self.done, []
         said: Job = {"archived": []}
         if done:
@@ -86,7 +90,6 @@ class _Work:
             if answer["path"] in said["archived"]:
                 answer["state"] = "filed"
             self.answers.add(place, answer)
-        self.answers.send()
 
 
 def _settle(job: "Job", **how: "Any") -> "Job":

@@ -6,9 +6,11 @@ keys and events are only ever added. Events: ``start``, ``own``, ``dead``, ``don
 ``relay``; of a relay also ``joined`` and ``lost``.
 """
 
-import json
 import os
 import time
+from itertools import starmap
+
+from lastly._journal.record import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,21 +33,18 @@ class Log:
         self.echo = echo
         self.fd = -1
         self.held = False
-        self._waiting: list[bytes] = []
+        self._waiting: list[tuple[float, str, dict[str, Any]]] = []
         self._open()
 
     def __call__(self, event: str, **more: "Any") -> None:
         """Add one line."""
-        now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
-        words = "".join(f" {key}={json.dumps(value)}" for key, value in more.items() if value is not None)
-        self._waiting.append(f"{stamp} {os.getpid()} {event}{words}\n".encode())
+        self._waiting.append((time.time(), event, more))
         if not self.held:
             self.flush()
 
     def flush(self) -> None:
         """Write the lines that are held back, with one write."""
-        lines, self._waiting = b"".join(self._waiting), []
+        lines, self._waiting = "".join(starmap(_line, self._waiting)).encode(), []
         if not lines:
             return
         if self.echo:
@@ -70,3 +69,9 @@ class Log:
             return
         if before >= 0:
             os.close(before)
+
+
+def _line(at: float, event: str, more: "dict[str, Any]") -> str:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at * 1000) % 1000:03d}Z"
+    words = "".join(f" {key}={dumps(value)}" for key, value in more.items() if value is not None)
+    return f"{stamp} {os.getpid()} {event}{words}\n"

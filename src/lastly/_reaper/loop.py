@@ -36,6 +36,7 @@ RESCAN = 15.0  # seconds between looks at all journals, for what no message and 
 SILENCE = 10.0  # seconds that a connection may stay silent
 _MET = 20  # journals looked at between two polls
 _BATCH = 200  # journals in one transaction of the history
+_WAITING = 2000  # journals from which on the history is written although cleanups wait
 _QUIET_BEFORE_ARCHIVE = 0.03  # seconds of quiet before the history is written
 
 
@@ -360,7 +361,7 @@ class Reaper:
             return
         quiet = monotonic() - self.finished_at
         if quiet < _QUIET_BEFORE_ARCHIVE or (
-            self.pool.busy and quiet < 1.0 and len(self.finished) < 2 * _BATCH
+            self.pool.busy and quiet < 1.0 and len(self.finished) < _WAITING
         ):
             self.at(_QUIET_BEFORE_ARCHIVE, self._archive)
             return
