@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
@@ -100,28 +100,33 @@ def floor(folder: str, count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def stale(count: int) -> tuple[float, list[float]]:
-    """Seconds for each of so many stale journals until it is in the history; seconds until new deaths were cleaned meanwhile."""
+def stale(count: int, *, deaths: int = 0) -> tuple[float, list[float]]:
+    """Settle so many stale journals.
+
+    Returns:
+        seconds for each, until it is in the history; and from the kill of so many other programs meanwhile until
+        each was clean. The start of these programs takes time from the settling, so no row shows both.
+    """
     from lastly._reaper import desk
 
-    deaths: list[float] = []
+    took: list[float] = []
     with private_home() as home, TemporaryDirectory(prefix="lb-") as folder:
         subprocess.run([sys.executable, "-c", MAKE, folder, str(count)], check=True)
         with owner(ONE) as (first, path):
             start = time.perf_counter()
-            while journals(home) > max(count // 10, 20) and len(deaths) < 10:
+            while journals(home) > max(count // 10, 20) and len(took) < deaths:
                 with owner(ONE) as (program, its):
                     until(lambda: (desk.status() or {}).get("owners", {}).get("watched", 0) >= 2)
                     killed = time.perf_counter()
                     program.kill()
                     until(lambda its=its: not os.path.lexists(its), pause=0.0001)  # type: ignore[misc]
-                    deaths.append(time.perf_counter() - killed)
-            until(lambda: journals(home) <= 1, pause=0.02)
+                    took.append(time.perf_counter() - killed)
+            until(lambda: journals(home) <= 1, pause=min(0.1, 0.01 + count / 100_000))
             each = (time.perf_counter() - start) / count
             first.kill()
             until(lambda: not os.path.lexists(path))
         quit_reaper()
-    return each, deaths
+    return each, took
 
 
 def one_death() -> float:
@@ -194,6 +199,25 @@ def many(count: int) -> tuple[float, float, float, float]:
     return took, most, float(own), size / count
 
 
+def removals(sizes: Sequence[int], *, shown: int) -> None:
+    """Print the table of one owner with so many removals."""
+    report = Report("one owner with many removals")
+    with TemporaryDirectory(prefix="lb-") as folder:
+        least = median([unlinks(folder, 10_000) for _ in range(3)])
+    costs = {}
+    for count in sizes:
+        took, megabytes, own, entry = many(count)
+        costs[count] = count * took
+        if count < shown:
+            continue
+        report.value(f"{count:,}: each", took, target=1 / 15_000, floor=least)
+        report.number(f"{count:,}: reaper and workers, at most", megabytes, "MB", target=60)
+        report.number(f"{count:,}: the owner, each", own, "B", target=400)
+        report.number(f"{count:,}: the history, each", entry, "B", target=100)
+    report.growth("removals", costs)
+    report.print()
+
+
 def main() -> None:
     """Print the tables."""
     report = Report("journals of dead owners, found at the start")
@@ -202,30 +226,15 @@ def main() -> None:
     alone = one_death()
     costs = {}
     for count in STALE:
-        each, deaths = stale(count)
-        costs[count] = each
+        each, _ = stale(count)
+        costs[count] = count * each
         if count >= SHOWN:
             report.value(f"{count:,}: each, with its history", each, target=1 / 3000, floor=least)
-        if deaths and count >= SHOWN:
-            report.value(f"{count:,}: a new death meanwhile, p50", median(deaths), target=10e-3, floor=alone)
-    report.growth("journals", {count: count * each for count, each in costs.items()})
+    _, deaths = stale(STALE[-1], deaths=10)
+    report.value(f"{STALE[-1]:,}: a new death meanwhile, p50", median(deaths), target=10e-3, floor=alone)
+    report.growth("journals", costs)
     report.print()
-
-    report = Report("one owner with many removals")
-    with TemporaryDirectory(prefix="lb-") as folder:
-        least = median([unlinks(folder, 10_000) for _ in range(3)])
-    costs = {}
-    for count in MANY:
-        took, megabytes, own, entry = many(count)
-        costs[count] = took
-        if count < SHOWN:
-            continue
-        report.value(f"{count:,}: each", took, target=1 / 15_000, floor=least)
-        report.number(f"{count:,}: reaper and workers, at most", megabytes, "MB", target=60)
-        report.number(f"{count:,}: the owner, each", own, "B", target=400)
-        report.number(f"{count:,}: the history, each", entry, "B", target=100)
-    report.growth("removals", {count: count * each for count, each in costs.items()})
-    report.print()
+    removals(MANY, shown=10 * SHOWN)
 
 
 if __name__ == "__main__":
