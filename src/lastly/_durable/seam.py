@@ -322,10 +322,11 @@ def defer(
     where = _shared(recorded) if action.remote else None
     journal = _journal(action)
     number = 0
+    cleanup = DurableCleanup()
     if journal is not None:
         more = _more(journal, action, scope, plain, plain_kwargs)
         if where is not None:
-            more["shared"] = where.key
+            more["shared"] = cleanup.shared = where.key
         number = journal.plan(
             recorded, list(plain), plain_kwargs, remote=action.remote, sync=where is None, **more
         )
@@ -336,11 +337,8 @@ def defer(
             shared.record(
                 where, journal, number, {"action": recorded, "args": plain, "kwargs": plain_kwargs, **more}
             )
-    cleanup = DurableCleanup()
     cleanup.func, cleanup.args, cleanup.keywords = action, tuple(plain), plain_kwargs
     cleanup.journal, cleanup.id, cleanup.known = journal, number, _NOTHING
-    if where is not None:
-        cleanup.shared = where.key
     if hasattr(scope, "__aenter__"):
         cleanup.awaited = True
     cleanup._stack = stack  # noqa: SLF001  # the scope's and its handles' own: contract of _scope
