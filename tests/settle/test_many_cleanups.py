@@ -1,8 +1,10 @@
 """One owner that owed very much: the memory that it takes, what the history keeps, and what people see of it."""
 
+import gc
 import os
 import sqlite3
 import tracemalloc
+import weakref
 
 import pytest
 from journals import folder_made, journal_by_hand, removal, shell, work
@@ -182,7 +184,7 @@ def test_what_is_filed_at_once_is_what_the_journal_said(journal, folder):
     looked = []
     scan = Index.scan
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Index, "scan", lambda self: (looked.append(1), scan(self))[1])
+        patch.setattr(Index, "scan", lambda *args: (looked.append(1), scan(*args))[1])
         said = work(job)
     assert len(looked) == 1
     assert said["state"] == "filed"
@@ -193,3 +195,17 @@ def test_what_is_filed_at_once_is_what_the_journal_said(journal, folder):
         assert all(event["n"] > 0 and event["t"] > 0 for event in events)
     numbers = [event["n"] for number in (1, 2, 3) for event in desk.why(f"{reference(path)}.{number}")["events"]]
     assert sorted(numbers) == list(range(1, 10))
+
+
+def test_what_was_read_of_a_journal_is_freed_when_it_is_closed(journal, folder):
+    """At once: of a million cleanups it is 30 MB, and the archive reads the journal again."""
+    path = journal(removal(folder))
+    gc.disable()
+    try:
+        taken = Journal.take(path)
+        read = weakref.ref(taken.taken._index)
+        assert [item.id for item in taken.taken.items.values()] == [1]
+        taken.close()
+        assert read() is None
+    finally:
+        gc.enable()

@@ -17,7 +17,9 @@ from lastly._journal.record import decode
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    Other: TypeAlias = Callable[[dict[str, Any], dict[str, Any], list[str], int], None]
 
 OWED, DONE, RELEASED, VOID, ABANDONED = range(5)
 _LAST = {"done": DONE, "release": RELEASED, "void": VOID, "abandon": ABANDONED}
@@ -41,19 +43,15 @@ class Index:
         numbers: of all records. torn: the last line has no end.
     """
 
-    def __init__(
-        self,
-        read: "Callable[[int, int], bytes]",
-        other: "Callable[[dict[str, Any], dict[str, Any], list[str], int], None]",
-        complain: "Callable[[str], None]",
-    ) -> None:
+    _other: "Other"
+    _complain: "Callable[[str], None]"
+
+    def __init__(self, read: "Callable[[int, int], bytes]") -> None:
         self.ids, self.plans, self.last = array("I"), array("I"), array("I")
         self.states = bytearray()
         self.phases: dict[int, int] = {}
         self.numbers = Numbers()
         self.torn = False
-        self._other = other  # takes the records that are about no cleanup
-        self._complain = complain
         self._read = read
         self._end = self._lines = 0
         self._words, self._before = array("I"), array("I")  # of each word: where it stands; the one before it
@@ -64,8 +62,23 @@ class Index:
 
     # ---- taking in
 
-    def scan(self) -> None:
-        """Take in what was written since the last scan."""
+    def scan(self, other: "Other", complain: "Callable[[str], None]") -> None:
+        """Take in what was written since the last scan.
+
+        Args:
+            other: takes the records that are about no cleanup: the record, what `clean` says of it, where it
+                stands.
+            complain: takes what is wrong with a line.
+        """
+        # Let go of afterwards: whose they are refers to this index. Of a million cleanups it is 30 MB, which
+        # would be kept until the garbage collector comes by.
+        self._other, self._complain = other, complain
+        try:
+            self._scan()
+        finally:
+            del self._other, self._complain
+
+    def _scan(self) -> None:
         size = _BLOCK  # does for most journals, and is had for less than a large one
         self.torn = False
         self._blocks.clear()

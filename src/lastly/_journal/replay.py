@@ -134,11 +134,17 @@ class Item:
 
 
 class Items:
-    """The cleanups of one journal by id, in the order of their plans; each is read when it is asked for."""
+    """The cleanups of one journal by id, in the order of their plans; each is read when it is asked for.
 
-    def __init__(self, replay: "Replay", index: Index) -> None:
-        self._replay = replay
+    Attributes:
+        token: the owner's. first: the number of the first record that is there.
+    """
+
+    def __init__(self, index: Index, contexts: "Contexts") -> None:
+        self.token = ""
+        self.first = 1
         self._index = index
+        self._contexts = contexts
         self._added: dict[int, list[dict[str, Any]]] = {}
         self._built: dict[int, Item] = {}  # of a journal with few
 
@@ -199,6 +205,11 @@ class Items:
             if not item.final:  # by what could not be written
                 yield item
 
+    @property
+    def missing(self) -> int:
+        """The number of the last record that is missing; 0 for none."""
+        return self._index.numbers.missing(self.first)
+
     def at(self, place: int) -> Item:
         """The cleanup at a place of the index."""
         item = self._built.get(place)
@@ -213,10 +224,10 @@ class Items:
         plan = index.record(index.plans[place])
         if plan is None or plan.get("id") != number:  # the checksum is right, the content is not
             plan = {"kind": "plan", "id": number}
-        item = Item(plan, self._replay.token, self._replay.contexts)
+        item = Item(plan, self.token, self._contexts)
         for record in (*index.words(place), *self._added.get(number, ())):
             item.apply(record)
-        missing = self._replay.missing
+        missing = self.missing
         item.doubt = missing > 0 and not item.final and item.last_n < missing
         return item
 
@@ -275,9 +286,9 @@ class Replay:
         self.damage: list[str] = []
         self.newer = False
         self.unknown: list[dict[str, Any]] = []
-        self._index = Index(source or of_bytes(b""), self._other, self.complain)
+        self._index = Index(source or of_bytes(b""))
         self.contexts = Contexts(self._index)
-        self.items = Items(self, self._index)
+        self.items = Items(self._index, self.contexts)
         self.refresh()
         if not self._has_header():
             self.identity = identity_from_path(path)
@@ -290,7 +301,7 @@ class Replay:
     @property
     def token(self) -> str:
         """The owner's token: the first part of every item's."""
-        return str((self.header or {}).get("token", ""))
+        return self.items.token
 
     @property
     def torn(self) -> bool:
@@ -300,16 +311,12 @@ class Replay:
     @property
     def next_n(self) -> int:
         """The number of the next record."""
-        return max(self._first, self._index.numbers.last + 1)
+        return max(self.items.first, self._index.numbers.last + 1)
 
     @property
     def missing(self) -> int:
         """The number of the last record that is missing; 0 for none."""
-        return self._index.numbers.missing(self._first)
-
-    @property
-    def _first(self) -> int:
-        return (self.header or {}).get("next", 1)  # type: ignore[no-any-return]  # cleaned
+        return self.items.missing
 
     @property
     def owes(self) -> bool:
@@ -322,7 +329,7 @@ class Replay:
 
     def refresh(self) -> None:
         """Take in what was written since."""
-        self._index.scan()
+        self._index.scan(self._other, self.complain)
         self.items.forget()
         self.current = True
 
@@ -345,6 +352,7 @@ class Replay:
 
     def _take_header(self, record: "dict[str, Any]", given: "dict[str, Any]", odd: "list[str]") -> None:
         self.header = given
+        self.items.token, self.items.first = given.get("token", ""), given.get("next", 1)
         if odd:
             self.complain(f"odd fields in the owner record: {', '.join(odd)}")
         self.identity = Identity.from_mapping(self.header) or identity_from_path(self.path)

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PDEATHSIG, _NAME, _SUBREAPER, _IS_SUBREAPER = 1, 15, 36, 37
+_MMAP_THRESHOLD = -3  # of mallopt
 _library: "Any" = None  # False: there is none
 
 
@@ -67,7 +68,12 @@ def refuses_prctl() -> str:
 
 
 def give_back_memory() -> None:
-    """Return to the system what compiling modules took, where there were no .pyc files: three megabytes."""
+    """Return to the system what compiling modules took, where there were no .pyc files: three megabytes.
+
+    From now on each block of 128 kB or more is returned once it is free. Without that, the C library raises
+    this limit after the first one, and arrays that grow below it leave holes: 20 MB with a million cleanups.
+    """
     trim = getattr(_load(), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)
+        _library.mallopt(_MMAP_THRESHOLD, 128 << 10)
