@@ -29,6 +29,7 @@ LIMIT = 1200
 # Cases that cannot be equal, and why: they are in docs/how-to/lastly-run.md, too.
 KNOWN = {
     "test_signal.PosixTests.test_getsignal": "asks that SIGHUP has its default action",
+    "test_signal.PosixTests.test_no_repr_is_called_on_signal_handler": "the same, since 3.13",
 }
 
 
