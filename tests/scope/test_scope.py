@@ -586,7 +586,7 @@ def test_report_as_data_and_json(ran):
     assert data == report.as_dict()
     assert data["scope"] == "demo"
     assert data["cleanups"][0]["error"] == "ValueError('boom')"
-    assert 0.02 <= data["seconds"] < 5
+    assert data["seconds"] >= 0.02
 
 
 def test_the_report_keeps_no_object_alive():
