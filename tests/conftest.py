@@ -41,21 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             cases.setdefault((str(item.path), item.nodeid.partition("[")[0]), []).append(item)
     for several in cases.values():
         keep = several[0].get_closest_marker("slow").kwargs["keep"]
-        for place in _kept([item.callspec.indices for item in several], keep):
+        for place in harness.kept([item.callspec.indices for item in several], keep):
             several[place].own_markers = [mark for mark in several[place].own_markers if mark.name != "slow"]
-
-
-def _kept(table: list[dict[str, int]], keep: int) -> set[int]:
-    """The places of so many rows in which every value of every column comes, as far as they reach.
-
-    Of those that bring as many new values, rows that are spread over the table; the first one always.
-    """
-    spread = {number * len(table) // keep for number in range(keep)}
-    left, seen = dict(enumerate(table)), set()
-    while left and len(table) - len(left) < keep:
-        place = max(left, key=lambda place: (len(left[place].items() - seen), place in spread, -place))
-        seen |= left.pop(place).items()
-    return set(range(len(table))) - left.keys()
 
 
 @pytest.fixture(scope="session", autouse=True)

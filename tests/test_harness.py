@@ -11,6 +11,7 @@ from harness import (
     Programs,
     end_all_of,
     gone,
+    kept,
     now_in_ticks,
     process_gone,
     processes_of,
@@ -112,3 +113,13 @@ def test_nothing_comes_to_a_home_whose_processes_were_ended(programs: Programs, 
     before = sorted(home.rglob("*"))
     assert result.status == 0
     assert (reaper_of(home), processes_of(home), sorted(home.rglob("*"))) == (None, [], before)
+
+
+def test_of_a_table_rows_are_kept_in_which_every_value_comes() -> None:
+    square = [{"a": a, "b": b} for a in range(3) for b in range(3)]
+    for keep in (3, 4, 5):
+        rows = [square[place] for place in kept(square, keep)]
+        assert (len(rows), {row["a"] for row in rows}, {row["b"] for row in rows}) == (keep, {0, 1, 2}, {0, 1, 2})
+    assert kept([{"a": a} for a in range(10)], 3) == {0, 3, 6}
+    assert kept(square, 1) == {0}
+    assert kept(square, 20) == set(range(9))

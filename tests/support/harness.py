@@ -40,6 +40,19 @@ def pythons() -> list[str]:
     return [sys.executable, *filter(None, os.environ.get("LASTLY_TEST_PYTHONS", "").split(os.pathsep))]
 
 
+def kept(table: list[dict[str, int]], keep: int) -> set[int]:
+    """The places of so many rows in which every value of every column comes, as far as they reach.
+
+    Of those that bring as many new values, rows that are spread over the table; the first one always.
+    """
+    spread = {number * len(table) // keep for number in range(keep)}
+    left, seen = dict(enumerate(table)), set()
+    while left and len(table) - len(left) < keep:
+        place = max(left, key=lambda place: (len(left[place].items() - seen), place in spread, -place))
+        seen |= left.pop(place).items()
+    return set(range(len(table))) - left.keys()
+
+
 def clean_environment(home: Path | str, **changes: str | None) -> dict[str, str]:
     """os.environ without what would change a child's behaviour; ``None`` as a value removes that variable."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "LASTLY_", "COV_", "PYTEST_"))}
