@@ -171,6 +171,25 @@ def test_what_a_living_host_owes_is_settled_there(programs: Programs, shared: Sh
         assert "its host host lives, and settles it there" in result.err
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_worker_runs_an_async_action_to_its_end(programs: Programs, shared: Shared, cloud: Cloud, fails: bool) -> None:
+    (cloud.folder / "waiting.py").write_text(
+        "import asyncio, cloud, lastly\n"
+        "@lastly.action(remote=True, retries=0)\n"
+        "async def destroy(name, fails):\n"
+        "    await asyncio.sleep(0)\n    cloud.give_back(name)\n    await asyncio.sleep(0)\n"
+        "    if fails: raise OSError('no route')\n"
+    )
+    flush(shared, epoch := join(shared), [plan(action="waiting:destroy", args=["vm-1", fails], retries=0)])
+    judge(shared, epoch)
+    done = programs.run_command(
+        ["lastly", "worker", "--actions", "waiting", "--queue", "shop", "--once", "--engine", "sql"],
+        env={**cloud.env, "LASTLY_JOURNAL": shared.url("hand1")}, within=LONG,
+    )  # fmt: skip
+    assert (done.status, cloud.runs) == (int(fails), ["vm-1"]), done.err
+    assert shared.all("SELECT state, error FROM lastly.cleanups") == [("abandoned", "OSError: no route") if fails else ("done", None)]
+
+
 def test_migrate_says_what_it_does(programs: Programs, shared: Shared) -> None:
     admin = shared.url("postgres")
     assert "nothing to do" in programs.run_command(["lastly", "journal", "migrate", admin]).out

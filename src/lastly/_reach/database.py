@@ -37,13 +37,13 @@ def driver() -> "Any":
     return psycopg
 
 
-def connect(url: "SharedUrl", *, check: bool = True, silence: float = 10.0, **more: "Any") -> "Any":
+def connect(url: "SharedUrl", *, check: bool = True, timeout: float = 10.0, **more: "Any") -> "Any":
     """Open a connection in autocommit mode.
 
     Args:
         url: where.
         check: also see whether its schema is one that this version can work with.
-        silence: seconds after which a server that does not answer counts as gone.
+        timeout: seconds after which a server that does not answer counts as gone.
         more: further parameters of libpq.
 
     Raises:
@@ -51,8 +51,8 @@ def connect(url: "SharedUrl", *, check: bool = True, silence: float = 10.0, **mo
     """
     psycopg = driver()
     kept = {
-        "connect_timeout": max(2, int(silence)), "tcp_user_timeout": int(silence * 1000),
-        "keepalives_idle": max(1, int(silence / 3)), "keepalives_interval": max(1, int(silence / 3)),
+        "connect_timeout": max(2, int(timeout)), "tcp_user_timeout": int(timeout * 1000),
+        "keepalives_idle": max(1, int(timeout / 3)), "keepalives_interval": max(1, int(timeout / 3)),
         "keepalives_count": 3, "application_name": "lastly", "client_encoding": "UTF8",
     }  # fmt: skip
     try:

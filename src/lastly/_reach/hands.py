@@ -18,6 +18,7 @@ import sys
 import traceback
 
 from lastly._reach import catalog, fork
+from lastly._settle.runner import await_result
 from lastly._system import libc
 
 TYPE_CHECKING = False
@@ -183,15 +184,5 @@ def _hand(line: socket.socket, served: "dict[str, Action[Any, Any]]", parent: in
 def _call(action: "Action[Any, Any]", request: "dict[str, Any]") -> None:
     """In the child: call it, as the reaper's runner would."""
     sys.argv = ["lastly worker"]
-    result = action.call(
-        request["args"], request["kwargs"],
-        **{name: request[name] for name in ("attempt", "token", "confirmed")},
-    )  # fmt: skip
-    if hasattr(result, "__await__"):
-        import asyncio
-
-        asyncio.run(_whole(result))
-
-
-async def _whole(awaitable: "Any") -> None:
-    await awaitable
+    offered = {name: request[name] for name in ("attempt", "token", "confirmed")}
+    await_result(action.call(request["args"], request["kwargs"], **offered))

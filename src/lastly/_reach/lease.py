@@ -185,7 +185,7 @@ class Lease:
 
     def _join(self) -> None:
         """Connect; under the lease that there is, if the database still knows it, else under a new one."""
-        self._connection = made = connect(self.url, silence=max(1.0, self.url.ttl / 3))
+        self._connection = made = connect(self.url, timeout=max(1.0, self.url.ttl / 3))
         made.prepare_threshold = 1
         if not (self.epoch and self._flush([], [])):
             self._join_anew()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from lastly._journal.shared_url import SharedUrl
 
-SEEN = 20.0  # seconds between two words of what this worker serves
+SEEN = 20.0  # seconds between two registrations of what this worker serves
 RECONCILE = 60.0  # seconds between two looks for what was lost
 TIDY_MOST = 1000  # settled owners that are removed at a time
 _RECONCILING = 0x6C617374  # one reconciler at a time: an advisory lock
@@ -120,18 +120,18 @@ class Worker:
                 house.join()
             try:
                 with self.connect() as connection:
-                    self._say(connection, stopped=True)
+                    self._register(connection, stopped=True)
             except Unusable:
                 pass
             self._line.hang_up()
             self.forkserver.close()
 
     def _begin(self) -> None:
-        """Say what it serves, as soon as the database can be reached."""
+        """Register, as soon as the database can be reached."""
         for attempt in itertools.count():
             try:
                 with self.connect() as connection:
-                    self._say(connection)
+                    self._register(connection)
                     self._reconcile(connection)
             except (Unusable, driver().Error) as error:
                 found = error if isinstance(error, Unusable) else unusable(self.url, error)
@@ -176,11 +176,11 @@ class Worker:
             try:
                 if connection is None:
                     connection = self.connect()
-                    self._say(connection)
+                    self._register(connection)
                 self._judge(connection)
                 if monotonic() >= said + SEEN:
                     said = monotonic()
-                    self._say(connection)
+                    self._register(connection)
                 if monotonic() >= reconciled + RECONCILE:
                     reconciled = monotonic()
                     self._reconcile(connection)
@@ -210,7 +210,8 @@ class Worker:
                 self.engine.enqueue(connection, orphans)
             self.log(f"host of epoch {epoch} is dead: {len(orphans)} owners")
 
-    def _say(self, connection: "Any", *, stopped: bool = False) -> None:
+    def _register(self, connection: "Any", *, stopped: bool = False) -> None:
+        """Tell the database what this worker serves, or that it has stopped."""
         version = os.environ.get("LASTLY_VERSION", __version__)
         connection.execute(
             "SELECT lastly.worker_seen(%s, %s, %s, %s, %s, %s)",

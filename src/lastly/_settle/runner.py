@@ -68,14 +68,19 @@ def _run(request: dict[str, Any]) -> None:
         from lastly import action
 
         result = action(found).call(request["args"], request["kwargs"], **offered)
+    await_result(result)
+
+
+def await_result(result: Any) -> None:
+    """Wait for what an async action returned; of any other there is nothing to wait for."""
+
+    async def wait() -> None:
+        await result
+
     if hasattr(result, "__await__"):
         import asyncio
 
-        asyncio.run(_whole(result))
-
-
-async def _whole(awaitable: Any) -> None:
-    await awaitable
+        asyncio.run(wait())
 
 
 def _load(name: str, file: str) -> Any:
