@@ -313,6 +313,51 @@ FORBIDDEN = {
 }  # fmt: skip
 
 
+RIGHTS = {
+    "lastly_host": "join_host flush leave reclaim served who_serves versions",
+    "lastly_worker": "judge claim claim_due steps worker_seen reconcile tidy owed may who_serves versions",
+    "lastly_admin": "judge_host drain retry forget owed may who_serves versions",
+    "lastly_reader": "owed may who_serves versions",
+}
+VIEWS = {"host_list", "cleanup_list", "event_list", "metrics"}
+TABLES = {
+    "lastly_host": set(),
+    "lastly_worker": {(name, "SELECT") for name in {*VIEWS, "version", "hosts", "owners", "workers"}},
+    "lastly_admin": {(name, "SELECT") for name in VIEWS} | {("queue_logins", what) for what in ("SELECT", "INSERT", "DELETE")},
+    "lastly_reader": {(name, "SELECT") for name in VIEWS},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", RIGHTS)
+def test_what_a_role_may_do_is_this_and_nothing_more(shared: Shared, role: str) -> None:
+    """Every function, table and column: what is added stands here, or the test fails. And nobody else may anything."""
+    functions = "SELECT routine_name FROM information_schema.routine_privileges WHERE routine_schema = 'lastly' AND grantee = %s"
+    assert {name for (name,) in shared.all(functions, role)} == set(RIGHTS[role].split())
+    tables = "SELECT table_name, privilege_type FROM information_schema.table_privileges WHERE table_schema = 'lastly' AND grantee = %s"
+    assert set(shared.all(tables, role)) == TABLES[role]
+    assert shared.all(functions, "PUBLIC") + shared.all(tables, "PUBLIC") == []
+
+
+@pytest.mark.parametrize(
+    ("user", "statements"),
+    {
+        "web1": ("SELECT lastly.join_host('a', 'b', 30)", "SELECT lastly.flush(1)", "SELECT lastly.leave(1)",
+                 "SELECT lastly.reclaim(1, '{}')", "SELECT lastly.served('q')", "SELECT lastly.who_serves('q')"),
+        "hand1": ("SELECT lastly.judge(1, 0)", "SELECT lastly.claim(1, 'me', 60, '{}')", "SELECT lastly.steps(60, '[]')",
+                  "SELECT lastly.claim_due('shop', 'me', 60, '{}', 1)", "SELECT lastly.reconcile()", "SELECT lastly.tidy(9, 1)",
+                  "SELECT lastly.worker_seen('a', 'b', '{}', '')", "TABLE lastly.hosts", "TABLE lastly.owners", "TABLE lastly.cleanup_list"),
+        "boss": ("SELECT lastly.judge_host(9)", "SELECT lastly.retry(9, 1)", "SELECT lastly.forget(9, 1)", "SELECT lastly.drain('h', true)",
+                 "INSERT INTO lastly.queue_logins VALUES ('q', 'web1')", "DELETE FROM lastly.queue_logins", "TABLE lastly.host_list"),
+        "eye": ("TABLE lastly.host_list", "TABLE lastly.cleanup_list", "TABLE lastly.event_list", "TABLE lastly.metrics"),
+    }.items(),
+)  # fmt: skip
+def test_a_role_can_do_its_work(shared: Shared, user: str, statements: tuple[str, ...]) -> None:
+    flush(shared, join(shared), [plan()])
+    connection = shared.as_(user)
+    for statement in statements:
+        connection.execute(statement)
+
+
 @pytest.mark.parametrize("user", FORBIDDEN)
 def test_what_a_role_may_not_do(shared: Shared, user: str) -> None:
     """I17: a host acts through its functions alone; a worker changes no action and no argument."""
