@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from lastly._action import Action as Action
     from lastly._action import action as action
     from lastly._durable.configure import configure as configure
+    from lastly._durable.handle import Plan as Plan
     from lastly._durable.lease import Lease as Lease
     from lastly._durable.lease import lease as lease
-    from lastly._durable.seam import Plan as Plan
     from lastly._exit.signals import Installation as Installation
     from lastly._exit.signals import install as install
     from lastly._exit.signals import uninstall as uninstall

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from weakref import ref
 
     from lastly._action import AnyAction
-    from lastly._durable.seam import Plan
+    from lastly._durable.handle import Plan
     from lastly._scope.budget import Budget
     from lastly._scope.failures import Failure
     from lastly._scope.handle import Stack

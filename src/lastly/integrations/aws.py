@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from lastly._durable.seam import Plan
+    from lastly._durable.handle import Plan
     from lastly._scope.scope import Scope
 
 __all__ = [

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import IO, Any, AnyStr, Literal, TypeAlias, TypedDict, Unpack, overload
 
+    from lastly._durable.handle import DurableCleanup
     from lastly._scope.scope import Scope
 
     Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -82,7 +83,7 @@ class Popen(subprocess.Popen[AnyStr]):
     .. versionadded:: 0.1
     """
 
-    cleanup: "seam.DurableCleanup | None" = None
+    cleanup: "DurableCleanup | None" = None
     _detached = False
 
     if TYPE_CHECKING:
@@ -304,7 +305,7 @@ def _listens(address: "Any") -> bool:
 
 def plan_child(
     scope: "Scope | None", grace: float, env: "Environment | None"
-) -> "tuple[seam.DurableCleanup, dict[Any, Any]]":
+) -> "tuple[DurableCleanup, dict[Any, Any]]":
     """Owe the end of a child that is about to start; return that, and the environment to start it with.
 
     Args:
@@ -321,7 +322,7 @@ def plan_child(
     return cleanup, env
 
 
-def child_started(cleanup: "seam.DurableCleanup", child: "Any") -> None:
+def child_started(cleanup: "DurableCleanup", child: "Any") -> None:
     """Write down which process the planned child has become; keep it where no journal can name it."""
     if not cleanup.durable and (why := probe.unsupported()):
         children.keep(child, why, cleanup.keywords["token"])

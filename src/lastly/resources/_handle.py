@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from lastly._durable.handle import DurableCleanup
     from lastly._scope.handle import Cleanup
     from lastly._scope.scope import Scope
 
@@ -40,12 +41,12 @@ class Handle:
         return f"<{type(self).__name__} {str(self)!r}{'' if self.cleanup.pending else ' gone'}>"
 
 
-def planned_removal(path: str, scope: "Scope | None") -> "seam.DurableCleanup":
+def planned_removal(path: str, scope: "Scope | None") -> "DurableCleanup":
     """Owe the removal of a path that is not there yet."""
     return seam.deferred(root if scope is None else scope, actions.remove, path, expect={})
 
 
-def confirm_file(cleanup: "seam.DurableCleanup", path: str) -> None:
+def confirm_file(cleanup: "DurableCleanup", path: str) -> None:
     """Tell the journal which file the planned path has become."""
     try:
         cleanup.confirm(seam.file_identity(path))

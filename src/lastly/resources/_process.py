@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Literal, Self, TypeAlias
 
-    from lastly._durable.seam import DurableCleanup
+    from lastly._durable.handle import DurableCleanup
     from lastly._scope.scope import Scope
     from lastly.resources._child import Command, Environment, File
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import IO, Any
 
-    from lastly._durable import seam
+    from lastly._durable.handle import DurableCleanup
     from lastly._scope.scope import Scope
 
     AnyPath = str | bytes | os.PathLike[Any]
@@ -82,7 +82,7 @@ class _Beside(AtomicFile):
     """Written beside the file that it replaces."""
 
     def __init__(
-        self, path: str, folder: int, temporary: str, cleanup: "seam.DurableCleanup", file: "IO[Any]"
+        self, path: str, folder: int, temporary: str, cleanup: "DurableCleanup", file: "IO[Any]"
     ) -> None:
         super().__init__(path, file)
         self.folder = folder

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lastly._action import AnyAction
+    from lastly._durable.handle import DurableCleanup, Plan
     from lastly._scope.scope import Scope
 
 
@@ -41,7 +42,7 @@ class Rented(Handle):
 
     __slots__ = ("name",)
 
-    def __init__(self, name: str, cleanup: "seam.DurableCleanup") -> None:
+    def __init__(self, name: str, cleanup: "DurableCleanup") -> None:
         self.name = name
         self.cleanup = cleanup
         cleanup.named(f"{type(self).__name__.lower()} {name}")
@@ -50,7 +51,7 @@ class Rented(Handle):
         return self.name
 
 
-def planned(scope: "Scope | None", action: "AnyAction", *args: "Any", **kwargs: "Any") -> seam.Plan:
+def planned(scope: "Scope | None", action: "AnyAction", *args: "Any", **kwargs: "Any") -> "Plan":
     """Owe an action, to the scope or to the process."""
     return seam.planned(root if scope is None else scope, action, args, kwargs)
 
