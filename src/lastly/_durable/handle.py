@@ -114,6 +114,7 @@ class DurableCleanup(Cleanup):
         limit = stack.get(self)
         if not super().detach():
             return False
+        _making.discard(self)
         children.let_live(self.keywords.get("token"), *self.args[:1])  # no journal: it may be kept there
         if self.journal is not None and self.journal.pid == os.getpid():
             try:
@@ -124,6 +125,23 @@ class DurableCleanup(Cleanup):
             self._tell("released")
             own.remove_if_leaving()
         return True
+
+    def run(self) -> "Any":
+        """As `Cleanup.run`. Called while the thing is being made, it is the maker's own wish: it counts."""
+        if self.pending:
+            _making.discard(self)
+        return super().run()
+
+    def made(self) -> bool:
+        """Note that the thing is there, or never will be; return whether the undo has been run too early.
+
+        It then waits for whoever calls this, and no longer for its scope.
+        """
+        early = self in _making and not self.pending
+        _making.discard(self)
+        if early:
+            self._stack = {self: None}
+        return early
 
     def __call__(self, /, *_: "Any", **__: "Any") -> "Any":
         """Run the action here, and write down how that went. An async action is run to its end; deferred to
@@ -137,27 +155,30 @@ class DurableCleanup(Cleanup):
             return self.func(*self.args, **self.keywords)
         if self.shared and self._elsewhere():
             return None
+        early = self in _making
         try:
             result = self._begin()
             if hasattr(result, "__await__"):
                 if self.awaited:
-                    return self._later(result)
+                    return self._later(result, early=early)
                 from lastly._scope.awaiting import wait_for
 
                 result = wait_for(result)
         except BaseException as error:
             self._failed(error)
             raise
-        self._done()
+        if not early:  # else it is still owed
+            self._done()
         return result
 
-    async def _later(self, awaitable: "Any") -> "Any":
+    async def _later(self, awaitable: "Any", *, early: bool) -> "Any":
         try:
             result = await awaitable
         except BaseException as error:
             self._failed(error)
             raise
-        self._done()
+        if not early:
+            self._done()
         return result
 
     def _foreign(self) -> bool:
@@ -219,11 +240,52 @@ class DurableCleanup(Cleanup):
         return bool(by)
 
 
+# Those whose thing is being made just now.
+_making: "set[DurableCleanup]" = set()
+
+
+class Making:
+    """Around the making of what a cleanup undoes: ``with Making(cleanup): …``.
+
+    Another thread, or another task, may close the scope just then. It runs the undo, finds nothing, and the
+    thing is made after that. So an undo that is run while its thing is being made stays owed. It is run once
+    more when the thing is there: by its maker, or by the reaper if this process has ended before.
+
+    Left by an `Exception`, the block has made nothing, and what is owed is the caller's to detach or to run.
+    """
+
+    __slots__ = ("cleanup",)
+
+    def __init__(self, cleanup: DurableCleanup) -> None:
+        self.cleanup = cleanup
+
+    def __enter__(self) -> None:
+        """Begin. Raises ScopeClosed when the undo is over already: nothing must be made."""
+        _making.add(self.cleanup)
+        if not self.cleanup.pending:
+            raise errors.ScopeClosed(f"the scope is closed, nothing was made: {self.cleanup.name}")
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        if self.cleanup.made() and not isinstance(error, Exception):
+            self.cleanup.run()
+            if error is None:
+                raise too_late(self.cleanup)
+
+
+def too_late(cleanup: DurableCleanup) -> errors.ScopeClosed:
+    """Return what the maker of a thing is told that has been undone again."""
+    return errors.ScopeClosed(f"the scope was closed while this was made; it is undone: {cleanup.name}")
+
+
 class Plan:
     """A cleanup that is owed, around the creation of what it undoes. Made by `Scope.planned`.
 
     Leaving the block by an exception runs the undo at once; leaving it normally keeps it for the scope's end.
-    With an async action and an `AsyncScope`: ``async with scope.planned(…) as plan``.
+    When another thread or task has closed the scope meanwhile, what the block has made is undone at its end,
+    and `ScopeClosed` is raised. With an async action and an `AsyncScope`: ``async with scope.planned(…) as
+    plan``.
 
     .. versionadded:: 0.1
     """
@@ -265,30 +327,39 @@ class Plan:
         await self.cleanup.aclose()
 
     def __enter__(self) -> "Self":
+        Making(self.cleanup).__enter__()
         return self
 
     def __exit__(
         self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
-        if error is not None:
-            try:
+        early = self.cleanup.made()
+        try:
+            if early or error is not None:
                 self.close()
-            except Exception as failed:
-                self._note(error, failed)
+        except Exception as failed:
+            self._note(error, failed)
+        if early and error is None:
+            raise too_late(self.cleanup)
 
     async def __aenter__(self) -> "Self":
-        return self
+        return self.__enter__()
 
     async def __aexit__(
         self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
-        if error is not None:
-            try:
+        early = self.cleanup.made()
+        try:
+            if early or error is not None:
                 await self.aclose()
-            except Exception as failed:
-                self._note(error, failed)
+        except Exception as failed:
+            self._note(error, failed)
+        if early and error is None:
+            raise too_late(self.cleanup)
 
-    def _note(self, error: BaseException, failed: Exception) -> None:
+    def _note(self, error: BaseException | None, failed: Exception) -> None:
+        if error is None:
+            raise failed
         note(error, f"its undo, {self.cleanup!r}, failed: {message_of(failed)}")
 
     def __repr__(self) -> str:

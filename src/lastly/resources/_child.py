@@ -11,10 +11,11 @@ from contextlib import suppress
 
 from lastly import actions
 from lastly._durable import seam
+from lastly._durable.handle import Making
 from lastly._exit.root import root
 from lastly._system import children, probe
 from lastly._words.clock import monotonic, seconds
-from lastly.errors import NotRecorded
+from lastly.errors import NotRecorded, ScopeClosed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,17 +134,23 @@ class Popen(subprocess.Popen[AnyStr]):
             options["env"] = env
         waits = not self.cleanup.durable and children.suspend(before, options)
         try:
-            super().__init__(args, *before, **options)
-        except Exception:
-            # subprocess has waited for the child that could not become the program. A signal's exception
-            # (no Exception) may come after the start: then it stays owed.
-            self.cleanup.detach()
+            with Making(self.cleanup):
+                try:
+                    super().__init__(args, *before, **options)
+                except Exception:
+                    # subprocess has waited for the child that could not become the program. A signal's
+                    # exception (no Exception) may come after the start: then it stays owed.
+                    self.cleanup.detach()
+                    raise
+                try:
+                    child_started(self.cleanup, self)
+                finally:
+                    if waits:
+                        children.resume(self.pid)
+        except ScopeClosed:
+            if hasattr(self, "pid"):  # it was started, and has been ended
+                super().__exit__(None, None, None)
             raise
-        try:
-            child_started(self.cleanup, self)
-        finally:
-            if waits:
-                children.resume(self.pid)
 
     def close(self) -> None:
         """End the child and all below it now, and wait for it. A second call does nothing.

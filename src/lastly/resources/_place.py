@@ -16,6 +16,7 @@ import stat
 
 from lastly import actions
 from lastly._durable import seam
+from lastly._durable.handle import Making
 from lastly._exit.root import root
 from lastly.errors import NotOurs
 from lastly.resources._handle import planned_removal
@@ -52,7 +53,8 @@ def place(path: str, create: "Callable[[str], None]", scope: "Scope | None") -> 
     temporary = _beside(path)
     first = planned_removal(temporary, scope)
     try:
-        create(temporary)
+        with Making(first):
+            create(temporary)
         file = _made(temporary)
         scope = root if scope is None else scope
         cleanup = seam.deferred(scope, actions.remove, path, expect=file)
@@ -62,7 +64,7 @@ def place(path: str, create: "Callable[[str], None]", scope: "Scope | None") -> 
             error.filename = path  # the caller has never heard of the other name
         raise
     try:
-        _name(temporary, path)
+        _name(temporary, path)  # fails when the scope has been closed meanwhile: it has removed the first one
     except OSError as error:
         cleanup.detach()
         first.run()

@@ -14,6 +14,7 @@ import os
 import sys
 from contextlib import suppress
 
+from lastly._durable.handle import Making, too_late
 from lastly._exit import loop_children
 from lastly._scope.backends import Asyncio
 from lastly._scope.handle import UNLIMITED
@@ -216,6 +217,7 @@ async def open_process(
         command = [command]
     cleanup, env = _child.plan_child(scope, limit, env)
     native = kind()
+    Making(cleanup).__enter__()
     try:
         # Not to be cancelled half-way: asyncio waits for ever, then, in Python 3.11.
         await _to_its_end(
@@ -224,11 +226,15 @@ async def open_process(
     except GeneratorExit:  # the coroutine is not run any more: it stays owed
         raise
     except BaseException:
+        cleanup.made()
         await native.finish(cleanup.run)
         raise
     cleanup.kept = native
     native.planned.add(native.child.pid)
     _child.child_started(cleanup, native.child)
+    if cleanup.made():
+        await native.finish(cleanup.run)
+        raise too_late(cleanup)
     return Process(native, cleanup)
 
 

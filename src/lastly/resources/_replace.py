@@ -14,6 +14,7 @@ import stat
 import struct
 from contextlib import suppress
 
+from lastly._durable.handle import Making
 from lastly._system import descriptors
 from lastly._system.file import umask
 from lastly._words.warn import warn
@@ -181,9 +182,10 @@ def _begin(
     cleanup = planned_removal(beside, scope)
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(temporary, flags, 0o600, dir_fd=folder)
-        file = _opened(fd, beside, mode, options)
-        confirm_file(cleanup, beside)
+        with Making(cleanup):
+            fd = os.open(temporary, flags, 0o600, dir_fd=folder)
+            file = _opened(fd, beside, mode, options)
+            confirm_file(cleanup, beside)
     except Exception:
         cleanup.run()
         raise

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from lastly._durable.handle import Making
 from lastly.resources._handle import Handle, confirm_file, planned_removal
 
 TYPE_CHECKING = False
@@ -114,15 +115,16 @@ def _make(
         path = os.path.join(parent, f"{prefix}{os.urandom(8).hex()}{suffix}")
         cleanup = planned_removal(path, scope)
         try:
-            create(path)
+            with Making(cleanup):
+                create(path)
+                # Any other exception is a signal's, and may come after the creation: the scope removes it.
+                confirm_file(cleanup, path)
         except FileExistsError:  # 1 in 2**64, or our random numbers were known: not ours, not touched
             cleanup.detach()
             continue
         except OSError:
             cleanup.detach()
             raise
-        # Any other exception is a signal's, and may come after the creation: then the scope removes it.
-        confirm_file(cleanup, path)
         return Temporary(path, cleanup)
 
 
