@@ -8,12 +8,14 @@ ago. The birth time tells the two apart, and a mount id tells a bind mount from 
 
 import os
 import struct
+import sys
 
 from lastly._system import probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
@@ -57,25 +59,45 @@ def _load() -> "Callable[[int, bytes, int], bytes] | None":
     if probe.missing("statx"):
         return None
     try:
-        import ctypes
-    except ImportError:  # an interpreter built without libffi
+        call, buffer, errno_of = _function()
+    except (ImportError, AttributeError):  # built without libffi; glibc < 2.28, musl < 1.2.5
         return None
-    call = getattr(ctypes.CDLL(None, use_errno=True), "statx", None)
-    if call is None:  # glibc < 2.28, musl < 1.2.5
-        return None
-    call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p]
-    call.restype = ctypes.c_int
-    buffer = ctypes.create_string_buffer
-    errno_of = ctypes.get_errno
 
     def statx(fd: int, name: bytes, flags: int) -> bytes:
-        out = buffer(256)
+        out = buffer()
         if call(fd, name, flags, _WANTED, out) != 0:
             code = errno_of()
             raise OSError(code, os.strerror(code), name)
-        return out.raw
+        raw: bytes = out.raw
+        return raw
 
     return statx
+
+
+def _function() -> "tuple[Any, Any, Callable[[], int]]":
+    """Return statx of the C library, what makes its buffer, and what tells its errno.
+
+    In CPython by what ctypes is made of: that module is a tenth of what a program's first action costs.
+    """
+    if sys.implementation.name != "cpython":
+        import ctypes
+
+        call: Any = ctypes.CDLL(None, use_errno=True).statx
+        call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p]
+        return call, ctypes.c_char * 256, ctypes.get_errno
+    import _ctypes
+
+    c: Any = _ctypes
+    simple: Any = c._SimpleCData  # noqa: SLF001  # the public c_int and its kin are made of it
+    integer, text, unsigned, char = (type(code, (simple,), {"_type_": code}) for code in "izIc")
+    buffer = type("buffer", (c.Array,), {"_type_": char, "_length_": 256})
+    flags = {"_flags_": c.FUNCFLAG_CDECL | c.FUNCFLAG_USE_ERRNO, "_restype_": integer}
+    try:
+        call = type("function", (c.CFuncPtr,), flags)(c.dlsym(c.dlopen(None, 0), "statx"))
+    except OSError:
+        raise AttributeError("statx") from None
+    call.argtypes = [integer, text, integer, unsigned, buffer]
+    return call, buffer, c.get_errno
 
 
 _statx: "Callable[[int, bytes, int], bytes] | bool | None" = False  # False: not tried yet; None: not there
