@@ -134,6 +134,7 @@ def firsts() -> None:
             )
             over = {name: [a - b for a, b in zip(times[name], times["bare"], strict=True)] for name in times}
             ours, theirs = over["temp_dir"], over["TemporaryDirectory"]
+            # Reading 53 of our files, at 0.15 ms each, is most of both: TemporaryDirectory reads 37 of Python's.
             report.ratio(
                 f"one temp_dir(){title}", median(ours), "TemporaryDirectory", median(theirs), 1.0,
                 ratio=ratios(ours, theirs),
