@@ -1,7 +1,7 @@
 """The half that needs no other process, on every Python and system that can be had here.
 
 This one; itself without the names that Windows and macOS do not have (support/another_system.py); and those that
-LASTLY_TEST_PYTHONS names, also with arguments ("wine python.exe").
+LASTLY_TEST_PYTHONS names, also with arguments. Windows has no such signals: there on_windows.py runs the same programs.
 """
 
 from __future__ import annotations

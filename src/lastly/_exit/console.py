@@ -77,7 +77,7 @@ def _heard(event: int, alarm_in: "Callable[[float], None]") -> bool:
 
 
 def _tell(signum: int) -> None:
-    """Raise the signal, and wake the main thread until the handler has run.
+    """Raise the signal, and wake the main thread until the handler has run, at most for a second.
 
     What comes in the instant before a sleep begins does not wake it.
     """
@@ -85,5 +85,7 @@ def _tell(signum: int) -> None:
     pythons.send(0, signum)
     never = _thread.allocate_lock()
     never.acquire()
-    while end.count == before and not never.acquire(True, _TICK):
+    for _ in range(round(1 / _TICK)):
+        if end.count != before or never.acquire(True, _TICK):
+            return
         pythons.wake_sleep()
