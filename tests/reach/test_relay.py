@@ -85,3 +85,41 @@ def test_a_relay_that_dies_again_and_again_is_asked_until_the_time_is_over(
     thread.join(LONG)
     for one in (listener, *(line for _, _, line in kept)):
         one.close()
+
+
+# Whatever a program pays for a shared plan it pays each time: the plan, one question, one answer, and that it is shared.
+COUNTED = """
+import os, sys, lastly, cloud
+lastly.defer(cloud.destroy, "vm-1")
+calls = []
+for name in ("write", "fdatasync"):
+    def counted(*args, _name=name, _call=getattr(os, name)):
+        calls.append(_name)
+        return _call(*args)
+    setattr(os, name, counted)
+lastly.defer(cloud.destroy, "vm-2")
+print(calls, [name for name in ("json", "socket", "psycopg", "asyncio", "logging") if name in sys.modules], flush=True)
+"""
+
+
+def test_a_shared_plan_is_two_records_and_no_library_in_the_program(programs: Programs, shared: Shared, cloud: Cloud) -> None:
+    """Red when the line to the relay needs the json module's Python half, or the disk is waited for as well."""
+    program = programs.run(COUNTED, env=env(shared, cloud), within=LONG)
+    assert program.status == 0, program.err
+    assert program.lines[0] == "['write', 'write'] []"
+
+
+def test_a_plan_that_is_no_text_and_one_that_is(programs: Programs, shared: Shared, cloud: Cloud) -> None:
+    """What is JSON goes through program, journal, relay and database as it is; what PostgreSQL cannot keep is refused alone."""
+    code = """
+        import lastly, cloud
+        for name in ("vm-ü-\\U0001f600", "vm-\\x00", "vm-last"):
+            try:
+                lastly.defer(cloud.destroy, name)
+            except lastly.NotRecorded as error:
+                print("refused", ascii(name), flush=True)
+    """
+    program = programs.run(code.replace("\\\\", "\\"), env=env(shared, cloud), within=LONG)
+    assert program.status == 0, program.err
+    assert program.lines == [r"refused 'vm-\x00'"]
+    assert sorted(name for name, _ in rows(shared)) == ["vm-last", "vm-ü-\U0001f600"]

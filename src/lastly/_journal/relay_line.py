@@ -12,11 +12,10 @@ The socket lies in the runtime directory, which only its user can enter.
 """
 
 import _socket
-import json
 import os
 import select
 
-from lastly._journal import home
+from lastly._journal import home, record
 from lastly._system.sockets import Address
 from lastly._words.clock import monotonic
 
@@ -52,7 +51,7 @@ def connect(key: str) -> "_socket.socket":
 
 def encode(message: "dict[str, Any]") -> bytes:
     """Make a packet."""
-    return json.dumps(message, separators=(",", ":")).encode("ascii")
+    return record.dumps(message).encode("ascii")
 
 
 def ask(line: "_socket.socket", message: bytes, until: float) -> "dict[str, Any] | None":
@@ -70,15 +69,15 @@ def ask(line: "_socket.socket", message: bytes, until: float) -> "dict[str, Any]
             if not _ready(line, select.POLLOUT, until):
                 return None
     while True:
+        if not _ready(line, select.POLLIN, until):
+            return None
         try:
             raw = line.recv(LIMIT)
-        except BlockingIOError:
-            if not _ready(line, select.POLLIN, until):
-                return None
+        except BlockingIOError:  # woken for nothing
             continue
         if not raw:
             raise ConnectionResetError(104, "the relay has gone")
-        answer = json.loads(raw)
+        answer = record.loads(raw.decode())
         if not isinstance(answer, dict):
             raise ValueError("not an answer")  # noqa: TRY004 - one error for all that is no answer
         return answer

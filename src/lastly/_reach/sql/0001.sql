@@ -144,11 +144,17 @@ BEGIN
   IF NOT FOUND THEN RETURN false; END IF;
   IF jsonb_array_length(p_plans) > 0 THEN
     IF NOT p_again THEN PERFORM lastly.check_plans(host, p_epoch, p_plans); END IF;
-    INSERT INTO owners (epoch, journal, queue, token, about)
-      SELECT DISTINCT ON (journal) p_epoch, journal, queue, token, coalesce(about, '{}')
-        FROM jsonb_to_recordset(p_plans) AS p(journal text, queue text, token text, about jsonb)
-       WHERE NOT EXISTS (SELECT FROM owners o WHERE o.journal = p.journal AND o.epoch = p_epoch)
-      ON CONFLICT (journal, epoch) DO NOTHING;
+    IF EXISTS (SELECT FROM jsonb_to_recordset(p_plans) AS p(journal text) WHERE NOT EXISTS (
+        SELECT FROM owners o WHERE o.journal = p.journal AND o.epoch = p_epoch AND o.state <> 'settled')) THEN
+      INSERT INTO owners (epoch, journal, queue, token, about)
+        SELECT DISTINCT ON (journal) p_epoch, journal, queue, token, coalesce(about, '{}')
+          FROM jsonb_to_recordset(p_plans) AS p(journal text, queue text, token text, about jsonb)
+         WHERE NOT EXISTS (SELECT FROM owners o WHERE o.journal = p.journal AND o.epoch = p_epoch)
+        ON CONFLICT (journal, epoch) DO NOTHING;
+      UPDATE owners SET state = 'live', settled = NULL
+       WHERE epoch = p_epoch AND state = 'settled'
+         AND journal IN (SELECT p.journal FROM jsonb_to_recordset(p_plans) AS p(journal text));
+    END IF;
     INSERT INTO cleanups (owner, id, action, args, kwargs, known, what, phase, retries, timeout, backoff, state)
       SELECT o.owner, p.id, p.action, coalesce(p.args, '[]'), coalesce(p.kwargs, '{}'), coalesce(p.known, '{}'),
              coalesce(left(p.what, 1000), ''), coalesce(p.phase, 0), coalesce(p.retries, 5),
@@ -158,9 +164,6 @@ BEGIN
              what text, phase integer, retries integer, timeout float8, backoff float8)
         JOIN owners o ON o.journal = p.journal AND o.epoch = p_epoch
       ON CONFLICT (owner, id) DO NOTHING;
-    UPDATE owners SET state = 'live', settled = NULL
-     WHERE epoch = p_epoch AND state = 'settled'
-       AND journal IN (SELECT p.journal FROM jsonb_to_recordset(p_plans) AS p(journal text));
   END IF;
   IF jsonb_array_length(p_words) > 0 THEN
     UPDATE cleanups c SET
