@@ -75,9 +75,11 @@ class Engine:
         for _ in range(worker.slots):
             slots.put_nowait(worker.slot())
         pool = ThreadPoolExecutor(worker.slots + 1, "slot")
+        # Its commits do not wait for the disk. A crash of the server may forget that a job was begun or has
+        # ended: then that owner is looked at once more, and the claim decides.
         connector = procrastinate.PsycopgConnector(
             conninfo=worker.url.database,
-            kwargs={"options": f"-c search_path={QUEUE}"},
+            kwargs={"options": f"-c search_path={QUEUE} -c synchronous_commit=off"},
             min_size=1,
             max_size=4,
         )
