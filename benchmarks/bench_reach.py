@@ -106,6 +106,36 @@ def memory_of_relay(shared, home: str) -> None:
     RELAY["connections"] = shared.one("SELECT count(*) FROM pg_stat_activity WHERE usename = 'web1'")
 
 
+QUIET = 45.0  # seconds of an idle host that are counted: nine beats at the default ttl
+
+
+def idle(shared, cloud, folder: Path) -> float:
+    """Transactions a second, of a host that has one thing and does nothing; as the server counts them."""
+    import psycopg
+    from harness import end_all_of
+
+    home = folder / "home"
+    home.mkdir(mode=0o700)
+    env = {**os.environ, **cloud.env, "LASTLY_HOME": str(home), "LASTLY_JOURNAL": shared.url("web1", queue="shop", wait=60)}
+    program = subprocess.Popen(
+        [sys.executable, "-c", RENT, "1", "idle"], env={**env, "PYTHONWARNINGS": "ignore"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert program.stdout.readline() == b"ready\n"
+    # From another database: in the one that is counted, each look would count too.
+    with psycopg.connect(shared.server.url(), autocommit=True) as looking:
+
+        def commits() -> int:
+            return looking.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = %s", [shared.name]).fetchone()[0]
+
+        time.sleep(11)  # within which the server takes over what its sessions have counted
+        began, first = time.perf_counter(), commits()
+        time.sleep(QUIET)
+        found = (commits() - first) / (time.perf_counter() - began)
+    program.communicate(b"\n")
+    end_all_of(str(home))
+    return found
+
+
 def death(shared, cloud, folder: Path) -> float:
     """Seconds from the death of a host until 100 things of 10 programs are given back."""
     env = {**os.environ, **cloud.env, "LASTLY_ENV": "CLOUD", "PYTHONWARNINGS": "ignore"}
@@ -150,7 +180,7 @@ def orphans(shared, cloud, engine: str) -> tuple[float, int, int]:
     env = {**os.environ, **cloud.env, "LASTLY_JOURNAL": shared.url("hand1", queue="shop")}
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", "lastly", "worker", "--actions", "cloud", "--engine", engine, "--slots", "4"], env=env,
+            [sys.executable, "-m", "lastly", "worker", "--actions", "cloud", "--engine", engine], env=env,
             stderr=subprocess.DEVNULL,
         )
         for _ in range(2)
@@ -194,6 +224,8 @@ def main() -> None:
             report.ratio(f"a plan of all, {who}", 1 / rate, "INSERT", 1 / peer_rate, target=0.5 if processes == 64 else None)
         report.print()
         print(f"relay with 64 programs: {RELAY['rss']:.0f} MB (target 45), {RELAY['connections']} connection (target 1)")
+        shared, cloud, place = fresh()
+        print(f"a host that does nothing: {idle(shared, cloud, place):.2f} transactions a second (target 0.2, a beat each sixth of the ttl of 30 s)")
         shared, cloud, place = fresh()
         print(f"100 things of 10 programs after the death of their host, ttl 3 s: {death(shared, cloud, place):.2f} s (target 4)")
         for engine in ("procrastinate", "sql"):
