@@ -151,6 +151,31 @@ def test_a_program_that_is_ending_already_is_told_by_when(start: Callable[..., P
     assert "slow" in err
 
 
+GOES_ON = """
+lastly.install()
+print("up", flush=True)
+try:
+    time.sleep(600)
+except lastly.errors.CaughtSignal:
+    print("answered", flush=True)
+def brings():
+    return any(frame.f_code.co_name == "_tell" for frame in sys._current_frames().values())
+for _ in range(100):
+    if not brings(): break
+    time.sleep(0.1)
+print("quiet", not brings())
+"""
+
+
+def test_a_program_that_answers_ctrl_break_goes_on(start: Callable[..., Program]) -> None:
+    """The thread in which Windows told it has returned."""
+    program = start(in_process.BEGIN + GOES_ON)
+    program.line("up")
+    program.send(CTRL_BREAK)
+    printed, status, err = program.wait()
+    assert (printed, status) == (["up", "answered", "quiet", "True"], CONTROL_C_EXIT), err
+
+
 def test_events_that_are_not_taken_are_left_to_windows(start: Callable[..., Program]) -> None:
     for install in ("lastly.install('INT')", "lastly.install(); lastly.uninstall()"):
         program = start(in_process.BEGIN + f"{install}; defer(print,'a'); print('up', flush=True); time.sleep(600)")
