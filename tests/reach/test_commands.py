@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,31 @@ def test_a_password_is_seen_nowhere(programs: Programs, shared: Shared, cloud: C
     bad = programs.run(RENT, "vm-2", env={**cloud.env, "LASTLY_JOURNAL": url.replace(f"/{shared.name}?", "/nowhere?")}, within=LONG)
     assert "does not exist" in bad.err
     assert secret not in bad.err
+
+
+@pytest.mark.parametrize("given", ["wrong", "none", "in a file"])
+def test_a_login_with_a_password(
+    programs: Programs, cloud: Cloud, own_server: Callable[[], Shared], tmp_path: Path, given: str
+) -> None:
+    """A wrong one, or none: nothing is created, and one line says so. A file of libpq's serves the relay as well."""
+    shared, secret = own_server(), "s3cr3t-7a1f"
+    shared.do(f"ALTER ROLE web1 PASSWORD '{secret}'")
+    shared.server.require_password("web1")
+    file = tmp_path / "pgpass"
+    file.write_text(f"*:*:*:web1:{secret}\n")
+    file.chmod(0o600)
+    url = shared.url(wait=20, **{"passfile": file} if given == "in a file" else {})
+    if given == "wrong":
+        url = url.replace("web1@", "web1:f0rg0tten@")
+    result = programs.run(RENT, "vm-1", env={**cloud.env, "LASTLY_JOURNAL": url}, within=LONG)
+    if given == "in a file":
+        assert (result.status, cloud.runs) == (0, ["vm-1"]), result.err
+        return
+    last = result.err.splitlines()[-1]
+    assert "NotRecorded: cannot record a cleanup: shared journal postgresql://web1@" in last
+    assert "password" in last
+    assert "f0rg0tten" not in result.err
+    assert cloud.left == []
 
 
 @pytest.mark.slow

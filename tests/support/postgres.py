@@ -70,6 +70,12 @@ class Server:
             self._command("pg_ctl", "reload", "-D", self._data)
         return made
 
+    def require_password(self, user: str) -> None:
+        """From here on this login has to say it."""
+        hba = Path(self._data, "pg_hba.conf")
+        hba.write_text(f"local all {user} scram-sha-256\n{hba.read_text()}")
+        self._command("pg_ctl", "reload", "-D", self._data)
+
     def promote(self) -> None:
         """Become the primary; returns when it is one."""
         self._command("pg_ctl", "promote", "-w", "-t", "120", "-D", self._data)
