@@ -13,7 +13,7 @@ The conventions, for who writes a page:
   ``<!-- run -->``              it has the name of a file, and is run all the same
   ``<!-- continue -->``         runs after the code of the python blocks before it, as one program
   ``<!-- needs: flask -->``     only where this module is installed
-  ``<!-- within: 60 -->``       it may take so many seconds; without the comment: 20
+  ``<!-- within: 60 -->``       it may take so many seconds; without the comment: 40
   ``<!-- fragment -->``         not a program; Python must still compile
   ``<!-- once: why -->``        a second time it would take too long, or cannot do the same
   Several comments may stand above each other.
