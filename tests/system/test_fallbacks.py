@@ -389,6 +389,8 @@ def test_a_read_only_root(programs: Programs, tmp_path: Path) -> None:
         ("nothing", "pidfd", "ok", "at once"),
         ("pidfd", "pidfd", "ok", "0.25 s"),
         ("statx", "statx", "unprotected", "inode"),
+        ("memfd", "memfd", "ok", "on disk"),
+        ("sh", "sh", "ok", "a Python starts the reaper"),
         ("proc", "proc", "wrong", "not mounted"),
     ],
 )

@@ -223,6 +223,7 @@ def kernel() -> list[Finding]:
     """Whether the kernel reports deaths at once."""
     import socket
 
+    from lastly._reaper import spawn
     from lastly._system import file, libc, wait
 
     if probe.has_pidfd():
@@ -239,6 +240,11 @@ def kernel() -> list[Finding]:
         what = f"no prctl ({why}): what an action starts may outlive it"
         fix = "allow it in the container's seccomp profile"
         found.append(Finding("prctl", "unprotected", what, of_python or fix))
+    if not probe.has_memfd():
+        what = "no memfd_create: what an action is told is kept on disk, in an unnamed file"
+        found.append(Finding("memfd", "ok", what))
+    if probe.missing("sh") or not os.access(spawn.SHELL, os.X_OK):
+        found.append(Finding("sh", "ok", f"no {spawn.SHELL}: a Python starts the reaper, a little later"))
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with one, other:
         try:

@@ -56,17 +56,32 @@ def unnamed_file(name: str) -> int:
     Raises:
         OSError: neither can be made.
     """
-    if not missing("memfd"):
-        try:
-            return os.memfd_create(name)
-        except OSError as error:
-            if error.errno not in (1, 22, 38):  # EPERM, EINVAL, ENOSYS: the call itself is refused
-                raise
+    if (fd := _in_memory(name)) is not None:
+        return fd
     import tempfile
 
     fd, path = tempfile.mkstemp(prefix="lastly-")
     os.unlink(path)
     return fd
+
+
+def _in_memory(name: str) -> int | None:
+    if missing("memfd"):
+        return None
+    try:
+        return os.memfd_create(name)
+    except OSError as error:
+        if error.errno not in (1, 22, 38):  # EPERM, EINVAL, ENOSYS: the call itself is refused
+            raise
+        return None
+
+
+def has_memfd() -> bool:
+    """Whether a file may be in memory alone; tried."""
+    if (fd := _in_memory("lastly-probe")) is None:
+        return False
+    os.close(fd)
+    return True
 
 
 def unsupported() -> str:
