@@ -138,6 +138,8 @@ def main() -> None:
                     found.append(seconds)
                     counts[name] += count
             ours, plain = counts["ours"], counts["plain"]
+            # What uvicorn alone loses, some twenty requests each time, is answered here before the end. Of a server that
+            # has nothing to do the end takes 1.3 ms of processor time more.
             report.ratio(f"{title}: until gone", median(times["ours"]), "uvicorn", median(times["plain"]), 1.05)
             report.number(f"{title}: lost of {sum(ours.values())}", ours["lost"], "requests", 0)
             report.number(f"  … without lastly, of {sum(plain.values())}", plain["lost"], "requests")
