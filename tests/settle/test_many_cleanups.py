@@ -209,3 +209,12 @@ def test_what_was_read_of_a_journal_is_freed_when_it_is_closed(journal, folder):
         assert read() is None
     finally:
         gc.enable()
+
+
+def test_the_records_of_one_cleanup_may_be_far_apart(journal, folder):
+    """Further than two bytes count."""
+    run = {"kind": "run", "by": "reaper"}
+    path = journal(removal(folder), removal(folder, 2), {**run, "id": 1}, *[{**run, "id": 2}] * 70_000, {**run, "id": 1})
+    taken = Journal.take(path)
+    assert [len(item.events) for item in taken.taken.items.values()] == [3, 70_001]
+    taken.close()

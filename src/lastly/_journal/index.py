@@ -54,7 +54,8 @@ class Index:
         self.torn = False
         self._read = read
         self._end = self._lines = 0
-        self._words, self._before = array("I"), array("I")  # of each word: where it stands; the one before it
+        # Of each word: where it stands; how many words ago the one before it of its cleanup was, or 0.
+        self._words, self._before = array("I"), array("H")
         self._early: dict[int, list[tuple[str, int]]] = {}  # words that stand before their plan
         self._ascending = True
         self._places: dict[int, int] = {}  # of each id, where they are not ascending
@@ -177,9 +178,10 @@ class Index:
         if place is None:
             self._early.setdefault(number, []).append((kind, offset))
             return
+        here, last = len(self._words), self.last[place]
         self._words = _append(self._words, offset)
-        self._before.append(self.last[place])
-        self.last[place] = len(self._words) - 1
+        self._before = _append(self._before, 0 if last == _NONE else here - last)
+        self.last[place] = here
         self.settle(place, kind)
 
     def settle(self, place: int, kind: str) -> None:
@@ -219,7 +221,8 @@ class Index:
         found, where = [], self.last[place]
         while where != _NONE:
             found.append(self._words[where])
-            where = self._before[where]
+            before = self._before[where]
+            where = where - before if before else _NONE
         return [record for offset in sorted(found) if (record := self.record(offset)) is not None]
 
     def record(self, offset: int) -> "dict[str, Any] | None":
@@ -252,9 +255,8 @@ class Index:
 def _append(column: "array[int]", value: int) -> "array[int]":
     try:
         column.append(value)
-    except OverflowError:  # four bytes do for nearly all journals
-        column = array("Q", column)
-        column.append(value)
+    except OverflowError:  # two bytes, or four, do for nearly all journals
+        return _append(array("I" if column.typecode == "H" else "Q", column), value)
     return column
 
 
