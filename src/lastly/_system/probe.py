@@ -93,11 +93,15 @@ def unsupported() -> str:
 
 
 def has_sqlite() -> bool:
-    """Whether this Python was built with sqlite3. Not imported: a program needs it only in its reaper."""
+    """Whether this Python was built with sqlite3; True, too, where its library is out of sight (`chroot`).
+
+    Not imported: a program needs it only in its reaper.
+    """
     global _sqlite
     if _sqlite is None:
         finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
-        _sqlite = "_sqlite3" in sys.modules or any(finder.find_spec("_sqlite3", None) for finder in finders)
+        found = "_sqlite3" in sys.modules or any(finder.find_spec("_sqlite3", None) for finder in finders)
+        _sqlite = found or not os.path.isdir(os.path.dirname(os.__file__))
     return _sqlite
 
 
