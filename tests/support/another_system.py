@@ -104,7 +104,8 @@ def become(system):
         os.name = "nt"
         # asyncio and subprocess stay the Unix ones; what they look up late is made now, or done without.
         subprocess._USE_POSIX_SPAWN = shutil._use_fd_functions = False
-        subprocess.Popen.kill = lambda self, number=KILL: self.send_signal(number)
+        for kind in (subprocess.Popen, asyncio.base_subprocess.BaseSubprocessTransport):
+            kind.kill = lambda self, number=KILL: self.send_signal(number)
         if hasattr(shutil, "_rmtree_impl"):
             shutil._rmtree_impl = shutil._rmtree_unsafe
     else:
