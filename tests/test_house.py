@@ -18,6 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "lastly"
 
+pytestmark = pytest.mark.xdist_group("house")  # parsed once, by one worker
+
 # What a user may import; everything else has an underscore.
 PUBLIC = {"actions", "app", "errors", "integrations", "resources", "testing"}
 # Anybody may use these.

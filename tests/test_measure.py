@@ -12,6 +12,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_cases_take_turns() -> None:
     from benchmarks.measure import interleaved
 

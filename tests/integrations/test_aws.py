@@ -156,7 +156,7 @@ def test_given_back_when_the_scope_closes(programs: Programs, amazon: Amazon, ki
 
 @pytest.mark.parametrize("mode", ["dropped", "late", "lost"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.slow(keep=3)
+@pytest.mark.slow(keep=2)
 def test_killed_while_it_is_created(
     programs: Programs, amazon: Amazon, home: Path, kind: str, mode: str
 ) -> None:
@@ -188,7 +188,7 @@ def test_killed_when_it_is_there(programs: Programs, amazon: Amazon, home: Path,
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("instances", "lost"), ("prefix", "dropped"), ("stack", "lost")])
-@pytest.mark.slow(keep=1)
+@pytest.mark.slow
 def test_killed_in_the_middle_of_the_undo(
     programs: Programs, amazon: Amazon, home: Path, kind: str, mode: str
 ) -> None:
@@ -230,6 +230,7 @@ def test_the_example_deployment_on_amazon(
     assert os.path.exists(site / "current" / "index.html") == (not failpoint)
 
 
+@pytest.mark.slow
 def test_a_new_instance_that_is_not_visible_yet_is_waited_for(programs: Programs, amazon: Amazon) -> None:
     """Amazon's machines do not all know of it at once: it is asked for, and said not to be there, three times."""
     for _ in range(3):
@@ -239,6 +240,7 @@ def test_a_new_instance_that_is_not_visible_yet_is_waited_for(programs: Programs
     assert amazon.left("instances") == []
 
 
+@pytest.mark.slow
 def test_named_instances_are_terminated_and_what_is_gone_is_success(
     programs: Programs, amazon: Amazon
 ) -> None:

@@ -305,7 +305,8 @@ def test_a_password_is_seen_nowhere(programs: Programs, shared: Shared, cloud: C
     assert secret not in bad.err
 
 
-@pytest.mark.parametrize("given", ["wrong", "none", "in a file"])
+@pytest.mark.parametrize("given", ["in a file", "wrong", "none"])
+@pytest.mark.slow(keep=2)
 def test_a_login_with_a_password(
     programs: Programs, cloud: Cloud, own_server: Callable[[], Shared], tmp_path: Path, given: str
 ) -> None:
@@ -316,7 +317,7 @@ def test_a_login_with_a_password(
     file = tmp_path / "pgpass"
     file.write_text(f"*:*:*:web1:{secret}\n")
     file.chmod(0o600)
-    url = shared.url(wait=20, **{"passfile": file} if given == "in a file" else {})
+    url = shared.url(wait=20, passfile=file) if given == "in a file" else shared.url(wait=10)
     if given == "wrong":
         url = url.replace("web1@", "web1:f0rg0tten@")
     result = programs.run(RENT, "vm-1", env={**cloud.env, "LASTLY_JOURNAL": url}, within=LONG)

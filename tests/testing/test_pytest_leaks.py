@@ -299,6 +299,7 @@ def test_afterwards_everything_is_put_back(suite: Suite) -> None:
     assert re.findall(r"^left behind: scope '(\w+)'", result.out, re.MULTILINE) == ["out", "in"]
 
 
+@pytest.mark.slow
 def test_the_example_leaves_nothing_however_it_is_killed(programs: Programs, tmp_path: Path) -> None:
     """...in processes or in folders; and its own tests pass, with an eye on leaks, and with xdist."""
     example = str(ROOT / "examples" / "test_shop.py")

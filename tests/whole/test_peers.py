@@ -17,7 +17,7 @@ peers = sys.modules["peers"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(peers)
 
 
-@pytest.mark.slow(keep=2)
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize("name", peers.PEERS)
 def test_a_row_is_what_is_measured(name: str) -> None:
     if not peers.PEERS[name].is_here():
