@@ -210,6 +210,7 @@ def test_version_and_pip(programs: Programs) -> None:
     assert (ours.out, ours.status) == (bare.out, bare.status)
 
 
+@pytest.mark.slow
 def test_pip_install(programs: Programs, tmp_path: Path) -> None:
     """pip installs through its temp folders, and leaves none."""
     wheel = tmp_path / "one_thing-1-py3-none-any.whl"

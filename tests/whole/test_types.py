@@ -33,11 +33,13 @@ def found(checker: str, file: Path) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
+@pytest.mark.slow(keep=1)
 def test_what_is_right_is_clean(checker: str) -> None:
     assert found(checker, TYPED / "consumer.py") == {}
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
+@pytest.mark.slow(keep=1)
 def test_each_planted_mistake_is_found(checker: str, tmp_path: Path) -> None:
     """And nothing else in that file."""
     lines = (TYPED / "planted.py").read_text().splitlines()
