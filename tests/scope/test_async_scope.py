@@ -452,6 +452,7 @@ def test_a_failing_cleanup_does_not_mask_the_cancellation():
         try:
             async with AsyncScope() as scope:
                 scope.defer(bad)
+                scope.defer(bad)
                 await asyncio.sleep(60)
         except asyncio.CancelledError as error:
             notes.extend(error.__notes__)
@@ -466,6 +467,7 @@ def test_a_failing_cleanup_does_not_mask_the_cancellation():
 
     asyncio.run(main())
     assert "ValueError: bad" in notes[0]
+    assert len(notes) == 2  # also when two fail alike
 
 
 def test_inside_task_groups(ran):

@@ -77,6 +77,17 @@ def test_every_cleanup_is_tried_and_all_errors_come_together(ran):
     assert caught.value.exceptions[0].__notes__ == ["in cleanup the second of scope 'demo'"]
 
 
+def test_two_that_fail_alike_are_two_notes() -> None:
+    def bad() -> None:
+        raise ValueError("bad")
+
+    with pytest.raises(KeyError) as caught, Scope("demo") as scope:
+        scope.defer(bad)
+        scope.defer(bad)
+        raise KeyError("body")
+    assert len(caught.value.__notes__) == 2
+
+
 def test_the_bodys_exception_goes_on_unchanged_with_a_note_per_failure():
     error = KeyError("body")
     with pytest.raises(KeyError) as caught:

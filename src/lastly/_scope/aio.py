@@ -23,7 +23,7 @@ from lastly._scope.handle import COROUTINE, FUNCTION, UNLIMITED, Cleanup
 from lastly._scope.now import CLOSED, CLOSING, OPEN, callers, now
 from lastly._scope.scope import Scope
 from lastly._words import fork
-from lastly._words.warn import repr_of
+from lastly._words.warn import message_of, repr_of
 from lastly.errors import ScopeClosed
 
 TYPE_CHECKING = False
@@ -161,7 +161,7 @@ class AsyncScope(Scope):
             if cancelled is not None and (ending is None or isinstance(ending, Exception)):
                 for cleanup, failed in failures:
                     name = "a cleanup" if cleanup is None else f"cleanup {cleanup.name}"
-                    note(cancelled, f"{name} failed: {type(failed).__name__}: {failed}")
+                    note(cancelled, f"{name} failed: {message_of(failed)}", again=True)
                 raise cancelled
             raise_failures(self, failures, ending)
             if answer is not None and answer is not body:

@@ -55,7 +55,7 @@ def conclude(of: str, failures: "Sequence[tuple[str, BaseException]]", body: "Ba
             continue
         note(error, f"in {name} of {of}")
         if target is not None:
-            note(target, f"{name} of {of} failed: {message_of(error)}")
+            note(target, f"{name} of {of} failed: {message_of(error)}", again=True)
         if isinstance(target, SystemExit):
             fail(target)
             complain(name if name.startswith("cleanup ") else f"{name} of {of}", error)
@@ -101,10 +101,16 @@ def complain(name: str, error: BaseException) -> None:
             pass
 
 
-def note(error: BaseException, text: str) -> None:
-    """Add a note, if it has none like it; nothing happens when the exception does not take one."""
+def note(error: BaseException, text: str, *, again: bool = False) -> None:
+    """Add a note; nothing happens when the exception does not take one.
+
+    Args:
+        error: takes the note.
+        text: the note.
+        again: also when it has one like it: two cleanups may fail alike.
+    """
     try:
-        if text not in getattr(error, "__notes__", ()):
+        if again or text not in getattr(error, "__notes__", ()):
             error.add_note(text)
     except Exception:  # noqa: S110  # it has spoilt its ``__notes__``, or nothing can be set on it
         pass
