@@ -539,3 +539,25 @@ def test_a_file_that_has_the_wake_up_s_number_is_not_handed_over(programs, home)
     wait_until(lambda: gone(made))
     archived(home)
     assert " refused " not in log(home) and " error " not in log(home)
+
+
+def test_two_threads_notice_at_once_that_the_reaper_has_gone(programs):
+    """The other one forgets the connection while this one still reads from it."""
+    code = """
+        import lastly
+        from lastly._reaper import client
+        lastly.defer(lastly.actions.remove, "a")
+
+        class Connection:
+            def ours(self): return True
+            def close(self): pass
+            def recv(self, size):
+                client._line.socket, first = None, client._line.socket
+                return b"acknowledged" if first else b""
+
+        client._line.socket = Connection()
+        lastly.defer(lastly.actions.remove, "b")
+        print("deferred")
+    """
+    result = programs.run(code)
+    assert (result.out, result.status, result.err) == ("deferred\n", 0, "")

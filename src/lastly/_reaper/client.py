@@ -85,18 +85,18 @@ def ensure(journal: str) -> None:
     line = _ours()
     if line.off:
         return
-    _is_usable(line)
-    if line.socket is not None and line.journal == journal:
+    connection = _usable(line)
+    if connection is not None and line.journal == journal:
         try:
-            while line.socket.recv(protocol.LIMIT):
+            while connection.recv(protocol.LIMIT):
                 pass  # acknowledgements; what follows them may be the end
         except BlockingIOError:
             return
         except OSError:
             pass
-        line.socket.close()
-        line.socket = None
-        line.ask_at = 0.0
+        connection.close()
+        if not _forget(line, connection):
+            return  # another thread has noticed it first
         if line.free:
             line.free -= 1
             line.start_at = 0.0
@@ -138,9 +138,9 @@ def deadline(wakeup_fd: int, signals: tuple[int, ...], grace: float) -> bool:
 def signal_answered() -> None:
     """Tell the reaper that the signal was answered and this process lives on."""
     line = _line
-    if line is not None and line.pid == os.getpid() and _is_usable(line) and line.socket is not None:
+    if line is not None and line.pid == os.getpid() and (connection := _usable(line)) is not None:
         try:
-            line.socket.send(protocol.encode("calm"))
+            connection.send(protocol.encode("calm"))
         except OSError:
             pass
 
@@ -152,11 +152,11 @@ def child_starts(journal: str) -> None:
     """
     line = _ours()
     now = monotonic()
-    if now < line.children_at or not _is_usable(line) or line.socket is None:
+    if now < line.children_at or (connection := _usable(line)) is None:
         return
     line.children_at = now + _CHILDREN
     try:
-        line.socket.send(protocol.encode("own", journal=home.journal_name(journal), children=True))
+        connection.send(protocol.encode("own", journal=home.journal_name(journal), children=True))
     except OSError:  # a queue that is full, or no reaper any more: the next one looks by itself
         pass
 
@@ -166,14 +166,14 @@ def share(url: str, key: str) -> str:
     line = _ours()
     if line.off:
         return "LASTLY_REAPER is off, so there is no relay for the shared journal: unset it"
-    if not _is_usable(line) or line.socket is None:
+    if (connection := _usable(line)) is None:
         return ""  # a reaper is being started
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     message = protocol.encode("share", key=key, url=url, exe=sys.executable or "", root=root)
     if len(message) > protocol.LIMIT:
         return "the address of the shared journal is too long"
     try:
-        line.socket.send(message)
+        connection.send(message)
     except OSError:  # a queue that is full, or no reaper any more: asked again
         pass
     return ""
@@ -239,15 +239,25 @@ def _connected(line: _Line, made: _Socket, journal: str) -> None:
         _send_deadline(line)
 
 
-def _is_usable(line: _Line) -> bool:
-    """Whether there is a connection, and its descriptor still is ours; forgets it when it is not."""
-    if line.socket is None:
+def _usable(line: _Line) -> _Socket | None:
+    """Return the connection if there is one whose descriptor still is ours; forgets it when it is not.
+
+    Whoever uses it keeps it in a variable: another thread may forget it meanwhile.
+    """
+    connection = line.socket
+    if connection is None or connection.ours():
+        return connection
+    _forget(line, connection)
+    return None
+
+
+def _forget(line: _Line, connection: _Socket) -> bool:
+    """Look for another reaper from now on; False: another thread does already."""
+    if line.socket is not connection:
         return False
-    if line.socket.ours():
-        return True
     line.socket = None
     line.ask_at = 0.0
-    return False
+    return True
 
 
 def _introduced(made: "_socket.socket", journal: str) -> bool:
@@ -279,7 +289,8 @@ def _connect() -> _Socket | None:
 
 
 def _send_deadline(line: _Line) -> bool:
-    if not _is_usable(line) or line.socket is None or line.deadline is None:
+    connection = _usable(line)
+    if connection is None or line.deadline is None:
         return False
     fd, inode, signals, grace = line.deadline
     try:
@@ -290,7 +301,7 @@ def _send_deadline(line: _Line) -> bool:
     message = protocol.encode("deadline", signals=list(signals), grace=grace)
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))]
     try:
-        line.socket.sendmsg([message], rights)
+        connection.sendmsg([message], rights)
     except OSError:
         return False
     return True
